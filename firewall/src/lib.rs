@@ -1,0 +1,20 @@
+//! The appliance: what happens to a packet between two ports.
+//!
+//! [`datapath`] is the place to begin: a packet walks through it from top to bottom. The other
+//! modules answer its questions: where does it go ([`route`]), who is next ([`neighbor`]), what do
+//! we say ourselves ([`icmp`]), and how did it end ([`counters`]). Time, chance and devices come in
+//! as arguments, so the same code runs in the image, in tests and in benchmarks.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod counters;
+pub mod datapath;
+pub mod icmp;
+pub mod neighbor;
+pub mod route;
+pub mod services;
+
+pub use counters::Dropped;
+pub use datapath::Datapath;

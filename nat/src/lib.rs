@@ -1,0 +1,3 @@
+//! Stateful NAT.
+#![no_std]
+#![forbid(unsafe_code)]

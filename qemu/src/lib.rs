@@ -1,0 +1,2 @@
+//! The launcher, as a library for the tests.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The compiler of a site.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Policy as data.
+#![no_std]
+#![forbid(unsafe_code)]
