@@ -1,3 +1,20 @@
-//! Policy as data.
+//! The policy of a site as static data: what a packet meets, hook by hook.
+//!
+//! A packet appears here as a [`Candidate`](policy::Candidate), a few numbers; no octet of it is read. The
+//! tables are written by `rules-compiler` from `weir.toml` and `rules.nft`; whoever forwards the packet acts on
+//! the [`Decision`](policy::Decision). Evaluation allocates nothing and ends after a number of steps that the
+//! compiler has bounded.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod candidate;
+pub mod policy;
+pub mod residue;
+pub mod site;
+pub mod table;
+mod walk;
+
+pub use candidate::{Candidate, Hook, State};
+pub use policy::{Decision, Policy, Reject, SourceNat, Tally, Verdict};
+pub use residue::Residue;
+pub use table::{CounterId, Location, RuleId};

@@ -1,0 +1,269 @@
+//! Evaluation: what the chains of a hook say about a packet.
+//!
+//! As netfilter has it: the base chains of a hook run in order of priority; `accept` ends its base chain only,
+//! `drop` ends the packet. Chains of type nat see the first packet of a session, and the first of them that
+//! translates ends the others of that hook.
+
+use core::net::Ipv4Addr;
+
+use crate::candidate::{Candidate, Hook, State};
+use crate::residue::Residue;
+use crate::table::{Base, Chain, CounterId, Kind, Location, Match, Rule, RuleId};
+use crate::walk::{self, Ending, Walker};
+
+/// The compiled `rules.nft`.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// The base chains of each hook in the order in which they run, indexed as [`Hook::ALL`].
+    pub hooks: [&'static [Base]; 5],
+    /// The rules of every chain, base or not.
+    pub chains: &'static [Chain],
+    /// Where each rule, and each chain's policy, stands; indexed by [`RuleId`].
+    pub locations: &'static [Location],
+    /// Where each counter stands; indexed by [`CounterId`].
+    pub counters: &'static [Location],
+}
+
+/// Takes what `counter` statements count.
+pub trait Tally {
+    /// A packet of this length, in octets, met the counter.
+    fn count(&mut self, counter: CounterId, octets: u32);
+}
+
+/// How the sender of a refused packet is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reject {
+    /// ICMP destination unreachable (type 3) with this code.
+    Icmp(u8),
+    /// A TCP segment with RST.
+    TcpReset,
+}
+
+/// What becomes of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes this hook.
+    Accept,
+    /// It ends here, by this rule or policy.
+    Drop(RuleId),
+    /// It ends here, by this rule, and its sender is told.
+    Reject(RuleId, Reject),
+}
+
+/// The source that a session shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceNat {
+    /// The address of the outgoing port.
+    Masquerade,
+    /// This address.
+    To(Ipv4Addr),
+}
+
+/// What a hook says about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// The new destination of its session: the address, and the port unless that stays.
+    pub dnat: Option<(Ipv4Addr, Option<u16>)>,
+    /// The new source of its session.
+    pub snat: Option<SourceNat>,
+}
+
+impl Policy {
+    /// A policy without chains: everything passes.
+    pub const EMPTY: Self = Self {
+        hooks: [&[]; 5],
+        chains: &[],
+        locations: &[],
+        counters: &[],
+    };
+
+    /// What the chains of `hook` say about the first packet of a session, or a packet of none.
+    ///
+    /// Nat chains run while the candidate's state is new; a dnat changes the candidate's destination, and its
+    /// `dnat`, for the chains that follow.
+    pub fn evaluate(
+        &self,
+        hook: Hook,
+        candidate: &mut Candidate,
+        tally: &mut impl Tally,
+    ) -> Decision {
+        let mut decision = Decision {
+            verdict: Verdict::Accept,
+            dnat: None,
+            snat: None,
+        };
+        let mut translates = candidate.state == State::New;
+        for base in self.bases(hook) {
+            if base.kind == Kind::Nat && !translates {
+                continue;
+            }
+            let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
+            match verdict(base, ending) {
+                Verdict::Accept => {}
+                verdict => {
+                    decision.verdict = verdict;
+                    return decision;
+                }
+            }
+            translates &= !translate(ending, candidate, &mut decision);
+        }
+        decision
+    }
+
+    /// What the chains of `hook` say about a later packet of a session: nat chains have had their say.
+    pub fn evaluate_later(
+        &self,
+        hook: Hook,
+        candidate: &Candidate,
+        tally: &mut impl Tally,
+    ) -> Verdict {
+        for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
+            let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
+            match verdict(base, ending) {
+                Verdict::Accept => {}
+                verdict => return verdict,
+            }
+        }
+        Verdict::Accept
+    }
+
+    /// What is left to do at `hook` for later packets of the candidate's session and direction.
+    ///
+    /// The same walk as [`Policy::evaluate_later`], by one who does not know what differs from packet to packet:
+    /// TTL, length, identification, TOS, TCP flags. The candidate's state is that of the later packets.
+    #[must_use]
+    pub fn residue(&self, hook: Hook, candidate: &Candidate) -> Residue {
+        let mut walker = Foreseen {
+            candidate,
+            residue: Residue::ACCEPT,
+        };
+        for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
+            let passes = match walk::walk(self, base.chain, &mut walker) {
+                Ending::Accept => true,
+                Ending::Policy => base.accepts,
+                _ => false,
+            };
+            if !passes || walker.residue.is_per_packet() {
+                return Residue::PER_PACKET;
+            }
+        }
+        walker.residue
+    }
+
+    /// Where a rule, or a chain's policy, stands.
+    #[must_use]
+    pub fn location(&self, rule: RuleId) -> Location {
+        let unknown = Location {
+            file: "rules.nft",
+            line: 0,
+        };
+        self.locations
+            .get(usize::from(rule.0))
+            .copied()
+            .unwrap_or(unknown)
+    }
+
+    /// Where each counter stands, one per [`CounterId`].
+    #[must_use]
+    pub const fn counters(&self) -> &'static [Location] {
+        self.counters
+    }
+
+    /// Whether no hook has a chain.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hooks.iter().all(|bases| bases.is_empty())
+    }
+
+    /// The rules of a chain; none when there is no such chain.
+    pub(crate) fn rules(&self, chain: u16) -> &'static [Rule] {
+        self.chains
+            .get(usize::from(chain))
+            .map_or(&[], |chain| chain.rules)
+    }
+
+    fn bases(&self, hook: Hook) -> impl Iterator<Item = &'static Base> {
+        let bases: &'static [Base] = match hook {
+            Hook::Prerouting => self.hooks[0],
+            Hook::Input => self.hooks[1],
+            Hook::Forward => self.hooks[2],
+            Hook::Output => self.hooks[3],
+            Hook::Postrouting => self.hooks[4],
+        };
+        bases.iter()
+    }
+}
+
+fn verdict(base: &Base, ending: Ending) -> Verdict {
+    match ending {
+        Ending::Drop(id) => Verdict::Drop(id),
+        Ending::Reject(id, how) => Verdict::Reject(id, how),
+        Ending::Policy if base.accepts => Verdict::Accept,
+        // Nothing is unknown about a packet that is here; were it so, it would not pass.
+        Ending::Policy | Ending::Unknown => Verdict::Drop(base.id),
+        Ending::Accept | Ending::Dnat(..) | Ending::Snat(_) | Ending::Masquerade => Verdict::Accept,
+    }
+}
+
+/// Puts a translation into effect for the chains that follow; whether there was one.
+fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision) -> bool {
+    match ending {
+        Ending::Dnat(address, port) => {
+            let port_then = port.unwrap_or(candidate.destination_port);
+            candidate.dnat |=
+                (address, port_then) != (candidate.destination, candidate.destination_port);
+            candidate.destination = address;
+            candidate.destination_port = port_then;
+            decision.dnat = Some((address, port));
+        }
+        Ending::Snat(address) => {
+            candidate.snat |= address != candidate.source;
+            candidate.source = address;
+            decision.snat = Some(SourceNat::To(address));
+        }
+        Ending::Masquerade => {
+            candidate.snat = true;
+            decision.snat = Some(SourceNat::Masquerade);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Walks with the packet at hand.
+struct Seen<'a, T> {
+    candidate: &'a Candidate,
+    tally: &'a mut T,
+}
+
+impl<T: Tally> Walker for Seen<'_, T> {
+    fn holds(&mut self, wanted: &Match) -> Option<bool> {
+        Some(walk::holds(wanted, self.candidate))
+    }
+
+    fn count(&mut self, counter: CounterId) {
+        self.tally.count(counter, self.candidate.length.into());
+    }
+}
+
+/// Walks ahead of packets that are not there yet.
+struct Foreseen<'a> {
+    candidate: &'a Candidate,
+    residue: Residue,
+}
+
+impl Walker for Foreseen<'_> {
+    fn holds(&mut self, wanted: &Match) -> Option<bool> {
+        // A session without the field (flags of a datagram) never has it.
+        if wanted.field.is_per_packet() && walk::has(wanted.field, self.candidate) {
+            return None;
+        }
+        Some(walk::holds(wanted, self.candidate))
+    }
+
+    fn count(&mut self, counter: CounterId) {
+        self.residue = self.residue.with(counter);
+    }
+}

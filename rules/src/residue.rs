@@ -1,0 +1,74 @@
+//! What the policy still has to do for the packets of a session whose first packet has passed.
+
+use crate::table::CounterId;
+
+/// What is left to do for later packets: nothing, up to two counters, or the whole policy.
+///
+/// Thirty-two bits that whoever keeps sessions need not understand. Zero is [`Residue::ACCEPT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Residue(u32);
+
+impl Residue {
+    /// They pass, and nobody counts them.
+    pub const ACCEPT: Self = Self(0);
+
+    /// The policy has to look at each of them.
+    pub const PER_PACKET: Self = Self(u32::MAX);
+
+    /// The greatest counter number that a residue can hold.
+    pub const COUNTER_MAX: u16 = u16::MAX - 2;
+
+    /// Takes back what [`Residue::bits`] gave.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The residue as a number, to keep in a session.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether the policy has to be evaluated for each packet.
+    #[must_use]
+    pub const fn is_per_packet(self) -> bool {
+        self.0 == u32::MAX
+    }
+
+    /// The counters to add to; none when [`Residue::is_per_packet`].
+    pub fn counters(self) -> impl Iterator<Item = CounterId> {
+        let bits = if self.is_per_packet() { 0 } else { self.0 };
+        let [a, b, c, d] = bits.to_le_bytes();
+        let slots = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])];
+        slots
+            .into_iter()
+            .filter_map(|slot| slot.checked_sub(1).map(CounterId))
+    }
+
+    /// This residue and one more counter.
+    #[must_use]
+    pub fn with(self, counter: CounterId) -> Self {
+        if self.is_per_packet() || counter.0 > Self::COUNTER_MAX {
+            return Self::PER_PACKET;
+        }
+        let slot = u32::from(counter.0) + 1;
+        if self.0 & 0xffff == 0 {
+            Self(self.0 | slot)
+        } else if self.0 >> 16 == 0 {
+            Self(self.0 | slot << 16)
+        } else {
+            Self::PER_PACKET
+        }
+    }
+
+    /// This residue and, at a hook that follows, the other.
+    #[must_use]
+    pub fn then(self, other: Self) -> Self {
+        if other.is_per_packet() {
+            other
+        } else {
+            other.counters().fold(self, Self::with)
+        }
+    }
+}

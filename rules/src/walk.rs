@@ -1,0 +1,163 @@
+//! One walk through a base chain, shared by whoever knows the packet and whoever knows only its session.
+
+use core::net::Ipv4Addr;
+
+use crate::candidate::Candidate;
+use crate::policy::{Policy, Reject};
+use crate::table::{
+    Action, CounterId, Field, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT, Step,
+};
+
+/// The most nested jumps that a policy may have.
+pub const JUMPS_MAX: usize = 16;
+
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_UDP: u8 = 17;
+
+/// Who walks: answers matches and takes counts.
+pub trait Walker {
+    /// Whether the match holds; `None` when that is not known.
+    fn holds(&mut self, wanted: &Match) -> Option<bool>;
+    /// A counter was met.
+    fn count(&mut self, counter: CounterId);
+}
+
+/// How a base chain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Accept,
+    Drop(RuleId),
+    Reject(RuleId, Reject),
+    Dnat(Ipv4Addr, Option<u16>),
+    Snat(Ipv4Addr),
+    Masquerade,
+    /// No verdict: the chain's policy decides.
+    Policy,
+    /// It depends on something that the walker does not know.
+    Unknown,
+}
+
+/// What one rule asks for.
+enum Outcome {
+    Next,
+    Act(Action),
+    Unknown,
+}
+
+/// The callers to return to.
+struct Callers {
+    rest: [&'static [Rule]; JUMPS_MAX],
+    depth: usize,
+}
+
+impl Callers {
+    fn push(&mut self, rest: &'static [Rule]) -> bool {
+        let Some(slot) = self.rest.get_mut(self.depth) else {
+            return false;
+        };
+        *slot = rest;
+        self.depth += 1;
+        true
+    }
+
+    fn pop(&mut self) -> Option<&'static [Rule]> {
+        self.depth = self.depth.checked_sub(1)?;
+        self.rest.get(self.depth).copied()
+    }
+}
+
+/// Walks the chain with this index and whatever it jumps to.
+pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
+    let mut callers = Callers {
+        rest: [&[]; JUMPS_MAX],
+        depth: 0,
+    };
+    let mut rules = policy.rules(chain);
+    loop {
+        let Some((rule, rest)) = rules.split_first() else {
+            let Some(caller) = callers.pop() else {
+                return Ending::Policy;
+            };
+            rules = caller;
+            continue;
+        };
+        rules = rest;
+        let action = match apply(rule, walker) {
+            Outcome::Next => continue,
+            Outcome::Unknown => return Ending::Unknown,
+            Outcome::Act(action) => action,
+        };
+        match action {
+            Action::Accept => return Ending::Accept,
+            Action::Drop => return Ending::Drop(rule.id),
+            Action::Reject(how) => return Ending::Reject(rule.id, how),
+            Action::Dnat(address, port) => return Ending::Dnat(address, port),
+            Action::Snat(address) => return Ending::Snat(address),
+            Action::Masquerade => return Ending::Masquerade,
+            Action::Return => rules = &[],
+            Action::Goto(target) => rules = policy.rules(target),
+            // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.
+            Action::Jump(target) if callers.push(rest) => rules = policy.rules(target),
+            Action::Jump(_) => return Ending::Drop(rule.id),
+        }
+    }
+}
+
+/// Walks one rule. A match of unknown result matters only if the rule then does something.
+fn apply(rule: &Rule, walker: &mut impl Walker) -> Outcome {
+    let mut sure = true;
+    for step in rule.steps {
+        match step {
+            Step::Match(wanted) => match walker.holds(wanted) {
+                Some(true) => {}
+                Some(false) => return Outcome::Next,
+                None => sure = false,
+            },
+            _ if !sure => return Outcome::Unknown,
+            Step::Count(counter) => walker.count(*counter),
+            Step::Do(action) => return Outcome::Act(*action),
+        }
+    }
+    Outcome::Next
+}
+
+/// Whether the match holds for this packet.
+pub fn holds(wanted: &Match, candidate: &Candidate) -> bool {
+    value(wanted.field, candidate).is_some_and(|value| wanted.test.holds(value) != wanted.negated)
+}
+
+/// Whether the packet has the field.
+pub fn has(field: Field, candidate: &Candidate) -> bool {
+    value(field, candidate).is_some()
+}
+
+/// The number that a field reads; `None` when the packet has no such field.
+fn value(field: Field, candidate: &Candidate) -> Option<u32> {
+    let has_ports = matches!(candidate.protocol, PROTOCOL_TCP | PROTOCOL_UDP);
+    let value = match field {
+        Field::InputPort => candidate.input.map_or(NO_PORT, u32::from),
+        Field::OutputPort => candidate.output.map_or(NO_PORT, u32::from),
+        Field::Source => candidate.source.to_bits(),
+        Field::Destination => candidate.destination.to_bits(),
+        Field::Protocol => candidate.protocol.into(),
+        Field::SourcePort if has_ports => candidate.source_port.into(),
+        Field::DestinationPort if has_ports => candidate.destination_port.into(),
+        Field::SourcePort | Field::DestinationPort => return None,
+        Field::IcmpType => candidate.icmp?.0.into(),
+        Field::IcmpCode => candidate.icmp?.1.into(),
+        Field::TcpFlags if candidate.protocol == PROTOCOL_TCP => candidate.tcp_flags.into(),
+        Field::TcpFlags => return None,
+        Field::Dscp => (candidate.tos >> 2).into(),
+        Field::Ecn => (candidate.tos & 3).into(),
+        Field::Ttl => candidate.ttl.into(),
+        Field::Length => candidate.length.into(),
+        Field::Identification => candidate.identification.into(),
+        Field::State => candidate.state.bit(),
+        Field::Status => {
+            let dnat = if candidate.dnat { STATUS_DNAT } else { 0 };
+            let snat = if candidate.snat { STATUS_SNAT } else { 0 };
+            dnat | snat
+        }
+    };
+    Some(value)
+}
