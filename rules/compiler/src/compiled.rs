@@ -1,0 +1,206 @@
+//! A compiled site, and the two ways it reaches the `rules` crate.
+
+use std::path::{Path, PathBuf};
+
+use rules::policy::Policy;
+use rules::site::{Client, Site, Uplink};
+use rules::table::{Chain, Location, Match, Rule, Step, Test};
+
+use crate::diagnostics::Diagnostics;
+use crate::emit;
+use crate::plan::Plan;
+use crate::program::{self, Program};
+
+/// A site without errors.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    pub(crate) plan: Plan,
+    pub(crate) program: Program,
+    warnings: Diagnostics,
+    files: Vec<PathBuf>,
+}
+
+impl Compiled {
+    pub(crate) fn new(
+        plan: Plan,
+        program: Program,
+        warnings: Diagnostics,
+        files: Vec<PathBuf>,
+    ) -> Self {
+        Self {
+            plan,
+            program,
+            warnings,
+            files,
+        }
+    }
+
+    /// The site for use in this process, which keeps it for good.
+    #[must_use]
+    pub fn leak(self) -> &'static Site {
+        let site = Site {
+            memory: self.plan.memory,
+            uplink: Uplink {
+                address: self.plan.uplink.address,
+                gateway: self.plan.uplink.gateway,
+                extra: self.plan.uplink.extra.leak(),
+                mac: self.plan.uplink.mac,
+                mtu: self.plan.uplink.mtu,
+            },
+            clients: self
+                .plan
+                .clients
+                .into_iter()
+                .map(leak_client)
+                .collect::<Vec<_>>()
+                .leak(),
+            routes: self.plan.routes.leak(),
+            nat: self.plan.nat,
+            panic: self.plan.panic,
+            policy: leak_program(self.program),
+        };
+        Box::leak(Box::new(site))
+    }
+
+    /// The site as Rust text: `pub static SITE: rules::site::Site` with all its tables, for a crate without std.
+    ///
+    /// The text depends on the site's files alone.
+    #[must_use]
+    pub fn to_rust(&self) -> String {
+        emit::site(self)
+    }
+
+    /// What the build has to say all the same.
+    #[must_use]
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// The files that were read.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// One line: rules, sets, octets of table, worst-case steps.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let rules: usize = self.program.chains.iter().map(Vec::len).sum();
+        format!(
+            "{rules} rules in {} chains, {} counters, {} sets, {} octets of table, at most {} steps a hook",
+            self.program.chains.len(),
+            self.program.counters.len(),
+            self.program.sets,
+            self.octets(),
+            self.program.steps,
+        )
+    }
+
+    /// The size of the policy's tables in the image, in octets.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        let program = &self.program;
+        let rules = program.chains.iter().flatten();
+        let steps: usize = rules.clone().map(|rule| rule.steps.len()).sum();
+        let ranges: usize = rules
+            .clone()
+            .flat_map(|rule| &rule.steps)
+            .map(ranges_of)
+            .sum();
+        rules.count() * size_of::<Rule>()
+            + steps * size_of::<Step>()
+            + ranges * size_of::<(u32, u32)>()
+            + program.chains.len() * size_of::<Chain>()
+            + (program.locations.len() + program.counters.len()) * size_of::<Location>()
+            + program.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<rules::table::Base>()
+    }
+
+    /// The directory that the site was read from, when it was.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.files.first().and_then(|file| file.parent())
+    }
+}
+
+fn ranges_of(step: &program::Step) -> usize {
+    match step {
+        program::Step::Match(program::Match {
+            test: program::Test::In(ranges),
+            ..
+        }) => ranges.len(),
+        _ => 0,
+    }
+}
+
+fn leak_client(client: crate::plan::Client) -> Client {
+    Client {
+        name: client.name.leak(),
+        address: client.address,
+        network: client.network,
+        mac: client.mac,
+        hosts: client.hosts.leak(),
+        mtu: client.mtu,
+    }
+}
+
+fn leak_program(program: Program) -> Policy {
+    let locations = |lines: Vec<u32>| -> &'static [Location] {
+        lines
+            .into_iter()
+            .map(|line| Location {
+                file: "rules.nft",
+                line,
+            })
+            .collect::<Vec<_>>()
+            .leak()
+    };
+    let chains: Vec<Chain> = program.chains.into_iter().map(leak_chain).collect();
+    Policy {
+        hooks: program.hooks.map(|bases| &*bases.leak()),
+        chains: chains.leak(),
+        locations: locations(program.locations),
+        counters: locations(program.counters),
+    }
+}
+
+fn leak_chain(rules: Vec<program::Rule>) -> Chain {
+    let rules: Vec<Rule> = rules
+        .into_iter()
+        .map(|rule| Rule {
+            id: rule.id,
+            steps: rule
+                .steps
+                .into_iter()
+                .map(leak_step)
+                .collect::<Vec<_>>()
+                .leak(),
+        })
+        .collect();
+    Chain {
+        rules: rules.leak(),
+    }
+}
+
+fn leak_step(step: program::Step) -> Step {
+    match step {
+        program::Step::Count(counter) => Step::Count(counter),
+        program::Step::Do(action) => Step::Do(action),
+        program::Step::Match(program::Match {
+            field,
+            test,
+            negated,
+        }) => {
+            let test = match test {
+                program::Test::Equal(value) => Test::Equal(value),
+                program::Test::Range(first, last) => Test::Range(first, last),
+                program::Test::Masked { mask, value } => Test::Masked { mask, value },
+                program::Test::In(ranges) => Test::In(ranges.leak()),
+            };
+            Step::Match(Match {
+                field,
+                test,
+                negated,
+            })
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! A compiled site as Rust text: plain statics, no std, paths of `::rules` and `::core` only.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use rules::policy::Reject;
+use rules::site::{ClientNetwork, Nat, PanicAction, Prefix};
+use rules::table::{Action, Base};
+
+use crate::compiled::Compiled;
+use crate::plan::{Client, Plan};
+use crate::program::{Match, Program, Rule, Step, Test};
+
+const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+/// The whole text.
+pub(crate) fn site(compiled: &Compiled) -> String {
+    let mut out = String::from("// Compiled from weir.toml and rules.nft.\n");
+    program(&mut out, &compiled.program);
+    plan(&mut out, &compiled.plan);
+    out
+}
+
+/// Appends a line; writing to a string cannot fail.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => { let _ = writeln!($out, $($arg)*); };
+}
+
+fn program(out: &mut String, program: &Program) {
+    for (name, bases) in HOOKS.iter().zip(&program.hooks) {
+        line!(
+            out,
+            "static {name}: [::rules::table::Base; {}] = [{}];",
+            bases.len(),
+            joined(bases, base)
+        );
+    }
+    for (index, rules) in program.chains.iter().enumerate() {
+        line!(
+            out,
+            "static CHAIN_{index}: [::rules::table::Rule; {}] = [",
+            rules.len()
+        );
+        for each in rules {
+            line!(out, "    {},", rule(each));
+        }
+        line!(out, "];");
+    }
+    let chains = (0..program.chains.len())
+        .map(|index| format!("::rules::table::Chain {{ rules: &CHAIN_{index} }}"))
+        .collect::<Vec<_>>();
+    line!(
+        out,
+        "static CHAINS: [::rules::table::Chain; {}] = [{}];",
+        chains.len(),
+        chains.join(", ")
+    );
+    for (name, lines) in [
+        ("LOCATIONS", &program.locations),
+        ("COUNTERS", &program.counters),
+    ] {
+        let entries = joined(lines, |line| {
+            format!("::rules::table::Location {{ file: \"rules.nft\", line: {line} }}")
+        });
+        line!(
+            out,
+            "static {name}: [::rules::table::Location; {}] = [{entries}];",
+            lines.len()
+        );
+    }
+}
+
+fn plan(out: &mut String, plan: &Plan) {
+    let uplink = &plan.uplink;
+    line!(out, "/// The compiled site.");
+    line!(
+        out,
+        "pub static SITE: ::rules::site::Site = ::rules::site::Site {{"
+    );
+    line!(
+        out,
+        "    memory: {},",
+        option(plan.memory, |m| m.to_string())
+    );
+    line!(out, "    uplink: ::rules::site::Uplink {{");
+    line!(out, "        address: {},", prefix(&uplink.address));
+    line!(out, "        gateway: {},", option(uplink.gateway, address));
+    line!(
+        out,
+        "        extra: &[{}],",
+        joined(&uplink.extra, |a| address(*a))
+    );
+    line!(
+        out,
+        "        mac: {},",
+        option(uplink.mac, |mac| format!("{mac:?}"))
+    );
+    line!(
+        out,
+        "        mtu: {},",
+        option(uplink.mtu, |mtu| mtu.to_string())
+    );
+    line!(out, "    }},");
+    line!(out, "    clients: &[");
+    for each in &plan.clients {
+        line!(out, "        {},", client(each));
+    }
+    line!(out, "    ],");
+    let routes = joined(&plan.routes, |route| {
+        format!(
+            "::rules::site::Route {{ to: {}, via: {} }}",
+            prefix(&route.to),
+            address(route.via)
+        )
+    });
+    line!(out, "    routes: &[{routes}],");
+    line!(out, "    nat: {},", nat(&plan.nat));
+    let panic = match plan.panic {
+        PanicAction::PowerOff => "PowerOff",
+        PanicAction::Reboot => "Reboot",
+    };
+    line!(out, "    panic: ::rules::site::PanicAction::{panic},");
+    let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
+    line!(
+        out,
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, locations: &LOCATIONS, counters: &COUNTERS }},"
+    );
+    line!(out, "}};");
+}
+
+fn client(client: &Client) -> String {
+    let network = match client.network {
+        ClientNetwork::Subnet(length) => format!("Subnet({length})"),
+        ClientNetwork::Peer(peer) => format!("Peer({})", address(peer)),
+    };
+    format!(
+        "::rules::site::Client {{ name: {:?}, address: {}, network: ::rules::site::ClientNetwork::{network}, mac: {}, hosts: &[{}], mtu: {} }}",
+        client.name,
+        address(client.address),
+        option(client.mac, |mac| format!("{mac:?}")),
+        joined(&client.hosts, |a| address(*a)),
+        option(client.mtu, |mtu| mtu.to_string()),
+    )
+}
+
+fn nat(nat: &Nat) -> String {
+    let t = &nat.timeout;
+    format!(
+        "::rules::site::Nat {{ sessions: {}, external_ports: {:?}, timeout: ::rules::site::Timeouts {{ udp: {}, tcp_established: {}, tcp_transitory: {}, icmp: {}, other: {} }}, inbound_refresh: {} }}",
+        nat.sessions,
+        nat.external_ports,
+        t.udp,
+        t.tcp_established,
+        t.tcp_transitory,
+        t.icmp,
+        t.other,
+        nat.inbound_refresh,
+    )
+}
+
+fn base(base: &Base) -> String {
+    format!(
+        "::rules::table::Base {{ kind: ::rules::table::Kind::{:?}, chain: {}, accepts: {}, id: ::rules::RuleId({}) }}",
+        base.kind, base.chain, base.accepts, base.id.0,
+    )
+}
+
+fn rule(rule: &Rule) -> String {
+    let steps = joined(&rule.steps, step);
+    format!(
+        "::rules::table::Rule {{ id: ::rules::RuleId({}), steps: &[{steps}] }}",
+        rule.id.0
+    )
+}
+
+fn step(step: &Step) -> String {
+    let text = match step {
+        Step::Count(counter) => format!("Count(::rules::CounterId({}))", counter.0),
+        Step::Do(action) => format!("Do(::rules::table::Action::{})", action_of(action)),
+        Step::Match(Match {
+            field,
+            test,
+            negated,
+        }) => format!(
+            "Match(::rules::table::Match {{ field: ::rules::table::Field::{field:?}, test: ::rules::table::Test::{}, negated: {negated} }})",
+            test_of(test),
+        ),
+    };
+    format!("::rules::table::Step::{text}")
+}
+
+fn test_of(test: &Test) -> String {
+    match test {
+        Test::Equal(value) => format!("Equal({value})"),
+        Test::Range(first, last) => format!("Range({first}, {last})"),
+        Test::Masked { mask, value } => format!("Masked {{ mask: {mask}, value: {value} }}"),
+        Test::In(ranges) => format!("In(&{ranges:?})"),
+    }
+}
+
+fn action_of(action: &Action) -> String {
+    match action {
+        Action::Accept => "Accept".to_owned(),
+        Action::Drop => "Drop".to_owned(),
+        Action::Return => "Return".to_owned(),
+        Action::Masquerade => "Masquerade".to_owned(),
+        Action::Jump(chain) => format!("Jump({chain})"),
+        Action::Goto(chain) => format!("Goto({chain})"),
+        Action::Snat(to) => format!("Snat({})", address(*to)),
+        Action::Dnat(to, port) => format!(
+            "Dnat({}, {})",
+            address(*to),
+            option(*port, |p| p.to_string())
+        ),
+        Action::Reject(Reject::TcpReset) => "Reject(::rules::Reject::TcpReset)".to_owned(),
+        Action::Reject(Reject::Icmp(code)) => format!("Reject(::rules::Reject::Icmp({code}))"),
+    }
+}
+
+fn address(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("::core::net::Ipv4Addr::new({a}, {b}, {c}, {d})")
+}
+
+fn prefix(prefix: &Prefix) -> String {
+    format!(
+        "::rules::site::Prefix {{ address: {}, length: {} }}",
+        address(prefix.address),
+        prefix.length
+    )
+}
+
+fn option<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    match value {
+        None => "::core::option::Option::None".to_owned(),
+        Some(value) => format!("::core::option::Option::Some({})", text(value)),
+    }
+}
+
+fn joined<T>(items: &[T], text: impl FnMut(&T) -> String) -> String {
+    items.iter().map(text).collect::<Vec<_>>().join(", ")
+}

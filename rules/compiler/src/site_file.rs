@@ -1,0 +1,739 @@
+//! `weir.toml`: keys, types and single values. What several values mean together is judged in `check`.
+
+use std::net::Ipv4Addr;
+use std::ops::Range;
+
+use rules::site::{ClientNetwork, Nat, PanicAction, Prefix, Route};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::check;
+use crate::diagnostics::{Diagnostics, meant, quoted};
+use crate::names;
+use crate::plan::{Client, Plan, Uplink};
+use crate::source::Source;
+
+pub(crate) type Span = Range<usize>;
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct At<T> {
+    pub value: T,
+    pub span: Span,
+}
+
+/// The uplink as far as it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct UplinkDraft {
+    pub address: Option<At<Prefix>>,
+    pub gateway: Option<At<Ipv4Addr>>,
+    pub extra: Vec<At<Ipv4Addr>>,
+    pub mac: Option<At<[u8; 6]>>,
+    pub mtu: Option<u16>,
+}
+
+/// A client as far as it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct ClientDraft {
+    pub name: Option<At<String>>,
+    pub address: Option<At<Ipv4Addr>>,
+    pub network: Option<At<ClientNetwork>>,
+    pub mac: Option<At<[u8; 6]>>,
+    pub hosts: Vec<At<Ipv4Addr>>,
+    pub mtu: Option<u16>,
+}
+
+/// A route as far as it could be read.
+#[derive(Debug)]
+pub(crate) struct RouteDraft {
+    pub to: At<Prefix>,
+    pub via: At<Ipv4Addr>,
+}
+
+/// The addresses of a plan, with their places.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub uplink: UplinkDraft,
+    pub clients: Vec<ClientDraft>,
+    pub routes: Vec<RouteDraft>,
+}
+
+/// The most clients a site may have; a port's index is an octet, and sets of ports are kept small.
+pub(crate) const CLIENTS_MAX: usize = 32;
+
+/// The longest idle time, a year in seconds.
+const TIMEOUT_MAX: i64 = 31_536_000;
+
+/// Reads the plan; everything wrong with it is told.
+pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
+    let before = diagnostics.errors();
+    let (root, errors) = DeTable::parse_recoverable(&source.text);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        diagnostics.error(source, span, error.message().to_owned());
+    }
+    let mut reader = Reader {
+        source,
+        diagnostics,
+    };
+    let top = Section {
+        title: "weir.toml".to_owned(),
+        table: root.get_ref(),
+        span: 0..0,
+    };
+    let known = ["memory", "uplink", "client", "route", "nat", "panic"];
+    reader.keys(&top, &known, &[]);
+    let draft = Draft {
+        uplink: reader.uplink(&top),
+        clients: reader.clients(&top),
+        routes: reader.routes(&top),
+    };
+    let memory = reader.memory(&top);
+    let nat = reader.nat(&top);
+    let panic = reader.panic(&top);
+    check::plan(&draft, source, diagnostics);
+    let is_sound = diagnostics.errors() == before;
+    plan(draft, memory, nat, panic, is_sound)
+}
+
+fn plan(draft: Draft, memory: Option<u32>, nat: Nat, panic: PanicAction, is_sound: bool) -> Plan {
+    let nowhere = Ipv4Addr::UNSPECIFIED;
+    let uplink = Uplink {
+        address: draft.uplink.address.map_or(
+            Prefix {
+                address: nowhere,
+                length: 32,
+            },
+            |at| at.value,
+        ),
+        gateway: draft.uplink.gateway.map(|at| at.value),
+        extra: draft.uplink.extra.into_iter().map(|at| at.value).collect(),
+        mac: draft.uplink.mac.map(|at| at.value),
+        mtu: draft.uplink.mtu,
+    };
+    let client = |client: ClientDraft| Client {
+        name: client.name.map_or_else(String::new, |at| at.value),
+        address: client.address.map_or(nowhere, |at| at.value),
+        network: client
+            .network
+            .map_or(ClientNetwork::Peer(nowhere), |at| at.value),
+        mac: client.mac.map(|at| at.value),
+        hosts: client.hosts.into_iter().map(|at| at.value).collect(),
+        mtu: client.mtu,
+    };
+    Plan {
+        memory,
+        uplink,
+        clients: draft.clients.into_iter().map(client).collect(),
+        routes: draft
+            .routes
+            .iter()
+            .map(|r| Route {
+                to: r.to.value,
+                via: r.via.value,
+            })
+            .collect(),
+        nat,
+        panic,
+        is_sound,
+    }
+}
+
+/// A table of the file.
+struct Section<'t> {
+    title: String,
+    table: &'t DeTable<'t>,
+    span: Span,
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    diagnostics: &'a mut Diagnostics,
+}
+
+impl Reader<'_> {
+    fn error(&mut self, span: Span, message: impl Into<String>) {
+        self.diagnostics.error(self.source, span, message);
+    }
+
+    /// Refuses keys that are not known, and those that are known but not built.
+    fn keys(&mut self, section: &Section, known: &[&str], unbuilt: &[&str]) {
+        let mut keys: Vec<_> = section
+            .table
+            .iter()
+            .map(|(key, _)| (key.span(), key.get_ref().as_ref()))
+            .collect();
+        keys.sort_by_key(|(span, _)| span.start);
+        for (span, key) in keys {
+            if known.contains(&key) {
+                continue;
+            }
+            if unbuilt.contains(&key) {
+                self.error(
+                    span,
+                    format!("{} is not available in this version", quoted(key)),
+                );
+                continue;
+            }
+            let message = format!("unknown key {} in {}", quoted(key), section.title);
+            match meant(key, known.iter().copied()) {
+                Some(label) => self
+                    .diagnostics
+                    .error_with(self.source, span, message, label),
+                None => self.error(span, message),
+            }
+        }
+    }
+
+    fn get<'t>(&self, section: &Section<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+        section
+            .table
+            .iter()
+            .find(|(known, _)| known.get_ref() == key)
+            .map(|(_, value)| value)
+    }
+
+    fn wrong_type(&mut self, value: &Spanned<DeValue>, key: &str, wanted: &str) {
+        let given = value.get_ref().type_str();
+        self.error(
+            value.span(),
+            format!("{} must be {wanted}, not {given}", quoted(key)),
+        );
+    }
+
+    fn section<'t>(&mut self, parent: &Section<'t>, key: &str) -> Option<Section<'t>> {
+        let value = self.get(parent, key)?;
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(value, key, "a table");
+            return None;
+        };
+        Some(Section {
+            title: format!("[{key}]"),
+            table,
+            span: value.span(),
+        })
+    }
+
+    /// The tables of `[[key]]`.
+    fn sections<'t>(&mut self, parent: &Section<'t>, key: &str) -> Vec<Section<'t>> {
+        let Some(value) = self.get(parent, key) else {
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, key, &format!("a list of tables, [[{key}]]"));
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_table() {
+                Some(table) => sections.push(Section {
+                    title: format!("[[{key}]]"),
+                    table,
+                    span: item.span(),
+                }),
+                None => self.wrong_type(item, key, &format!("a list of tables, [[{key}]]")),
+            }
+        }
+        sections
+    }
+
+    fn text<'t>(&mut self, section: &Section<'t>, key: &str) -> Option<At<&'t str>> {
+        let value = self.get(section, key)?;
+        match value.get_ref().as_str() {
+            Some(text) => Some(At {
+                value: text,
+                span: value.span(),
+            }),
+            None => {
+                self.wrong_type(value, key, "a string");
+                None
+            }
+        }
+    }
+
+    fn texts<'t>(&mut self, section: &Section<'t>, key: &str) -> Vec<At<&'t str>> {
+        let Some(value) = self.get(section, key) else {
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, key, "a list of strings");
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => texts.push(At {
+                    value: text,
+                    span: item.span(),
+                }),
+                None => self.wrong_type(item, key, "a list of strings"),
+            }
+        }
+        texts
+    }
+
+    fn boolean(&mut self, section: &Section, key: &str) -> Option<bool> {
+        let value = self.get(section, key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.wrong_type(value, key, "true or false");
+        }
+        boolean
+    }
+
+    /// A whole number from `least` to `most`; `why` names who says so.
+    fn number(
+        &mut self,
+        section: &Section,
+        key: &str,
+        least: i64,
+        most: i64,
+        why: &str,
+    ) -> Option<u32> {
+        let value = self.get(section, key)?;
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(value, key, "a whole number");
+            return None;
+        };
+        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        match number.filter(|number| (least..=most).contains(number)) {
+            Some(number) => u32::try_from(number).ok(),
+            None => {
+                let message = format!("{} must be from {least} to {most}{why}", quoted(key));
+                self.error(value.span(), message);
+                None
+            }
+        }
+    }
+
+    /// One of the words; only the first is built.
+    fn default_only(&mut self, section: &Section, key: &str, words: &[&str]) {
+        let Some(text) = self.text(section, key) else {
+            return;
+        };
+        if words.first() == Some(&text.value) {
+            return;
+        }
+        if words.contains(&text.value) {
+            self.error(
+                text.span,
+                format!(
+                    "{key} = {} is not available in this version",
+                    quoted(text.value)
+                ),
+            );
+            return;
+        }
+        let message = format!(
+            "{} is no {key}; expected one of: {}",
+            quoted(text.value),
+            words.join(", ")
+        );
+        match meant(text.value, words.iter().copied()) {
+            Some(label) => self
+                .diagnostics
+                .error_with(self.source, text.span, message, label),
+            None => self.error(text.span, message),
+        }
+    }
+
+    fn address(&mut self, text: At<&str>) -> Option<At<Ipv4Addr>> {
+        match names::address(text.value) {
+            Ok(value) => Some(At {
+                value,
+                span: text.span,
+            }),
+            Err(reason) => {
+                self.error(text.span, reason);
+                None
+            }
+        }
+    }
+
+    fn prefix(&mut self, text: At<&str>) -> Option<At<Prefix>> {
+        match names::prefix(text.value) {
+            Ok(value) => Some(At {
+                value,
+                span: text.span,
+            }),
+            Err(reason) => {
+                self.error(text.span, reason);
+                None
+            }
+        }
+    }
+
+    fn mac(&mut self, section: &Section) -> Option<At<[u8; 6]>> {
+        let text = self.text(section, "mac")?;
+        match names::mac(text.value) {
+            Ok(value) => Some(At {
+                value,
+                span: text.span,
+            }),
+            Err(reason) => {
+                self.error(text.span, reason);
+                None
+            }
+        }
+    }
+
+    /// RFC 791 3.1: every module must forward a datagram of 68 octets.
+    fn mtu(&mut self, section: &Section) -> Option<u16> {
+        self.number(section, "mtu", 68, 65_535, "")
+            .and_then(|mtu| u16::try_from(mtu).ok())
+    }
+
+    fn missing(&mut self, section: &Section, key: &str, example: &str) {
+        let span = section.span.start..section.span.start;
+        self.error(
+            span,
+            format!(
+                "{} has no {}, such as {key} = \"{example}\"",
+                section.title,
+                quoted(key)
+            ),
+        );
+    }
+
+    fn uplink(&mut self, top: &Section) -> UplinkDraft {
+        let Some(section) = self.section(top, "uplink") else {
+            if self.get(top, "uplink").is_none() {
+                self.error(0..0, "weir.toml has no [uplink]");
+            }
+            return UplinkDraft::default();
+        };
+        self.keys(
+            &section,
+            &["address", "gateway", "extra", "mac", "mtu"],
+            &[],
+        );
+        let address = match self.text(&section, "address") {
+            None => {
+                if self.get(&section, "address").is_none() {
+                    self.missing(&section, "address", "192.0.2.2/24");
+                }
+                None
+            }
+            Some(text) if text.value == "dhcp" => {
+                let message =
+                    "address = \"dhcp\": the image has no DHCP client yet; give a static address";
+                self.error(text.span, message);
+                None
+            }
+            Some(text) if !text.value.contains('/') && names::address(text.value).is_ok() => {
+                self.error(
+                    text.span,
+                    "the uplink's address needs its prefix length, such as \"192.0.2.2/24\"",
+                );
+                None
+            }
+            Some(text) => self.prefix(text),
+        };
+        let gateway = self
+            .text(&section, "gateway")
+            .and_then(|text| self.address(text));
+        let extra = self.texts(&section, "extra");
+        let extra = extra
+            .into_iter()
+            .filter_map(|text| self.address(text))
+            .collect();
+        UplinkDraft {
+            address,
+            gateway,
+            extra,
+            mac: self.mac(&section),
+            mtu: self.mtu(&section),
+        }
+    }
+
+    fn clients(&mut self, top: &Section) -> Vec<ClientDraft> {
+        let sections = self.sections(top, "client");
+        if let Some(over) = sections.get(CLIENTS_MAX) {
+            let span = over.span.start..over.span.start;
+            self.error(span, format!("a site has at most {CLIENTS_MAX} clients"));
+        }
+        sections
+            .iter()
+            .take(CLIENTS_MAX)
+            .map(|section| self.client(section))
+            .collect()
+    }
+
+    fn client(&mut self, section: &Section) -> ClientDraft {
+        self.keys(
+            section,
+            &["name", "address", "peer", "mac", "hosts", "mtu"],
+            &["dhcp"],
+        );
+        let (address, network) = self.client_network(section);
+        let hosts = self.texts(section, "hosts");
+        ClientDraft {
+            name: self.name(section),
+            address,
+            network,
+            mac: self.mac(section),
+            hosts: hosts
+                .into_iter()
+                .filter_map(|text| self.address(text))
+                .collect(),
+            mtu: self.mtu(section),
+        }
+    }
+
+    fn name(&mut self, section: &Section) -> Option<At<String>> {
+        let Some(text) = self.text(section, "name") else {
+            if self.get(section, "name").is_none() {
+                self.missing(section, "name", "work");
+            }
+            return None;
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if text.value.is_empty() || text.value.len() > 15 || !text.value.chars().all(is_plain) {
+            let name = quoted(text.value);
+            self.error(
+                text.span,
+                format!("{name} is no client name: 1 to 15 of a-z A-Z 0-9 _ . -"),
+            );
+            return None;
+        }
+        if ["uplink", "lo", "all"].contains(&text.value) {
+            self.error(
+                text.span,
+                format!(
+                    "{} is reserved; a client needs another name",
+                    quoted(text.value)
+                ),
+            );
+            return None;
+        }
+        // The names of directories, which no interface of Linux may have.
+        if [".", ".."].contains(&text.value) {
+            self.error(
+                text.span,
+                format!("{} is no client name", quoted(text.value)),
+            );
+            return None;
+        }
+        Some(At {
+            value: text.value.to_owned(),
+            span: text.span,
+        })
+    }
+
+    fn client_network(
+        &mut self,
+        section: &Section,
+    ) -> (Option<At<Ipv4Addr>>, Option<At<ClientNetwork>>) {
+        let peer = self
+            .text(section, "peer")
+            .and_then(|text| self.address(text));
+        let Some(text) = self.text(section, "address") else {
+            if self.get(section, "address").is_none() {
+                self.missing(section, "address", "10.0.1.1/24");
+            }
+            return (None, None);
+        };
+        let has_peer = self.get(section, "peer").is_some();
+        if has_peer {
+            if text.value.contains('/') && names::prefix(text.value).is_ok() {
+                self.error(
+                    text.span,
+                    "a client with a peer has an address without a prefix length",
+                );
+                return (None, None);
+            }
+            let network = peer.map(|peer| At {
+                value: ClientNetwork::Peer(peer.value),
+                span: peer.span,
+            });
+            return (self.address(text), network);
+        }
+        if !text.value.contains('/') && names::address(text.value).is_ok() {
+            let message =
+                "the client's address needs a prefix length, such as \"10.0.1.1/24\", or a peer";
+            self.error(text.span, message);
+            return (None, None);
+        }
+        let Some(prefix) = self.prefix(text) else {
+            return (None, None);
+        };
+        let network = At {
+            value: ClientNetwork::Subnet(prefix.value.length),
+            span: prefix.span.clone(),
+        };
+        (
+            Some(At {
+                value: prefix.value.address,
+                span: prefix.span,
+            }),
+            Some(network),
+        )
+    }
+
+    fn routes(&mut self, top: &Section) -> Vec<RouteDraft> {
+        let sections = self.sections(top, "route");
+        sections
+            .iter()
+            .filter_map(|section| self.route(section))
+            .collect()
+    }
+
+    fn route(&mut self, section: &Section) -> Option<RouteDraft> {
+        self.keys(section, &["to", "via"], &[]);
+        for (key, example) in [("to", "172.16.0.0/12"), ("via", "10.0.1.254")] {
+            if self.get(section, key).is_none() {
+                self.missing(section, key, example);
+            }
+        }
+        let to = self.text(section, "to").and_then(|text| self.prefix(text));
+        let via = self
+            .text(section, "via")
+            .and_then(|text| self.address(text));
+        Some(RouteDraft { to: to?, via: via? })
+    }
+
+    /// Memory in MiB, from "32M" or "1G".
+    fn memory(&mut self, top: &Section) -> Option<u32> {
+        let text = self.text(top, "memory")?;
+        let (digits, factor) = match text.value.as_bytes().last() {
+            Some(b'M') => (text.value.strip_suffix('M'), 1),
+            Some(b'G') => (text.value.strip_suffix('G'), 1024),
+            _ => (None, 1),
+        };
+        let is_number =
+            |digits: &&str| digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        let number = digits
+            .filter(is_number)
+            .and_then(|digits| digits.parse::<u32>().ok());
+        let mebibytes = number
+            .and_then(|n| n.checked_mul(factor))
+            .filter(|n| (4..=1_048_576).contains(n));
+        if mebibytes.is_none() {
+            self.error(
+                text.span,
+                "memory must be a size from \"4M\" to \"1024G\", such as \"32M\"",
+            );
+        }
+        mebibytes
+    }
+
+    fn nat(&mut self, top: &Section) -> Nat {
+        let mut nat = Nat::DEFAULT;
+        let Some(section) = self.section(top, "nat") else {
+            return nat;
+        };
+        let known = [
+            "mapping",
+            "filtering",
+            "sessions",
+            "external_ports",
+            "inbound_refresh",
+            "timeout",
+        ];
+        let unbuilt = [
+            "port_rest",
+            "port_blocks",
+            "client_floor",
+            "client_ceiling",
+            "pickup",
+            "syn_answer",
+            "fragments",
+            "filtering_by",
+        ];
+        self.keys(&section, &known, &unbuilt);
+        let kinds = [
+            "endpoint-independent",
+            "address-dependent",
+            "address-and-port-dependent",
+        ];
+        self.default_only(&section, "mapping", &kinds);
+        let [a, b, c] = kinds;
+        self.default_only(&section, "filtering", &[c, b, a]);
+        nat.sessions = self
+            .number(&section, "sessions", 16, 1_048_576, "")
+            .unwrap_or(nat.sessions);
+        nat.external_ports = self.external_ports(&section).unwrap_or(nat.external_ports);
+        nat.inbound_refresh = self
+            .boolean(&section, "inbound_refresh")
+            .unwrap_or(nat.inbound_refresh);
+        let Some(timeout) = self.section(&section, "timeout") else {
+            return nat;
+        };
+        let timeout = Section {
+            title: "[nat.timeout]".to_owned(),
+            ..timeout
+        };
+        self.timeouts(&timeout, &mut nat);
+        nat
+    }
+
+    fn timeouts(&mut self, section: &Section, nat: &mut Nat) {
+        let known = ["udp", "tcp_established", "tcp_transitory", "icmp", "other"];
+        self.keys(section, &known, &["udp_short"]);
+        let t = &mut nat.timeout;
+        let rules = [
+            ("udp", 120, " seconds (RFC 4787 REQ-5)", &mut t.udp),
+            (
+                "tcp_established",
+                7440,
+                " seconds (RFC 5382 REQ-5)",
+                &mut t.tcp_established,
+            ),
+            (
+                "tcp_transitory",
+                240,
+                " seconds (RFC 5382 REQ-5)",
+                &mut t.tcp_transitory,
+            ),
+            ("icmp", 60, " seconds (RFC 5508 REQ-2)", &mut t.icmp),
+            ("other", 1, " seconds", &mut t.other),
+        ];
+        for (key, least, why, value) in rules {
+            *value = self
+                .number(section, key, least, TIMEOUT_MAX, why)
+                .unwrap_or(*value);
+        }
+    }
+
+    fn external_ports(&mut self, section: &Section) -> Option<(u16, u16)> {
+        let text = self.text(section, "external_ports")?;
+        let ports = text
+            .value
+            .split_once('-')
+            .and_then(|(first, last)| Some((names::decimal(first)?, names::decimal(last)?)));
+        let ports = ports.and_then(|(a, b)| Some((u16::try_from(a).ok()?, u16::try_from(b).ok()?)));
+        match ports.filter(|&(first, last)| first >= 1024 && first <= last) {
+            Some(ports) => Some(ports),
+            None => {
+                let message =
+                    "external_ports must be a range within 1024-65535, such as \"1024-65535\"";
+                self.error(text.span, message);
+                None
+            }
+        }
+    }
+
+    fn panic(&mut self, top: &Section) -> PanicAction {
+        let Some(section) = self.section(top, "panic") else {
+            return PanicAction::PowerOff;
+        };
+        self.keys(&section, &["action"], &[]);
+        let Some(text) = self.text(&section, "action") else {
+            return PanicAction::PowerOff;
+        };
+        match text.value {
+            "poweroff" => PanicAction::PowerOff,
+            "reboot" => PanicAction::Reboot,
+            other => {
+                self.error(
+                    text.span,
+                    format!(
+                        "{} is no action; expected \"poweroff\" or \"reboot\"",
+                        quoted(other)
+                    ),
+                );
+                PanicAction::PowerOff
+            }
+        }
+    }
+}
