@@ -1,0 +1,973 @@
+//! The path of a packet, from the port it came in by to the port it leaves by.
+//!
+//! Read [`Datapath::walk`] from top to bottom: look, decide, then write. Every stage is called once,
+//! none calls back, and nothing is changed before the packet is sure to leave: what is dropped is
+//! what was received, and what an ICMP error quotes is what was sent.
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::ops::Range;
+
+use nat::{Binding, Direction, Endpoint, Hit, Malformed, Nat, Packet, Translation, Tuple};
+use netback::ethernet::{self, Destination};
+use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
+use rules::site::Site;
+use rules::{Candidate, Hook, Policy, Reject, Residue, SourceNat, State, Tally, Verdict};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
+
+use crate::counters::{Dropped, PortCounters, RuleCounters};
+use crate::icmp::{self, Answer, Limiter, Message};
+use crate::neighbor::{self, Due, Neighbors, Waiting};
+use crate::route::{Hop, Routes, UPLINK};
+
+/// Frames taken from one port before the next has its turn.
+pub const BATCH: usize = 64;
+/// Sessions and neighbours looked at for expiry in one turn.
+const UPKEEP: usize = 64;
+/// How often links are asked about what changes rarely.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A port: its link, its name in the rules, and how its frames ended.
+pub struct Port<L> {
+    /// The device.
+    pub link: L,
+    /// The name in `rules.nft`; `uplink` for the uplink.
+    pub name: &'static str,
+    /// What became of the frames that came in here.
+    pub counters: PortCounters,
+    mac: EthernetAddress,
+    mtu: usize,
+}
+
+/// Figures of the whole appliance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sessions in the table.
+    pub sessions: usize,
+    /// Mappings that hold an external port.
+    pub mappings: usize,
+    /// Neighbours known or asked for.
+    pub neighbors: usize,
+}
+
+/// The appliance between its ports.
+pub struct Datapath<L: Link> {
+    ports: Vec<Port<L>>,
+    routes: Routes,
+    neighbors: Neighbors<L::Frame>,
+    nat: Nat,
+    policy: &'static Policy,
+    rule_counters: RuleCounters,
+    errors: Limiter,
+    replies: Limiter,
+    notices: Limiter,
+    ticked: Option<Instant>,
+}
+
+/// What is done with a packet that nothing speaks against.
+enum Step {
+    /// It leaves by `hop`, translated.
+    Forward { hop: Hop, translation: Translation },
+    /// It is for the appliance itself, and the rules let it in.
+    Deliver,
+}
+
+/// Why a packet ends here, and what its sender is told.
+struct Refusal {
+    reason: Dropped,
+    answer: Option<Answer>,
+}
+
+impl Refusal {
+    fn told(reason: Dropped, answer: Answer) -> Self {
+        Self {
+            reason,
+            answer: Some(answer),
+        }
+    }
+}
+
+impl From<Dropped> for Refusal {
+    fn from(reason: Dropped) -> Self {
+        Self {
+            reason,
+            answer: None,
+        }
+    }
+}
+
+impl<L: Link> Datapath<L> {
+    /// The appliance of `site` over `links`: the uplink first, then the clients as in `weir.toml`.
+    ///
+    /// All tables are allocated here. `seed` keys hashing and port choice.
+    ///
+    /// # Panics
+    /// If there is not one link for the uplink and each client.
+    pub fn new(site: &'static Site, links: Vec<L>, seed: [u64; 4]) -> Self {
+        assert_eq!(
+            links.len(),
+            site.clients.len() + 1,
+            "one link for the uplink and each client"
+        );
+        let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
+        let ports = names
+            .zip(links)
+            .map(|(name, link)| Port::new(name, link))
+            .collect();
+        let routes = Routes::new(site);
+        let nat = Nat::new(
+            &nat_config(site, &routes),
+            &static_forwards(site),
+            [seed[0], seed[1]],
+        );
+        Self {
+            ports,
+            neighbors: Neighbors::new(seed[2]),
+            nat,
+            policy: &site.policy,
+            rule_counters: RuleCounters::new(site.policy.counters().len()),
+            // RFC 1812 4.3.2.8; NAT.md: burst 6, then one a second per destination.
+            errors: Limiter::new(4096, 6, 1000, seed[3]),
+            replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),
+            notices: Limiter::new(256, 3, 10_000, seed[3] ^ 2),
+            routes,
+            ticked: None,
+        }
+    }
+
+    /// One turn: up to [`BATCH`] frames of every port, then a bounded amount of upkeep.
+    ///
+    /// True if there was something to do.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        let mut received = 0;
+        for port in &mut self.ports {
+            port.link.begin();
+        }
+        for input in 0..self.ports.len() {
+            for _ in 0..BATCH {
+                let Some(frame) = self.ports[input].link.receive() else {
+                    break;
+                };
+                received += 1;
+                if let Err(reason) = self.walk(input, frame, now) {
+                    self.ports[input].counters.drop(reason);
+                }
+            }
+        }
+        let expired = self.nat.expire(now, UPKEEP);
+        self.keep_neighbors(now);
+        self.tick(now);
+        for port in &mut self.ports {
+            port.link.finish();
+        }
+        received + expired > 0
+    }
+
+    /// The path of one packet.
+    fn walk(&mut self, input: usize, frame: L::Frame, now: Instant) -> Result<(), Dropped> {
+        let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
+        let own = self.ports[input].mac;
+        let sender = ethernet.source;
+        if !sender.is_unicast() || sender == own {
+            return Err(Dropped::BadStation);
+        }
+        match (ethernet.ethertype, ethernet.destination(own)) {
+            (_, Destination::Other) => return Err(Dropped::OtherStation),
+            (EthernetProtocol::Arp, _) => {
+                let claim = neighbor::parse(octets).ok_or(Dropped::Arp)?;
+                return self.hear(input, claim, now);
+            }
+            (EthernetProtocol::Ipv4, Destination::Own) => {}
+            // RFC 1122 3.3.6: a packet for one host has no business in a frame for many.
+            (EthernetProtocol::Ipv4, _) => return Err(Dropped::OtherStation),
+            _ => return Err(Dropped::EtherType),
+        }
+        let packet = parse(octets, frame.offload())?;
+        if !self.routes.source_is_behind(input, packet.source()) {
+            return Err(Dropped::Spoofed);
+        }
+        match self.decide(input, &packet, now) {
+            Ok(Step::Forward { hop, translation }) => {
+                self.forward(input, frame, &packet, hop, &translation, now)
+            }
+            Ok(Step::Deliver) => self.deliver(input, frame, sender, &packet, now),
+            Err(Refusal {
+                reason,
+                answer: None,
+            }) => Err(reason),
+            Err(Refusal {
+                reason,
+                answer: Some(answer),
+            }) => {
+                self.answer(input, frame, sender, &packet, answer, now);
+                Err(reason)
+            }
+        }
+    }
+
+    /// What becomes of a packet: its session knows, or the rules do.
+    fn decide(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
+        if packet.is_fragment() {
+            return Err(Dropped::Fragment.into());
+        }
+        if let Some(embedded) = packet.embedded() {
+            let hit = self.nat.lookup_error(embedded, packet.destination(), now);
+            return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
+        }
+        let Some(tuple) = packet.tuple() else {
+            return Err(if packet.protocol() == 1 {
+                Dropped::IcmpType
+            } else {
+                Dropped::Protocol
+            }
+            .into());
+        };
+        match self.nat.lookup(&tuple, now) {
+            Some(hit) => self.proceed(input, packet, hit, now),
+            None => self.open(input, packet, tuple, now),
+        }
+    }
+
+    /// A packet of a session: what the policy left to do, then what TCP allows.
+    fn proceed(
+        &mut self,
+        input: usize,
+        packet: &Packet,
+        hit: Hit,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
+        let translation = self.nat.translation(hit);
+        let hop = self.hop(packet, translation.destination().address)?;
+        let session = self.nat.session(hit.session);
+        let residue = Residue::from_bits(session.residue(hit.direction));
+        if residue.is_per_packet() {
+            let replied = session.has_reply() || hit.direction == Direction::Reply;
+            let state = if replied {
+                State::Established
+            } else {
+                State::New
+            };
+            self.judge(input, hop, packet, &translation, hit, state)?;
+        } else {
+            for counter in residue.counters() {
+                self.rule_counters.count(counter, packet.total_len() as u32);
+            }
+        }
+        let admitted = self
+            .nat
+            .admit(hit, packet, now)
+            .map_err(|_| Dropped::TcpState)?;
+        if admitted.first_reply {
+            // `ct state new` ends here: from now on the original direction is `established`.
+            let residue = self.residue(hit, Direction::Original, State::Established);
+            self.nat
+                .set_residue(hit.session, Direction::Original, residue.bits());
+        }
+        Ok(Step::Forward { hop, translation })
+    }
+
+    /// An ICMP error about a session (`ct state related`): it neither ends nor refreshes it
+    /// (RFC 5508 REQ-6).
+    fn relate(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
+        let translation = self.nat.translation(hit);
+        let hop = self.hop(packet, translation.destination().address)?;
+        self.judge(input, hop, packet, &translation, hit, State::Related)?;
+        Ok(Step::Forward { hop, translation })
+    }
+
+    /// A packet without a session: the rules decide, and a session remembers what they said.
+    fn open(
+        &mut self,
+        input: usize,
+        packet: &Packet,
+        tuple: Tuple,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
+        let local = self.routes.is_own(packet.destination());
+        if !local && input == UPLINK {
+            return Err(Dropped::NotOurs.into());
+        }
+        if !local && !self.routes.is_forwardable(packet.destination()) {
+            return Err(Dropped::BadDestination.into());
+        }
+        let state = if packet.opens() {
+            State::New
+        } else {
+            State::Invalid
+        };
+        let mut candidate = candidate(input, packet, state);
+        let decision =
+            self.policy
+                .evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
+        refuse(decision.verdict)?;
+        if self.routes.is_own(candidate.destination) {
+            let decision =
+                self.policy
+                    .evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
+            return refuse(decision.verdict).map(|()| Step::Deliver);
+        }
+        let hop = self.hop(packet, candidate.destination)?;
+        candidate.output = Some(hop.port as u8);
+        candidate.ttl = candidate.ttl.saturating_sub(1);
+        let forward = self
+            .policy
+            .evaluate(Hook::Forward, &mut candidate, &mut self.rule_counters);
+        refuse(forward.verdict)?;
+        let postrouting =
+            self.policy
+                .evaluate(Hook::Postrouting, &mut candidate, &mut self.rule_counters);
+        refuse(postrouting.verdict)?;
+        if state == State::Invalid {
+            return Err(Dropped::Invalid.into());
+        }
+        let destination = match decision.dnat {
+            Some((address, port)) => Endpoint {
+                address,
+                port: port.unwrap_or(tuple.destination.port),
+            },
+            None => tuple.destination,
+        };
+        let source = match postrouting.snat {
+            Some(SourceNat::Masquerade) => nat::SourceNat::Address(self.routes.address(hop.port)),
+            Some(SourceNat::To(address)) => nat::SourceNat::Address(address),
+            None => nat::SourceNat::None,
+        };
+        let binding = Binding {
+            original: tuple,
+            destination,
+            source,
+            residue: [0, 0],
+        };
+        let hit = match self.nat.bind(binding, packet, now) {
+            Ok(hit) => hit,
+            Err(unbound) => return Err(self.exhausted(input, packet, unbound, now)),
+        };
+        for (direction, state) in [
+            (Direction::Original, State::New),
+            (Direction::Reply, State::Established),
+        ] {
+            let residue = self.residue(hit, direction, state);
+            self.nat.set_residue(hit.session, direction, residue.bits());
+        }
+        Ok(Step::Forward {
+            hop,
+            translation: self.nat.translation(hit),
+        })
+    }
+
+    /// The next hop, if the packet may be forwarded to it at all: route, TTL, size.
+    fn hop(&self, packet: &Packet, destination: Ipv4Addr) -> Result<Hop, Refusal> {
+        let unreachable = || Refusal::told(Dropped::NoRoute, Answer::NET_UNREACHABLE);
+        let hop = self.routes.lookup(destination).ok_or_else(unreachable)?;
+        // RFC 1812 5.3.1: checked before it is lowered.
+        match packet.ttl() {
+            0 => return Err(Dropped::TimeExceeded.into()),
+            1 => return Err(Refusal::told(Dropped::TimeExceeded, Answer::TimeExceeded)),
+            _ => {}
+        }
+        let mtu = self.ports[hop.port].mtu;
+        if packet.total_len() > mtu {
+            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            return Err(match packet.dont_fragment() {
+                true => Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)),
+                false => Dropped::TooBig.into(),
+            });
+        }
+        Ok(hop)
+    }
+
+    /// The rules' word on one packet of a session, hook by hook.
+    fn judge(
+        &mut self,
+        input: usize,
+        hop: Hop,
+        packet: &Packet,
+        translation: &Translation,
+        hit: Hit,
+        state: State,
+    ) -> Result<(), Refusal> {
+        let session = self.nat.session(hit.session);
+        let mut candidate = candidate(input, packet, state);
+        (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
+        for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
+            if hook == Hook::Forward {
+                candidate.output = Some(hop.port as u8);
+                candidate.ttl = candidate.ttl.saturating_sub(1);
+                candidate.destination = translation.destination().address;
+                if candidate.destination_port != 0 {
+                    candidate.destination_port = translation.destination().port;
+                }
+            }
+            refuse(
+                self.policy
+                    .evaluate_later(hook, &candidate, &mut self.rule_counters),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What the policy leaves to do for later packets of one direction of a session.
+    fn residue(&self, hit: Hit, direction: Direction, state: State) -> Residue {
+        let session = self.nat.session(hit.session);
+        let (arriving, leaving) = match direction {
+            Direction::Original => (session.original(), session.reply().inverted()),
+            Direction::Reply => (session.reply(), session.original().inverted()),
+        };
+        let port = |address| self.routes.lookup(address).map(|hop| hop.port as u8);
+        let mut candidate = foreseen(&arriving, direction, state);
+        candidate.input = port(arriving.source.address);
+        (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
+        let prerouting = self.policy.residue(Hook::Prerouting, &candidate);
+        candidate.output = port(leaving.destination.address);
+        candidate.destination = leaving.destination.address;
+        if candidate.destination_port != 0 {
+            candidate.destination_port = leaving.destination.port;
+        }
+        let forward = self.policy.residue(Hook::Forward, &candidate);
+        prerouting
+            .then(forward)
+            .then(self.policy.residue(Hook::Postrouting, &candidate))
+    }
+
+    /// The first and the last write: a new head in front of the untouched payload.
+    fn forward(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        packet: &Packet,
+        hop: Hop,
+        translation: &Translation,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let network = match packet.embedded() {
+            None => packet.rewrite(translation),
+            Some(_) => packet.rewrite_error(translation),
+        };
+        let output = &self.ports[hop.port];
+        let neighbor = self.neighbors.lookup(hop.port, hop.next, now);
+        let mut head = Head::new(
+            neighbor.unwrap_or(EthernetAddress([0; 6])),
+            output.mac,
+            EthernetProtocol::Ipv4,
+        );
+        head.offload = leaving_offload(packet);
+        head.extend_from_slice(network.as_slice())
+            .map_err(|_| Dropped::Malformed)?;
+        let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + packet.total_len();
+        if neighbor.is_none() {
+            return self.wait(input, hop, head, frame, payload, now);
+        }
+        self.ports[hop.port]
+            .link
+            .transmit(&head, Some((frame, payload)))
+            .map_err(unsent)?;
+        self.ports[input].counters.forwarded += 1;
+        Ok(())
+    }
+
+    /// The next hop's MAC is not known: the packet waits while it is asked for.
+    fn wait(
+        &mut self,
+        input: usize,
+        hop: Hop,
+        head: Head,
+        frame: L::Frame,
+        payload: Range<usize>,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let packet = Waiting {
+            head,
+            payload: Some((frame, payload)),
+            input,
+        };
+        let ask = self
+            .neighbors
+            .enqueue(hop.port, hop.next, packet, now)
+            .map_err(|refused| match refused {
+                neighbor::Refused::Queue => Dropped::NeighborQueue,
+                neighbor::Refused::Table => Dropped::NeighborsExhausted,
+            })?;
+        if ask {
+            self.ask(hop.port, hop.next);
+        }
+        Ok(())
+    }
+
+    /// A packet to the appliance itself that the rules let in.
+    fn deliver(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        match (packet.icmp(), packet.protocol()) {
+            (Some((8, 0)), _) => {
+                if !self.replies.allows(input as u64, now) {
+                    return Err(Dropped::AnswerLimited);
+                }
+                let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
+                let reply = icmp::echo_reply(packet, octets).ok_or(Dropped::Malformed)?;
+                self.say(input, frame, sender, reply)
+            }
+            // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
+            (None, 6 | 17) if input == UPLINK => Err(Dropped::Unsolicited),
+            (None, 6) => {
+                self.answer(input, frame, sender, packet, Answer::TcpReset, now);
+                Err(Dropped::Delivered)
+            }
+            (None, 17) => {
+                self.answer(input, frame, sender, packet, Answer::PORT_UNREACHABLE, now);
+                Err(Dropped::Delivered)
+            }
+            _ => Err(Dropped::Delivered),
+        }
+    }
+
+    /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it.
+    fn answer(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        packet: &Packet,
+        answer: Answer,
+        now: Instant,
+    ) {
+        if !icmp::may_answer(packet, &self.routes) {
+            return;
+        }
+        let limiter = if answer == Answer::TcpReset {
+            &mut self.replies
+        } else {
+            &mut self.errors
+        };
+        if !limiter.allows(u64::from(packet.source().to_bits()), now) {
+            self.ports[input].counters.drop(Dropped::AnswerLimited);
+            return;
+        }
+        let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
+        let message = match answer {
+            Answer::TcpReset => icmp::tcp_reset(packet),
+            _ => icmp::error(answer, self.routes.address(input), packet, octets),
+        };
+        if let Some(message) = message
+            && let Err(reason) = self.say(input, frame, sender, message)
+        {
+            self.ports[input].counters.drop(reason);
+        }
+    }
+
+    /// Sends a message back the way its cause came.
+    fn say(
+        &mut self,
+        port: usize,
+        frame: L::Frame,
+        to: EthernetAddress,
+        message: Message,
+    ) -> Result<(), Dropped> {
+        let port = &mut self.ports[port];
+        let mut head = Head::new(to, port.mac, EthernetProtocol::Ipv4);
+        head.extend_from_slice(&message.head)
+            .map_err(|_| Dropped::Malformed)?;
+        let quote = message.quote.start + ETHERNET_HEADER..message.quote.end + ETHERNET_HEADER;
+        let payload = (!quote.is_empty()).then_some((frame, quote));
+        port.link.transmit(&head, payload).map_err(unsent)?;
+        port.counters.answered += 1;
+        Ok(())
+    }
+
+    /// An ARP packet (RFC 826): who sends it is learnt if it may be believed, who asks for us is
+    /// answered.
+    fn hear(&mut self, input: usize, claim: ArpRepr, now: Instant) -> Result<(), Dropped> {
+        let ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: mac,
+            source_protocol_addr: sender,
+            target_protocol_addr: target,
+            ..
+        } = claim
+        else {
+            return Err(Dropped::Arp);
+        };
+        let for_us = self.routes.answers_for(input, target);
+        if self.routes.is_neighbor(input, sender) {
+            let mut released = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
+            self.neighbors
+                .learn(input, sender, mac, for_us, now, |packet| {
+                    // At most QUEUE packets wait for one neighbour.
+                    let _ = released.push(packet);
+                });
+            for packet in released {
+                self.release(input, mac, packet);
+            }
+        } else if !sender.is_unspecified() {
+            return Err(Dropped::Arp);
+        }
+        if operation != ArpOperation::Request || !for_us {
+            return if for_us { Ok(()) } else { Err(Dropped::Arp) };
+        }
+        let port = &mut self.ports[input];
+        let reply = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Reply,
+            source_hardware_addr: port.mac,
+            source_protocol_addr: target,
+            target_hardware_addr: mac,
+            target_protocol_addr: sender,
+        };
+        port.counters.answered += 1;
+        port.arp(mac, &reply)
+    }
+
+    /// Sends a packet whose next hop has become known.
+    fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
+        let Waiting {
+            mut head,
+            payload,
+            input,
+        } = packet;
+        if let Some(destination) = head.as_mut_slice().get_mut(..6) {
+            destination.copy_from_slice(mac.as_bytes());
+        }
+        match self.ports[port].link.transmit(&head, payload) {
+            Ok(()) => self.ports[input].counters.forwarded += 1,
+            Err(refused) => self.ports[input].counters.drop(unsent(refused)),
+        }
+    }
+
+    /// Broadcasts an ARP request.
+    fn ask(&mut self, port: usize, address: Ipv4Addr) {
+        let source = self.routes.address(port);
+        if let Some(port) = self.ports.get_mut(port) {
+            port.request(source, address);
+        }
+    }
+
+    /// Asks again, forgets the idle, and gives up packets whose next hop does not answer.
+    fn keep_neighbors(&mut self, now: Instant) {
+        let mut asked = heapless::Vec::<(usize, Ipv4Addr), 8>::new();
+        let mut given_up = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
+        // One entry may give up QUEUE packets, so entries are looked at until one does.
+        for _ in 0..8 {
+            self.neighbors.upkeep(now, 1, |due| match due {
+                Due::Ask { port, address } => drop(asked.push((port, address))),
+                Due::GiveUp(packet) => drop(given_up.push(packet)),
+            });
+            if !given_up.is_empty() {
+                break;
+            }
+        }
+        for (port, address) in asked {
+            self.ask(port, address);
+        }
+        for packet in given_up {
+            self.unresolved(packet, now);
+        }
+    }
+
+    /// RFC 1812 5.2.7.1: a packet whose next hop does not answer ARP gets 3/1.
+    fn unresolved(&mut self, waiting: Waiting<L::Frame>, now: Instant) {
+        let Waiting { payload, input, .. } = waiting;
+        self.ports[input].counters.drop(Dropped::Unresolved);
+        let Some((frame, _)) = payload else { return };
+        let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else {
+            return;
+        };
+        let (sender, offload) = (ethernet.source, frame.offload());
+        if let Ok(packet) = parse(octets, offload) {
+            self.answer(input, frame, sender, &packet, Answer::HOST_UNREACHABLE, now);
+        }
+    }
+
+    /// No room for a new session: the sender is told (RFC 5508 REQ-8), the log at times.
+    fn exhausted(
+        &mut self,
+        input: usize,
+        packet: &Packet,
+        unbound: nat::Unbound,
+        now: Instant,
+    ) -> Refusal {
+        let reason = match unbound {
+            nat::Unbound::PortsExhausted => Dropped::PortsExhausted,
+            nat::Unbound::TableFull => Dropped::SessionsExhausted,
+            nat::Unbound::Conflict => return Dropped::Conflict.into(),
+        };
+        if self.notices.allows(input as u64, now) {
+            let (client, source) = (self.ports[input].name, packet.source());
+            log::warn!(target: "nat", "no room for a session: reason={} client={client} source={source}", reason.name());
+        }
+        Refusal::told(reason, Answer::ADMIN_PROHIBITED)
+    }
+
+    /// Once a second: links are asked how they are; one that came up announces its addresses.
+    fn tick(&mut self, now: Instant) {
+        if self
+            .ticked
+            .is_some_and(|last| now - last < TICK && now >= last)
+        {
+            return;
+        }
+        let first = self.ticked.is_none();
+        self.ticked = Some(now);
+        for index in 0..self.ports.len() {
+            let was_up = self.ports[index].link.is_up() && !first;
+            self.ports[index].link.tick();
+            if self.ports[index].link.is_up() && !was_up {
+                self.announce(index);
+            }
+        }
+    }
+
+    /// RFC 5227 2.3: tells the link that its addresses are ours.
+    fn announce(&mut self, index: usize) {
+        let Self { ports, routes, .. } = self;
+        let Some(port) = ports.get_mut(index) else {
+            return;
+        };
+        match index {
+            UPLINK => routes
+                .external()
+                .iter()
+                .for_each(|&own| port.request(own, own)),
+            _ => port.request(routes.address(index), routes.address(index)),
+        }
+    }
+
+    /// Whether every link waits for an interrupt, so that the processor may halt.
+    pub fn sleep(&mut self) -> bool {
+        // All are asked, also behind the first that has work: `wake` takes it back from all.
+        self.ports
+            .iter_mut()
+            .fold(true, |idle, port| port.link.sleep() && idle)
+    }
+
+    /// Takes [`sleep`](Self::sleep) back.
+    pub fn wake(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.link.wake());
+    }
+
+    /// When there will be something to do without a frame coming in.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        [self.nat.next_expiry(), self.neighbors.next_upkeep(now)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The ports, the uplink first.
+    pub fn ports(&self) -> &[Port<L>] {
+        &self.ports
+    }
+
+    /// The ports' links, for tests that play the other end.
+    pub fn link_mut(&mut self, port: usize) -> Option<&mut L> {
+        self.ports.get_mut(port).map(|port| &mut port.link)
+    }
+
+    /// What the tables hold.
+    pub fn occupancy(&self) -> Occupancy {
+        let counts = self.nat.counts();
+        Occupancy {
+            sessions: counts.sessions,
+            mappings: counts.mappings,
+            neighbors: self.neighbors.len(),
+        }
+    }
+
+    /// The policy's counters with the places of their rules.
+    pub fn rule_counters(
+        &self,
+    ) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
+        self.policy
+            .counters()
+            .iter()
+            .copied()
+            .zip(self.rule_counters.as_slice().iter().copied())
+    }
+}
+
+impl<L: Link> Port<L> {
+    fn new(name: &'static str, link: L) -> Self {
+        let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
+        Self {
+            link,
+            name,
+            counters: PortCounters::default(),
+            mac,
+            mtu,
+        }
+    }
+
+    /// The port's hardware address.
+    pub fn mac(&self) -> EthernetAddress {
+        self.mac
+    }
+
+    /// Broadcasts an ARP request for `target`; for the sender itself it is an announcement.
+    fn request(&mut self, sender: Ipv4Addr, target: Ipv4Addr) {
+        let request = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: self.mac,
+            source_protocol_addr: sender,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: target,
+        };
+        // A request that finds the queue full is repeated within a second.
+        let _ = self.arp(EthernetAddress::BROADCAST, &request);
+    }
+
+    fn arp(&mut self, to: EthernetAddress, repr: &ArpRepr) -> Result<(), Dropped> {
+        let mut head = Head::new(to, self.mac, EthernetProtocol::Arp);
+        head.extend_from_slice(&neighbor::emit(repr))
+            .map_err(|_| Dropped::Malformed)?;
+        self.link.transmit(&head, None).map_err(unsent)
+    }
+}
+
+/// The packet in a frame; its offload fields are a stranger's word until they match its headers.
+fn parse(octets: &[u8], offload: Offload) -> Result<Packet, Dropped> {
+    let partial = match offload.checksum {
+        netback::Checksum::Partial { start, offset } => Some((start, offset)),
+        netback::Checksum::Unverified | netback::Checksum::Verified => None,
+    };
+    let checksum = if partial.is_some() {
+        nat::Checksum::Partial
+    } else {
+        nat::Checksum::Complete
+    };
+    let packet = Packet::parse(octets, checksum).map_err(|malformed| match malformed {
+        Malformed::HeaderChecksum => Dropped::HeaderChecksum,
+        _ => Dropped::Malformed,
+    })?;
+    match partial {
+        Some(place) if Some(place) != checksum_place(&packet) => Err(Dropped::BadOffload),
+        _ => Ok(packet),
+    }
+}
+
+/// Where a packet's transport checksum stands: start of the transport header and offset within.
+fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
+    let start = u16::try_from(ETHERNET_HEADER + packet.header_len()).ok()?;
+    match packet.protocol() {
+        6 => Some((start, 16)),
+        17 => Some((start, 6)),
+        _ => None,
+    }
+}
+
+/// A partial checksum stays partial: the outgoing link finishes it.
+fn leaving_offload(packet: &Packet) -> Offload {
+    let checksum = match (packet.checksum(), checksum_place(packet)) {
+        (nat::Checksum::Partial, Some((start, offset))) => {
+            netback::Checksum::Partial { start, offset }
+        }
+        _ => netback::Checksum::Unverified,
+    };
+    Offload { checksum }
+}
+
+fn unsent(refused: netback::Refused) -> Dropped {
+    match refused {
+        netback::Refused::Full => Dropped::TransmitQueue,
+        netback::Refused::Down => Dropped::PortDown,
+        netback::Refused::TooLong => Dropped::TooBig,
+        netback::Refused::Malformed => Dropped::Malformed,
+    }
+}
+
+fn refuse(verdict: Verdict) -> Result<(), Refusal> {
+    match verdict {
+        Verdict::Accept => Ok(()),
+        Verdict::Drop(_) => Err(Dropped::Policy.into()),
+        Verdict::Reject(_, Reject::Icmp(code)) => {
+            Err(Refusal::told(Dropped::Rejected, Answer::Unreachable(code)))
+        }
+        Verdict::Reject(_, Reject::TcpReset) => {
+            Err(Refusal::told(Dropped::Rejected, Answer::TcpReset))
+        }
+    }
+}
+
+/// A packet as the policy sees it when it comes in.
+fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
+    let ports = packet.tuple().filter(|tuple| tuple.protocol != 1);
+    Candidate {
+        input: Some(input as u8),
+        output: None,
+        source: packet.source(),
+        destination: packet.destination(),
+        protocol: packet.protocol(),
+        source_port: ports.map_or(0, |tuple| tuple.source.port),
+        destination_port: ports.map_or(0, |tuple| tuple.destination.port),
+        icmp: packet.icmp(),
+        tcp_flags: packet.tcp_flags(),
+        tos: packet.tos(),
+        ttl: packet.ttl(),
+        length: packet.total_len() as u16,
+        identification: packet.identification(),
+        state,
+        dnat: false,
+        snat: false,
+    }
+}
+
+/// Later packets of a tuple, as far as they are known before they come.
+fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Candidate {
+    let icmp = (tuple.protocol == 1).then(|| nat::icmp_type_and_code(tuple, direction));
+    let port = |endpoint: Endpoint| if icmp.is_some() { 0 } else { endpoint.port };
+    Candidate {
+        input: None,
+        output: None,
+        source: tuple.source.address,
+        destination: tuple.destination.address,
+        protocol: tuple.protocol,
+        source_port: port(tuple.source),
+        destination_port: port(tuple.destination),
+        icmp,
+        tcp_flags: 0,
+        tos: 0,
+        ttl: 0,
+        length: 0,
+        identification: 0,
+        state,
+        dnat: false,
+        snat: false,
+    }
+}
+
+/// The `nat` crate's view of a site.
+fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a> {
+    let (first, last) = site.nat.external_ports;
+    let timeout = site.nat.timeout;
+    nat::Config {
+        sessions: site.nat.sessions,
+        external: routes.external(),
+        external_ports: first..=last,
+        timeouts: nat::Timeouts {
+            udp: timeout.udp,
+            tcp_established: timeout.tcp_established,
+            tcp_transitory: timeout.tcp_transitory,
+            icmp: timeout.icmp,
+            other: timeout.other,
+        },
+        inbound_refresh: site.nat.inbound_refresh,
+    }
+}
+
+/// External ports that static forwards use: no mapping may take them (RFC 4787 REQ-3).
+fn static_forwards(site: &Site) -> Vec<(u8, Endpoint)> {
+    site.policy
+        .forwards()
+        .map(|forward| {
+            (
+                forward.protocol,
+                Endpoint {
+                    address: forward.address,
+                    port: forward.port,
+                },
+            )
+        })
+        .collect()
+}

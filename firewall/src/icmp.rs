@@ -1,0 +1,243 @@
+//! What the appliance says itself: ICMP errors, echo replies, TCP resets.
+//!
+//! A message is a new header in front of octets of the packet that it answers, which ride along
+//! untouched: a quote is what the sender sent (RFC 1812 4.3.2.3). Who may be answered is RFC 1812
+//! 4.3.2.7, how often 4.3.2.8.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use core::net::Ipv4Addr;
+use core::ops::Range;
+
+use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
+use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader};
+use nat::Packet;
+use smoltcp::time::Instant;
+
+use crate::neighbor::fold;
+use crate::route::Routes;
+
+/// An ICMP error is at most this long, IPv4 header included (RFC 1812 4.3.2.3), in octets.
+pub const ERROR_MAX: usize = 576;
+/// Time to live of what the appliance sends.
+const TTL: u8 = 64;
+/// An IPv4 header without options and the fixed part of an ICMP message, in octets.
+const ERROR_HEAD: usize = 20 + 8;
+/// TCP flags (RFC 9293 3.1).
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// What a refused packet's sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 11/0.
+    TimeExceeded,
+    /// Type 3 with this code.
+    Unreachable(u8),
+    /// 3/4 with the next hop's MTU in octets (RFC 1191).
+    FragmentationNeeded(u16),
+    /// A TCP reset in the name of the peer.
+    TcpReset,
+}
+
+impl Answer {
+    /// 3/0: no route.
+    pub const NET_UNREACHABLE: Self = Self::Unreachable(0);
+    /// 3/1: the next hop does not answer ARP.
+    pub const HOST_UNREACHABLE: Self = Self::Unreachable(1);
+    /// 3/2: the appliance does not speak the protocol.
+    pub const PROTOCOL_UNREACHABLE: Self = Self::Unreachable(2);
+    /// 3/3: nobody listens at the appliance's port.
+    pub const PORT_UNREACHABLE: Self = Self::Unreachable(3);
+    /// 3/13: refused, by a rule or for want of resources (RFC 5508 REQ-8).
+    pub const ADMIN_PROHIBITED: Self = Self::Unreachable(13);
+}
+
+/// A message: its IPv4 and transport header, and which octets of the answered packet follow.
+pub struct Message {
+    /// The new header.
+    pub head: heapless::Vec<u8, 60>,
+    /// What follows it, in octets of the answered packet from its IPv4 header on.
+    pub quote: Range<usize>,
+}
+
+/// Whether RFC 1812 4.3.2.7 allows an error about `packet`.
+pub fn may_answer(packet: &Packet, routes: &Routes) -> bool {
+    let about_an_error = packet.embedded().is_some()
+        || packet.protocol() == 1
+            && packet
+                .icmp()
+                .is_some_and(|(kind, _)| !nat::is_icmp_query(kind));
+    let later_fragment = packet.fragment_offset() != 0;
+    let destination = packet.destination();
+    let unicast = routes.is_own(destination) || routes.is_forwardable(destination);
+    !about_an_error && !later_fragment && unicast && routes.is_forwardable(packet.source())
+}
+
+/// The error that `answer` stands for, about `packet`, of which `octets` holds all.
+pub fn error(answer: Answer, source: Ipv4Addr, packet: &Packet, octets: &[u8]) -> Option<Message> {
+    let kind = match answer {
+        Answer::TimeExceeded => Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit),
+        Answer::FragmentationNeeded(mtu) => {
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
+                next_hop_mtu: mtu,
+            })
+        }
+        Answer::Unreachable(code) => {
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::from_values(code, 0)?)
+        }
+        Answer::TcpReset => return None,
+    };
+    let length = packet.total_len().min(ERROR_MAX - ERROR_HEAD);
+    let quote = octets.get(..length)?;
+    let header = Icmpv4Header::with_checksum(kind, quote);
+    message(
+        source,
+        packet.source(),
+        IpNumber::ICMP,
+        0,
+        &header.to_bytes(),
+        0..length,
+    )
+}
+
+/// The reply to an echo request: same identifier, sequence number and data (RFC 1122 3.2.2.6).
+pub fn echo_reply(packet: &Packet, octets: &[u8]) -> Option<Message> {
+    let start = packet.header_len();
+    let fixed = octets.get(start..start + 8)?;
+    let data = start + 8..packet.total_len();
+    let echo = IcmpEchoHeader {
+        id: u16::from_be_bytes([fixed[4], fixed[5]]),
+        seq: u16::from_be_bytes([fixed[6], fixed[7]]),
+    };
+    let header =
+        Icmpv4Header::with_checksum(Icmpv4Type::EchoReply(echo), octets.get(data.clone())?);
+    message(
+        packet.destination(),
+        packet.source(),
+        IpNumber::ICMP,
+        packet.tos(),
+        &header.to_bytes(),
+        data,
+    )
+}
+
+/// The reset that refuses a segment, from the address it was sent to (RFC 9293 3.10.7.1).
+pub fn tcp_reset(packet: &Packet) -> Option<Message> {
+    let (tuple, segment) = (packet.tuple()?, packet.tcp()?);
+    if segment.flags & RST != 0 {
+        return None;
+    }
+    let mut header = TcpHeader::new(tuple.destination.port, tuple.source.port, 0, 0);
+    header.rst = true;
+    if segment.flags & ACK != 0 {
+        header.sequence_number = segment.ack;
+    } else {
+        let counted = u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
+        header.ack = true;
+        header.acknowledgment_number = segment
+            .seq
+            .wrapping_add(u32::from(segment.payload_len))
+            .wrapping_add(counted);
+    }
+    let (source, destination) = (packet.destination().octets(), packet.source().octets());
+    header.checksum = header
+        .calc_checksum_ipv4_raw(source, destination, &[])
+        .ok()?;
+    message(
+        packet.destination(),
+        packet.source(),
+        IpNumber::TCP,
+        0,
+        &header.to_bytes(),
+        0..0,
+    )
+}
+
+fn message(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: IpNumber,
+    tos: u8,
+    transport: &[u8],
+    quote: Range<usize>,
+) -> Option<Message> {
+    let length = u16::try_from(transport.len() + quote.len()).ok()?;
+    let mut header =
+        Ipv4Header::new(length, TTL, protocol, source.octets(), destination.octets()).ok()?;
+    header.dscp = etherparse::IpDscp::try_new(tos >> 2).ok()?;
+    // An atomic datagram: its identification says nothing (RFC 6864 4.1).
+    header.dont_fragment = true;
+    header.header_checksum = header.calc_header_checksum();
+    let mut head = heapless::Vec::new();
+    head.extend_from_slice(&header.to_bytes()).ok()?;
+    head.extend_from_slice(transport).ok()?;
+    Some(Message { head, quote })
+}
+
+/// Token buckets by destination: how often the appliance speaks to one host (RFC 1812 4.3.2.8).
+///
+/// A fixed table of buckets, chosen by a keyed hash; hosts that share a bucket share its tokens.
+pub struct Limiter {
+    buckets: Box<[Bucket]>,
+    seed: u64,
+    burst: u32,
+    interval_millis: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    /// Time at which the bucket is full again, in milliseconds.
+    full_at: u64,
+}
+
+impl Limiter {
+    /// Buckets of `burst` tokens, one more each `interval_millis` milliseconds.
+    pub fn new(buckets: usize, burst: u32, interval_millis: u32, seed: u64) -> Self {
+        let buckets = vec![Bucket::default(); buckets.next_power_of_two()].into_boxed_slice();
+        Self {
+            buckets,
+            seed,
+            burst,
+            interval_millis,
+        }
+    }
+
+    /// Takes a token of `key`'s bucket, if there is one.
+    pub fn allows(&mut self, key: u64, now: Instant) -> bool {
+        let now = u64::try_from(now.total_millis()).unwrap_or(0);
+        let index = fold(self.seed ^ key) as usize & (self.buckets.len() - 1);
+        let Some(bucket) = self.buckets.get_mut(index) else {
+            return false;
+        };
+        let interval = u64::from(self.interval_millis);
+        let full_at = bucket.full_at.max(now) + interval;
+        if full_at - now > u64::from(self.burst) * interval {
+            return false;
+        }
+        bucket.full_at = full_at;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_icmp_burst_six_then_one_a_second() {
+        let mut limiter = Limiter::new(16, 6, 1000, 7);
+        let start = Instant::from_millis(5_000);
+        assert_eq!((0..10).filter(|_| limiter.allows(1, start)).count(), 6);
+        assert!(limiter.allows(1, Instant::from_millis(6_000)));
+        assert!(!limiter.allows(1, Instant::from_millis(6_500)));
+        assert_eq!(
+            (0..10)
+                .filter(|_| limiter.allows(1, Instant::from_millis(60_000)))
+                .count(),
+            6
+        );
+    }
+}

@@ -1,0 +1,383 @@
+//! Who is next on a link: ARP (RFC 826, RFC 1122 2.3.2, RFC 5227), as a bounded cache.
+//!
+//! The table answers with a MAC or keeps the packet for a moment; what is asked and learnt is
+//! decided here, who may claim an address by [`Routes::is_neighbor`](crate::route::Routes).
+//! Entries are evicted by second chance: an address that is in use survives a flood of claims.
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::ops::Range;
+
+use hashbrown::HashMap;
+use netback::Head;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
+
+/// Neighbours that are remembered, over all ports.
+pub const NEIGHBORS: usize = 1024;
+/// Packets that wait for one neighbour (RFC 1122 2.3.2.2 asks for at least one).
+pub const QUEUE: usize = 4;
+/// Packets that wait for neighbours, over all of them.
+pub const WAITING: usize = 64;
+/// Requests for one address before its packets are given up, one a second (RFC 1122 2.3.2.1).
+const REQUESTS: u8 = 3;
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a confirmed neighbour is used before it is asked again.
+const REACHABLE: Duration = Duration::from_secs(60);
+/// How long a neighbour that nobody uses is remembered.
+const IDLE: Duration = Duration::from_secs(300);
+/// Entries that one eviction looks at, at most.
+const EVICTION_STEPS: usize = 2 * NEIGHBORS;
+
+/// A packet that waits for its next hop's MAC.
+pub struct Waiting<F> {
+    /// The new header, its destination MAC still open.
+    pub head: Head,
+    /// The received frame, and what of it follows the header.
+    pub payload: Option<(F, Range<usize>)>,
+    /// The port it came from, for the ICMP error if nobody answers.
+    pub input: usize,
+}
+
+/// What the caller does for an entry whose time has come.
+pub enum Due<F> {
+    /// Broadcast a request for `address` on `port`.
+    Ask {
+        /// The port to ask on.
+        port: usize,
+        /// The address to ask for.
+        address: Ipv4Addr,
+    },
+    /// Nobody answered: this packet's sender gets ICMP 3/1.
+    GiveUp(Waiting<F>),
+}
+
+/// Why a packet could not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its neighbour's queue, or the pool of waiting packets, is full.
+    Queue,
+    /// The table is full of neighbours in use.
+    Table,
+}
+
+/// Port and address, in one word so that it hashes in one step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key(u64);
+
+impl Key {
+    fn new(port: usize, address: Ipv4Addr) -> Self {
+        Self((port as u64) << 32 | u64::from(address.to_bits()))
+    }
+
+    fn port(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    fn address(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0 as u32)
+    }
+}
+
+impl core::hash::Hash for Key {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
+
+struct Entry<F> {
+    key: Key,
+    mac: Option<EthernetAddress>,
+    confirmed: Instant,
+    /// When the last request was sent.
+    asked: Instant,
+    requests: u8,
+    /// Used to send since the last look: the second chance.
+    in_use: bool,
+    used: Instant,
+    /// Packets in the pool that wait for it.
+    waiting: usize,
+}
+
+/// The neighbours of all ports.
+pub struct Neighbors<F> {
+    entries: Vec<Entry<F>>,
+    index: HashMap<Key, u16, Seeded>,
+    /// The packets that wait, of all neighbours, in the order they came.
+    waiting: heapless::Deque<(Key, Waiting<F>), WAITING>,
+    /// Where eviction looks next.
+    hand: usize,
+    /// Where upkeep looks next.
+    upkeep: usize,
+}
+
+/// Keyed hashing for the index, so that addresses cannot be chosen to collide.
+#[derive(Clone)]
+pub struct Seeded(u64);
+
+impl core::hash::BuildHasher for Seeded {
+    type Hasher = Mix;
+    fn build_hasher(&self) -> Mix {
+        Mix(self.0)
+    }
+}
+
+/// A multiply-and-fold hasher over at most a few words.
+pub struct Mix(u64);
+
+impl core::hash::Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = fold(self.0 ^ word);
+    }
+}
+
+/// Both halves of the product with an odd constant, folded (wyhash's step).
+pub(crate) fn fold(word: u64) -> u64 {
+    let product = u128::from(word ^ 0x2d35_8dcc_aa6c_78a5) * 0x8bb8_4b93_962e_acc9;
+    (product as u64) ^ (product >> 64) as u64
+}
+
+impl<F> Neighbors<F> {
+    /// An empty table; `seed` keys its hashing.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            entries: Vec::with_capacity(NEIGHBORS),
+            index: HashMap::with_capacity_and_hasher(NEIGHBORS, Seeded(seed)),
+            waiting: heapless::Deque::new(),
+            hand: 0,
+            upkeep: 0,
+        }
+    }
+
+    /// Neighbours in the table, known or being asked for.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry<F>> {
+        let index = *self.index.get(&Key::new(port, address))?;
+        self.entries.get_mut(usize::from(index))
+    }
+
+    /// The MAC of `address` on `port`, if it is known.
+    pub fn lookup(
+        &mut self,
+        port: usize,
+        address: Ipv4Addr,
+        now: Instant,
+    ) -> Option<EthernetAddress> {
+        let entry = self.find(port, address)?;
+        entry.in_use = true;
+        entry.used = now;
+        entry.mac
+    }
+
+    /// Keeps a packet until `address` is known; true if a request should go out now.
+    ///
+    /// # Errors
+    /// [`Refused`], with the packet gone. A first packet that finds the pool full is lost too, but
+    /// its neighbour is asked for.
+    pub fn enqueue(
+        &mut self,
+        port: usize,
+        address: Ipv4Addr,
+        packet: Waiting<F>,
+        now: Instant,
+    ) -> Result<bool, Refused> {
+        let key = Key::new(port, address);
+        let fresh = self.find(port, address).is_none();
+        if fresh {
+            self.insert(key, now)?;
+        }
+        let room = !self.waiting.is_full();
+        let entry = self.find(port, address).ok_or(Refused::Table)?;
+        entry.in_use = true;
+        entry.used = now;
+        if fresh {
+            entry.requests = 1;
+            entry.asked = now;
+        }
+        if entry.waiting >= QUEUE || !room {
+            return if fresh { Ok(true) } else { Err(Refused::Queue) };
+        }
+        entry.waiting += 1;
+        self.waiting
+            .push_back((key, packet))
+            .map_err(|_| Refused::Queue)?;
+        Ok(fresh)
+    }
+
+    /// Takes the packets that wait for `key` out of the pool, in the order they came.
+    fn release(&mut self, key: Key, mut take: impl FnMut(Waiting<F>)) {
+        for _ in 0..self.waiting.len() {
+            match self.waiting.pop_front() {
+                Some((wanted, packet)) if wanted == key => take(packet),
+                // The pool has room: this was in it a moment ago.
+                Some(other) => drop(self.waiting.push_back(other)),
+                None => break,
+            }
+        }
+    }
+
+    /// Notes that `address` is at `mac`; the packets that waited for it are handed to `release`.
+    ///
+    /// `asked` tells that the claim answers us or concerns us: only then is a new entry made, so
+    /// that chatter between others fills no table. A table in use keeps what it has.
+    pub fn learn(
+        &mut self,
+        port: usize,
+        address: Ipv4Addr,
+        mac: EthernetAddress,
+        asked: bool,
+        now: Instant,
+        release: impl FnMut(Waiting<F>),
+    ) {
+        if self.find(port, address).is_none()
+            && (!asked || self.insert(Key::new(port, address), now).is_err())
+        {
+            return;
+        }
+        let Some(entry) = self.find(port, address) else {
+            return;
+        };
+        entry.mac = Some(mac);
+        entry.confirmed = now;
+        entry.requests = 0;
+        if core::mem::take(&mut entry.waiting) > 0 {
+            self.release(Key::new(port, address), release);
+        }
+    }
+
+    fn insert(&mut self, key: Key, now: Instant) -> Result<(), Refused> {
+        if self.entries.len() == NEIGHBORS {
+            self.evict()?;
+        }
+        let index = u16::try_from(self.entries.len()).map_err(|_| Refused::Table)?;
+        self.entries.push(Entry {
+            key,
+            mac: None,
+            confirmed: now,
+            asked: now,
+            requests: 0,
+            in_use: false,
+            used: now,
+            waiting: 0,
+        });
+        self.index.insert(key, index);
+        Ok(())
+    }
+
+    /// Removes one entry that is not in use and for which nothing waits.
+    fn evict(&mut self) -> Result<(), Refused> {
+        for _ in 0..EVICTION_STEPS {
+            self.hand = (self.hand + 1) % NEIGHBORS;
+            let hand = self.hand;
+            let Some(entry) = self.entries.get_mut(hand) else {
+                continue;
+            };
+            if core::mem::take(&mut entry.in_use) || entry.waiting > 0 {
+                continue;
+            }
+            self.remove(hand);
+            return Ok(());
+        }
+        Err(Refused::Table)
+    }
+
+    fn remove(&mut self, position: usize) -> Option<Entry<F>> {
+        if position >= self.entries.len() {
+            return None;
+        }
+        let entry = self.entries.swap_remove(position);
+        self.index.remove(&entry.key);
+        if let (Some(moved), Ok(position)) = (self.entries.get(position), u16::try_from(position)) {
+            self.index.insert(moved.key, position);
+        }
+        Some(entry)
+    }
+
+    /// Looks at up to `budget` entries: asks again, gives up, forgets the idle.
+    pub fn upkeep(&mut self, now: Instant, budget: usize, mut due: impl FnMut(Due<F>)) {
+        for _ in 0..budget.min(self.entries.len()) {
+            if self.upkeep >= self.entries.len() {
+                self.upkeep = 0;
+            }
+            let position = self.upkeep;
+            self.upkeep += 1;
+            let Some(entry) = self.entries.get_mut(position) else {
+                break;
+            };
+            if entry.mac.is_some() && now - entry.used >= IDLE {
+                self.remove(position);
+                continue;
+            }
+            let stale = entry.mac.is_some()
+                && entry.used > entry.confirmed
+                && now - entry.confirmed >= REACHABLE;
+            if (entry.mac.is_some() && !stale)
+                || now - entry.asked < REQUEST_INTERVAL && entry.requests > 0
+            {
+                continue;
+            }
+            if entry.requests < REQUESTS {
+                entry.requests += 1;
+                entry.asked = now;
+                due(Due::Ask {
+                    port: entry.key.port(),
+                    address: entry.key.address(),
+                });
+            } else if let Some(gone) = self.remove(position) {
+                self.release(gone.key, |packet| due(Due::GiveUp(packet)));
+            }
+        }
+    }
+
+    /// When [`upkeep`](Self::upkeep) is wanted next: within a second while somebody is asked for.
+    pub fn next_upkeep(&self, now: Instant) -> Option<Instant> {
+        if self.entries.is_empty() {
+            None
+        } else if !self.waiting.is_empty() {
+            Some(now + REQUEST_INTERVAL)
+        } else {
+            Some(now + REACHABLE / 4)
+        }
+    }
+}
+
+/// An ARP packet that holds together (RFC 826): Ethernet and IPv4, a sender that can be one.
+pub fn parse(octets: &[u8]) -> Option<ArpRepr> {
+    let packet = ArpPacket::new_checked(octets).ok()?;
+    let repr = ArpRepr::parse(&packet).ok()?;
+    let ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr,
+        ..
+    } = repr
+    else {
+        return None;
+    };
+    let known = matches!(operation, ArpOperation::Request | ArpOperation::Reply);
+    (known && source_hardware_addr.is_unicast()).then_some(repr)
+}
+
+/// The octets of an ARP packet, behind the Ethernet header.
+pub fn emit(repr: &ArpRepr) -> [u8; 28] {
+    let mut octets = [0; 28];
+    repr.emit(&mut ArpPacket::new_unchecked(&mut octets));
+    octets
+}

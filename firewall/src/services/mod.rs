@@ -1,0 +1,3 @@
+//! What the appliance itself speaks, besides ARP and ICMP.
+
+pub mod console;
