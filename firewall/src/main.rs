@@ -16,12 +16,7 @@ const COMMAND_MAX: usize = 128;
 /// Entered once by the machine; never returns.
 fn main(machine: Machine) -> ! {
     log::info!("version={} built for PVH", env!("CARGO_PKG_VERSION"));
-    log::info!(
-        "memory octets={} heap={} free={}",
-        machine.memory,
-        heap::size(),
-        heap::free()
-    );
+    log::info!("memory octets={} heap={} free={}", machine.memory, heap::size(), heap::free());
     log::info!(
         "clock tsc_khz={} timer_khz={} source={}",
         machine::clock::tsc_khz(),
@@ -30,14 +25,10 @@ fn main(machine: Machine) -> ! {
     );
     log::info!("chance source={}", machine.seed.quality());
     for device in machine.command_line.mmio_devices() {
-        log::info!(
-            "virtio-mmio address={:#x} line={}",
-            device.address,
-            device.line
-        );
+        log::info!("virtio-mmio address={:#x} line={}", device.address, device.line);
     }
     heap::seal();
-    log::info!(target: "weir", "ready boot_us={}", machine::now().total_micros());
+    log::info!("ready boot_us={}", machine::now().total_micros());
     run(&machine)
 }
 

@@ -1,0 +1,158 @@
+//! The interrupt controllers: 8259 silenced, local APIC, I/O APIC; and the sleep they end.
+
+use super::interrupts::Vector;
+use super::port::{out8, rdmsr, wrmsr};
+use super::{clock, serial};
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use smoltcp::time::Instant;
+
+/// The vector of interrupts that were withdrawn before they were taken.
+pub const SPURIOUS: u8 = 0xff;
+/// Where any write ends an interrupt.
+pub const END_OF_INTERRUPT: u32 = LOCAL + 0xb0;
+
+const LOCAL: u32 = 0xfee0_0000;
+const ID: u32 = 0x20;
+const TASK_PRIORITY: u32 = 0x80;
+const SPURIOUS_VECTOR: u32 = 0xf0;
+const TIMER_VECTOR: u32 = 0x320;
+const LINT0_VECTOR: u32 = 0x350;
+const LINT1_VECTOR: u32 = 0x360;
+const TIMER_START: u32 = 0x380;
+const TIMER_NOW: u32 = 0x390;
+const TIMER_DIVIDE: u32 = 0x3e0;
+const MASKED: u32 = 1 << 16;
+
+/// The timer runs at the bus clock divided by this.
+pub const TIMER_DIVISOR: u32 = 16;
+const DIVIDE_BY_16: u32 = 3;
+
+const BASE_REGISTER: u32 = 0x1b;
+const BASE_ENABLED: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+
+const IO: u32 = 0xfec0_0000;
+const IO_VERSION: u32 = 1;
+const IO_REDIRECTION: u32 = 0x10;
+
+/// The longest sleep, in microseconds: shorter than the timer's range at 1 GHz / 16.
+const SLEEP_MAX: u64 = 60_000_000;
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+/// A message-signalled interrupt: writing `data` (32 bits) to `address` wakes the main loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub address: u64,
+    pub data: u32,
+}
+
+fn read(register: u32) -> u32 {
+    // SAFETY: the local APIC's registers are at this address on every machine (the base was set in
+    // `init`), mapped, and no memory of ours.
+    unsafe { ((LOCAL + register) as u64 as *const u32).read_volatile() }
+}
+
+fn write(register: u32, value: u32) {
+    // SAFETY: as for `read`; the APIC has no access to memory.
+    unsafe { ((LOCAL + register) as u64 as *mut u32).write_volatile(value) };
+}
+
+/// Silences the 8259s, enables the local APIC and starts its timer, without an interrupt, for
+/// calibration.
+pub fn init() {
+    out8(0x21, 0xff);
+    out8(0xa1, 0xff);
+    // SAFETY: every 64-bit processor has this register. x2APIC is left by way of disabled (Intel SDM
+    // 3A, 11.12.5); the base is where it is after reset.
+    unsafe {
+        if rdmsr(BASE_REGISTER) & BASE_X2APIC != 0 {
+            wrmsr(BASE_REGISTER, u64::from(LOCAL));
+        }
+        wrmsr(BASE_REGISTER, u64::from(LOCAL) | BASE_ENABLED | rdmsr(BASE_REGISTER) & 1 << 8);
+    }
+    write(SPURIOUS_VECTOR, 0x100 | u32::from(SPURIOUS));
+    write(TASK_PRIORITY, 0);
+    write(LINT0_VECTOR, MASKED);
+    write(LINT1_VECTOR, MASKED);
+    write(TIMER_DIVIDE, DIVIDE_BY_16);
+    write(TIMER_VECTOR, MASKED | Vector::Timer as u32);
+    write(TIMER_START, u32::MAX);
+}
+
+/// Ticks the timer has made since `init`, until the first `wait`.
+pub fn timer_ticks() -> u32 {
+    u32::MAX - read(TIMER_NOW)
+}
+
+/// What devices are to write to wake the main loop (Intel SDM 3A, 11.11).
+pub fn message() -> Message {
+    Message { address: u64::from(LOCAL | id() << 12), data: Vector::Device as u32 }
+}
+
+fn id() -> u32 {
+    read(ID) >> 24
+}
+
+/// Routes an edge of interrupt line `line` (0 to 23) of the I/O APIC to this core; `false` if there is
+/// no such line.
+pub fn route_edge(line: u32, vector: Vector) -> bool {
+    let version = io_read(IO_VERSION);
+    if version == u32::MAX || line > version >> 16 & 0xff {
+        return false;
+    }
+    io_write(IO_REDIRECTION + 2 * line, MASKED);
+    io_write(IO_REDIRECTION + 2 * line + 1, id() << 24);
+    io_write(IO_REDIRECTION + 2 * line, vector as u32);
+    true
+}
+
+fn io_read(register: u32) -> u32 {
+    // SAFETY: the I/O APIC is at this address, or nothing is; mapped, and no memory of ours.
+    unsafe {
+        (u64::from(IO) as *mut u32).write_volatile(register);
+        (u64::from(IO + 0x10) as *const u32).read_volatile()
+    }
+}
+
+fn io_write(register: u32, value: u32) {
+    // SAFETY: as for `io_read`.
+    unsafe {
+        (u64::from(IO) as *mut u32).write_volatile(register);
+        (u64::from(IO + 0x10) as *mut u32).write_volatile(value);
+    }
+}
+
+/// Sleeps until an interrupt or the deadline, but not longer than a minute; returns at once when the
+/// deadline has passed or serial input was left unread. Wakes early at will: look, then sleep again.
+///
+/// Interrupts are off before and after. One that came since the caller looked ends the sleep at
+/// once, so nothing is missed.
+pub fn wait(deadline: Option<Instant>) {
+    if serial::is_unread() || !arm(deadline) {
+        return;
+    }
+    // SAFETY: `sti` takes effect after `hlt` has begun. The handlers run on stacks of their own,
+    // restore what they use and write only their counters.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+}
+
+/// Sets the timer for the deadline; `false` if it has passed.
+fn arm(deadline: Option<Instant>) -> bool {
+    let Some(deadline) = deadline else {
+        if ARMED.swap(false, Relaxed) {
+            write(TIMER_START, 0);
+        }
+        return true;
+    };
+    let left = deadline.total_micros().saturating_sub(clock::now().total_micros());
+    let Some(left) = u64::try_from(left).ok().filter(|&left| left > 0) else {
+        return false;
+    };
+    let ticks = left.min(SLEEP_MAX).saturating_mul(clock::timer_khz()) / 1000;
+    write(TIMER_VECTOR, Vector::Timer as u32);
+    write(TIMER_START, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
+    ARMED.store(true, Relaxed);
+    true
+}
