@@ -1,3 +1,37 @@
-//! Stateful NAT.
+//! Stateful IPv4 NAT.
+//!
+//! A [`Packet`] copies and checks the headers of what arrived. [`Nat`] knows the sessions: it
+//! finds the one that a packet belongs to, or binds a new one to an external endpoint, and says
+//! how the packet is to be translated. [`Packet::rewrite`] writes the translated headers.
+//!
+//! Whether a packet may pass is the policy's business, where it goes is the router's; this crate
+//! knows neither. Time and chance come in as arguments, and nothing is allocated after
+//! [`Nat::new`].
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod checksum;
+mod endpoint;
+mod icmp;
+mod index;
+mod keyed;
+mod mapping;
+mod packet;
+mod ports;
+mod session;
+mod table;
+mod tcp;
+mod timers;
+mod translate;
+
+pub use endpoint::{Direction, Endpoint, Tuple, protocol};
+pub use icmp::Embedded;
+pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
+pub use session::{Session, SessionId};
+pub use table::{Admitted, Binding, Config, Counts, Hit, Nat, Refused, SourceNat, Timeouts, Unbound};
+pub use tcp::{Segment, flags as tcp_flags};
+pub use translate::{Head, Translation};

@@ -1,0 +1,251 @@
+//! Where things are found: a table of fixed size, of 4-octet entries.
+//!
+//! Open addressing by Robin Hood hashing: the entries of one home stand together, homes in order,
+//! and an entry knows its distance from home. A search compares only what has the same home, and
+//! ends at the first entry that is nearer to its own. Removal shifts back; nothing is ever left
+//! behind, so a table that was full for years is as quick as a new one.
+//!
+//! The keys are the owner's: it hashes them, and compares the items that it is shown.
+
+use alloc::boxed::Box;
+use alloc::vec;
+
+/// An entry's low bits: the item.
+const ITEM_BITS: u32 = 24;
+const ITEM: u32 = (1 << ITEM_BITS) - 1;
+/// The largest number of items that an index can hold.
+pub(crate) const ITEMS_MAX: u32 = 1 << ITEM_BITS;
+/// An entry's high bits: distance from home plus one; 0 is an empty place.
+const DISTANCE_MAX: u32 = 255;
+/// How far an insertion may shift: at two thirds full, runs of this length do not happen.
+const RUN_MAX: usize = 1024;
+
+/// The table of positions.
+pub(crate) struct Index {
+    /// Homes, and behind them room for what the last homes displace: nothing wraps around.
+    places: Box<[u32]>,
+    homes: u32,
+}
+
+/// A search that ended, with the steps that it took.
+pub(crate) struct Found {
+    pub(crate) item: Option<u32>,
+    place: usize,
+    pub(crate) steps: u32,
+}
+
+const fn distance(entry: u32) -> u32 {
+    entry >> ITEM_BITS
+}
+
+const ONE_FURTHER: u32 = 1 << ITEM_BITS;
+
+impl Index {
+    /// An index for this many items, two thirds full when it holds them all.
+    pub(crate) fn new(items: u32) -> Self {
+        let homes = items + items / 2 + 1;
+        let places = homes as usize + DISTANCE_MAX as usize;
+        Self { places: vec![0; places].into_boxed_slice(), homes }
+    }
+
+    #[inline]
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) * u64::from(self.homes)) >> 32) as usize
+    }
+
+    /// Finds the item with this hash that `is_it` recognises.
+    #[inline]
+    pub(crate) fn search(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Found {
+        let home = self.home(hash);
+        let mut found = Found { item: None, place: home, steps: 0 };
+        for &entry in self.places.get(home..).unwrap_or_default() {
+            found.steps += 1;
+            if distance(entry) < found.steps {
+                break;
+            }
+            if distance(entry) == found.steps && is_it(entry & ITEM) {
+                found.item = Some(entry & ITEM);
+                break;
+            }
+            found.place += 1;
+        }
+        found
+    }
+
+    /// Finds the item with this hash that `is_it` recognises.
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.search(hash, is_it).item
+    }
+
+    /// Takes in an item whose key is not there yet, and returns the steps that it took; none, and
+    /// nothing changed, if there is no room within reach of its home.
+    pub(crate) fn insert(&mut self, hash: u32, item: u32) -> Option<u32> {
+        // Its place is behind all that have its home or an earlier one.
+        let found = self.search(hash, |_| false);
+        let run = self.places.get_mut(found.place..)?;
+        let length =
+            run.iter().take(RUN_MAX).position(|&entry| entry == 0 || distance(entry) == DISTANCE_MAX)?;
+        let run = run.get_mut(..=length).filter(|run| run.last() == Some(&0))?;
+        if found.steps > DISTANCE_MAX {
+            return None;
+        }
+        run.copy_within(..length, 1);
+        for entry in run.iter_mut().skip(1) {
+            *entry += ONE_FURTHER;
+        }
+        *run.first_mut()? = found.steps << ITEM_BITS | item;
+        Some(found.steps + length as u32)
+    }
+
+    /// Takes an item out, and returns the steps that it took.
+    pub(crate) fn remove(&mut self, hash: u32, item: u32) -> u32 {
+        let found = self.search(hash, |other| other == item);
+        if found.item.is_none() {
+            return found.steps;
+        }
+        let run = self.places.get_mut(found.place..).unwrap_or_default();
+        let mut steps = found.steps;
+        for at in 1..run.len() {
+            steps += 1;
+            match run.get(at) {
+                Some(&entry) if distance(entry) > 1 => run[at - 1] = entry - ONE_FURTHER,
+                _ => {
+                    run[at - 1] = 0;
+                    return steps;
+                }
+            }
+        }
+        if let Some(last) = run.last_mut() {
+            *last = 0;
+        }
+        steps
+    }
+
+    /// Octets of memory that it takes.
+    #[cfg(test)]
+    fn octets(&self) -> usize {
+        size_of_val(&*self.places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyed::{Chance, Key};
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    /// Items with random keys, and the key of each.
+    struct Model {
+        key: Key,
+        index: Index,
+        keys: Vec<u64>,
+    }
+
+    impl Model {
+        fn hash(&self, key: u64) -> u32 {
+            self.key.hash([key, 0])
+        }
+
+        fn find(&self, key: u64) -> Found {
+            let keys = &self.keys;
+            self.index.search(self.hash(key), |item| keys[item as usize] == key)
+        }
+    }
+
+    /// At full load one item after the other is replaced; ten million with `WEIR_SOAK` set, in
+    /// a release build.
+    #[test]
+    fn replaced_at_full_load_it_takes_the_same_few_steps_and_never_grows() {
+        let replacements = match std::env::var_os("WEIR_SOAK") {
+            Some(_) => 10_000_000,
+            None => 300_000,
+        };
+        let items = 1 << 14;
+        let key = Key::new([0xfeed, 0xbeef]);
+        let mut model = Model { key, index: Index::new(items), keys: (0..u64::from(items)).collect() };
+        let (octets, place) = (model.index.octets(), model.index.places.as_ptr());
+        for item in 0..items {
+            let hash = model.hash(u64::from(item));
+            model.index.insert(hash, item).expect("room");
+        }
+        let (mut most, mut total) = (0, 0u64);
+        let mut chance = Chance::new(key);
+        for round in 0..replacements {
+            let item = chance.below(items);
+            let old = model.keys[item as usize];
+            let new = u64::from(items) + round;
+            let hash = model.hash(old);
+            let removal = model.index.remove(hash, item);
+            assert_eq!(model.find(old).item, None);
+            model.keys[item as usize] = new;
+            let hash = model.hash(new);
+            let insertion = model.index.insert(hash, item).expect("room");
+            let search = model.find(new);
+            assert_eq!(search.item, Some(item));
+            most = most.max(removal).max(insertion).max(search.steps);
+            total += u64::from(search.steps);
+        }
+        assert!(most <= 256, "{most} steps");
+        assert!(total / replacements <= 3, "{total} steps in all");
+        assert_eq!(model.index.octets(), octets);
+        assert_eq!(model.index.places.as_ptr(), place);
+        for item in 0..items {
+            assert_eq!(model.find(model.keys[item as usize]).item, Some(item));
+        }
+    }
+
+    #[test]
+    fn it_agrees_with_a_map_whatever_the_collisions() {
+        let mut index = Index::new(64);
+        let mut map = BTreeMap::new();
+        let mut chance = Chance::new(Key::new([7, 8]));
+        for _ in 0..20_000 {
+            let item = chance.below(64);
+            // Few hashes: most homes are shared.
+            let hash = (item % 5) << 29 | (item % 3) << 20;
+            match map.remove(&item) {
+                Some(hash) => {
+                    index.remove(hash, item);
+                }
+                None => {
+                    assert!(index.insert(hash, item).is_some());
+                    map.insert(item, hash);
+                }
+            }
+            let item = chance.below(64);
+            let hash = (item % 5) << 29 | (item % 3) << 20;
+            let found = index.find(hash, |other| other == item);
+            assert_eq!(found, map.contains_key(&item).then_some(item));
+        }
+    }
+
+    #[test]
+    fn one_home_for_all_is_refused_in_bounded_steps_and_loses_nothing() {
+        let mut index = Index::new(1000);
+        let kept = (0..1000).take_while(|&item| index.insert(5, item).is_some()).count();
+        assert_eq!(kept, DISTANCE_MAX as usize);
+        for item in 0..kept as u32 {
+            assert_eq!(index.find(5, |other| other == item), Some(item));
+        }
+        for item in 0..kept as u32 {
+            index.remove(5, item);
+        }
+        assert!(index.places.iter().all(|&entry| entry == 0));
+    }
+
+    #[test]
+    fn the_last_home_has_room_behind_it() {
+        let mut index = Index::new(300);
+        for item in 0..255 {
+            assert!(index.insert(u32::MAX, item).is_some());
+        }
+        assert_eq!(index.find(u32::MAX, |item| item == 254), Some(254));
+        assert!(index.insert(u32::MAX, 255).is_none());
+        for item in (0..255).rev() {
+            index.remove(u32::MAX, item);
+        }
+        assert!(index.places.iter().all(|&entry| entry == 0));
+    }
+}

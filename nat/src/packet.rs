@@ -1,0 +1,420 @@
+//! A packet's headers, read once.
+//!
+//! Parsing copies the headers to private memory and checks every length, so that a device that
+//! changes its buffer afterwards changes nothing. The payload stays where it is.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use crate::checksum;
+use crate::endpoint::{Endpoint, Tuple, protocol};
+use crate::icmp::{self, Embedded, Kind};
+use crate::tcp::{Segment, flags};
+
+/// The largest translated head, an ICMP error: outer IPv4 60, ICMP 8, embedded IPv4 60, embedded
+/// TCP 20.
+pub const HEAD_MAX: usize = 148;
+
+/// An IPv4 header without options (RFC 791 3.1).
+pub(crate) const IPV4: usize = 20;
+pub(crate) const UDP: usize = 8;
+pub(crate) const TCP: usize = 20;
+
+/// What the transport checksum field holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksum {
+    /// A checksum, whether verified or not.
+    Complete,
+    /// The sum of the pseudo-header, not inverted; the device completes it (virtio `NEEDS_CSUM`).
+    Partial,
+}
+
+/// Why octets are no packet that may be forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Malformed {
+    /// Fewer octets than an IPv4 header has.
+    Short,
+    /// The version is not 4.
+    Version,
+    /// A header of less than 20 octets.
+    HeaderLength,
+    /// The total length is less than the header's, or more than what arrived.
+    TotalLength,
+    /// The IP header checksum is wrong (RFC 1812 5.2.2).
+    HeaderChecksum,
+    /// The transport header is cut.
+    ShortTransport,
+    /// The UDP length is below 8 or beyond the packet.
+    UdpLength,
+    /// The TCP data offset is below 5 or beyond the packet.
+    TcpOffset,
+    /// A TCP or UDP port is 0.
+    PortZero,
+    /// A partial checksum in something else than a whole UDP or TCP packet.
+    PartialChecksum,
+    /// An ICMP error with a wrong checksum (RFC 5508 REQ-3 a).
+    IcmpChecksum,
+    /// An ICMP error that quotes less than an IP header and 8 octets.
+    EmbeddedShort,
+    /// The embedded version or header length is wrong.
+    EmbeddedHeader,
+    /// The embedded IP header checksum is wrong (RFC 5508 REQ-3 b).
+    EmbeddedChecksum,
+    /// An error about a fragment other than the first (RFC 1812 4.3.2.7).
+    EmbeddedFragment,
+    /// An error about a protocol that has no sessions here.
+    EmbeddedProtocol,
+    /// An error about an ICMP message that is neither query nor reply (RFC 1812 4.3.2.7).
+    ErrorAboutError,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Short => "shorter than an IPv4 header",
+            Self::Version => "not IPv4",
+            Self::HeaderLength => "bad header length",
+            Self::TotalLength => "bad total length",
+            Self::HeaderChecksum => "bad header checksum",
+            Self::ShortTransport => "transport header cut",
+            Self::UdpLength => "bad UDP length",
+            Self::TcpOffset => "bad TCP data offset",
+            Self::PortZero => "port 0",
+            Self::PartialChecksum => "misplaced partial checksum",
+            Self::IcmpChecksum => "bad ICMP checksum",
+            Self::EmbeddedShort => "ICMP error quotes too little",
+            Self::EmbeddedHeader => "bad embedded header",
+            Self::EmbeddedChecksum => "bad embedded header checksum",
+            Self::EmbeddedFragment => "ICMP error about a later fragment",
+            Self::EmbeddedProtocol => "ICMP error about an unknown protocol",
+            Self::ErrorAboutError => "ICMP error about an ICMP error",
+        })
+    }
+}
+
+impl core::error::Error for Malformed {}
+
+/// What follows the IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transport {
+    /// Nothing that has a session: a fragment, an ICMP type or a protocol without one.
+    Opaque,
+    Udp,
+    Tcp,
+    /// An ICMP query: its identifier is the source's port.
+    Query,
+    /// An ICMP reply: its identifier is the destination's port.
+    Reply,
+    /// An ICMP error.
+    Error,
+}
+
+/// The checked headers of one IPv4 packet.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub(crate) head: [u8; HEAD_MAX],
+    pub(crate) head_len: u8,
+    pub(crate) header_len: u8,
+    pub(crate) transport: Transport,
+    pub(crate) checksum: Checksum,
+    total_len: u16,
+    source_port: u16,
+    destination_port: u16,
+    icmp: (u8, u8),
+    segment: Segment,
+    embedded: Option<Embedded>,
+}
+
+/// Copies `from` into the head at `at`; what would not fit is left out.
+#[inline]
+fn put<const N: usize>(head: &mut [u8; HEAD_MAX], at: usize, from: &[u8; N]) {
+    if let Some(place) = head.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *place = *from;
+    }
+}
+
+impl Packet {
+    /// Reads the packet that begins with its IPv4 header; octets behind its total length are
+    /// ignored.
+    ///
+    /// # Errors
+    /// [`Malformed`] tells the first thing that is wrong; such a packet is to be dropped.
+    #[inline]
+    pub fn parse(octets: &[u8], checksum: Checksum) -> Result<Self, Malformed> {
+        let fixed = octets.first_chunk::<IPV4>().ok_or(Malformed::Short)?;
+        if fixed[0] >> 4 != 4 {
+            return Err(Malformed::Version);
+        }
+        let header_len = usize::from(fixed[0] & 0x0f) * 4;
+        if header_len < IPV4 {
+            return Err(Malformed::HeaderLength);
+        }
+        let total_len = u16::from_be_bytes([fixed[2], fixed[3]]);
+        let (header, payload) = octets
+            .get(..usize::from(total_len))
+            .and_then(|packet| packet.split_at_checked(header_len))
+            .ok_or(Malformed::TotalLength)?;
+        let mut packet = Self {
+            head: [0; HEAD_MAX],
+            head_len: header_len as u8,
+            header_len: header_len as u8,
+            transport: Transport::Opaque,
+            checksum,
+            total_len,
+            source_port: 0,
+            destination_port: 0,
+            icmp: (0, 0),
+            segment: Segment::default(),
+            embedded: None,
+        };
+        put(&mut packet.head, 0, fixed);
+        let mut sum = u64::from(checksum::sum(fixed));
+        if header_len > IPV4 {
+            sum += u64::from(packet.copy_options(header));
+        }
+        if checksum::fold(sum) != 0xffff {
+            return Err(Malformed::HeaderChecksum);
+        }
+        packet.read_transport(payload)?;
+        Ok(packet)
+    }
+
+    /// Copies the IP options and returns their sum.
+    fn copy_options(&mut self, header: &[u8]) -> u16 {
+        let options = header.get(IPV4..).unwrap_or_default();
+        if let Some(place) = self.head.get_mut(IPV4..IPV4 + options.len()) {
+            place.copy_from_slice(options);
+        }
+        checksum::sum(options)
+    }
+
+    #[inline]
+    fn read_transport(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        match self.protocol() {
+            _ if self.is_fragment() => {}
+            protocol::UDP => return self.read_udp(payload),
+            protocol::TCP => return self.read_tcp(payload),
+            protocol::ICMP => self.read_icmp(payload)?,
+            _ => {}
+        }
+        match self.checksum {
+            Checksum::Complete => Ok(()),
+            Checksum::Partial => Err(Malformed::PartialChecksum),
+        }
+    }
+
+    #[inline]
+    fn read_ports(&mut self, ports: [u8; 4]) -> Result<(), Malformed> {
+        self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+        self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+        match self.source_port == 0 || self.destination_port == 0 {
+            true => Err(Malformed::PortZero),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the transport header into the head.
+    #[inline]
+    fn take<const N: usize>(&mut self, header: &[u8; N], transport: Transport) {
+        put(&mut self.head, usize::from(self.header_len), header);
+        self.head_len = self.header_len + N as u8;
+        self.transport = transport;
+    }
+
+    #[inline]
+    fn read_udp(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        let udp = payload.first_chunk::<UDP>().ok_or(Malformed::ShortTransport)?;
+        let length = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
+        if length < UDP || length > payload.len() {
+            return Err(Malformed::UdpLength);
+        }
+        self.take(udp, Transport::Udp);
+        self.read_ports([udp[0], udp[1], udp[2], udp[3]])
+    }
+
+    #[inline]
+    fn read_tcp(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        let tcp = payload.first_chunk::<TCP>().ok_or(Malformed::ShortTransport)?;
+        let offset = usize::from(tcp[12] >> 4) * 4;
+        if offset < TCP || offset > payload.len() {
+            return Err(Malformed::TcpOffset);
+        }
+        let control = u32::from(tcp[13] & flags::SYN != 0) + u32::from(tcp[13] & flags::FIN != 0);
+        self.segment = Segment {
+            sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+            acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
+            length: (payload.len() - offset) as u32 + control,
+            window: u16::from_be_bytes([tcp[14], tcp[15]]),
+            flags: tcp[13],
+        };
+        self.take(tcp, Transport::Tcp);
+        self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]])
+    }
+
+    fn read_icmp(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        let header = payload.first_chunk::<{ icmp::HEADER }>().ok_or(Malformed::ShortTransport)?;
+        self.icmp = (header[0], header[1]);
+        let kind = Kind::of(header[0]);
+        if let Some(ports) = kind.ports(header) {
+            (self.source_port, self.destination_port) = ports;
+        }
+        match kind {
+            Kind::Query => self.take(header, Transport::Query),
+            Kind::Reply(_) => self.take(header, Transport::Reply),
+            Kind::Error => return self.read_error(payload),
+            Kind::DeadError | Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Errors are rare: here the whole message is summed.
+    #[cold]
+    fn read_error(&mut self, message: &[u8]) -> Result<(), Malformed> {
+        if checksum::sum(message) != 0xffff {
+            return Err(Malformed::IcmpChecksum);
+        }
+        let embedded = Embedded::parse(message.get(icmp::HEADER..).unwrap_or_default())?;
+        let length = icmp::HEADER + usize::from(embedded.header_len) + usize::from(embedded.transport_len);
+        let start = usize::from(self.header_len);
+        let place = self.head.get_mut(start..start + length);
+        let (place, kept) = place.zip(message.get(..length)).ok_or(Malformed::EmbeddedShort)?;
+        place.copy_from_slice(kept);
+        self.head_len = self.header_len + length as u8;
+        self.transport = Transport::Error;
+        self.embedded = Some(embedded);
+        Ok(())
+    }
+
+    #[inline]
+    const fn word(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.head[at], self.head[at + 1]])
+    }
+
+    /// The source address.
+    #[inline]
+    pub const fn source(&self) -> Ipv4Addr {
+        let h = &self.head;
+        Ipv4Addr::new(h[12], h[13], h[14], h[15])
+    }
+
+    /// The destination address.
+    #[inline]
+    pub const fn destination(&self) -> Ipv4Addr {
+        let h = &self.head;
+        Ipv4Addr::new(h[16], h[17], h[18], h[19])
+    }
+
+    /// The IP protocol number.
+    #[inline]
+    pub const fn protocol(&self) -> u8 {
+        self.head[9]
+    }
+
+    /// Time to live, as it arrived.
+    #[inline]
+    pub const fn ttl(&self) -> u8 {
+        self.head[8]
+    }
+
+    /// DSCP and ECN.
+    #[inline]
+    pub const fn tos(&self) -> u8 {
+        self.head[1]
+    }
+
+    /// Octets of the packet, header included.
+    #[inline]
+    pub const fn total_len(&self) -> u16 {
+        self.total_len
+    }
+
+    /// Octets of the IP header, 20 to 60.
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        self.header_len as usize
+    }
+
+    /// The identification field.
+    #[inline]
+    pub const fn identification(&self) -> u16 {
+        self.word(4)
+    }
+
+    /// Whether DF is set.
+    #[inline]
+    pub const fn dont_fragment(&self) -> bool {
+        self.head[6] & 0x40 != 0
+    }
+
+    /// Whether it is a fragment, the first one included.
+    #[inline]
+    pub const fn is_fragment(&self) -> bool {
+        self.word(6) & 0x3fff != 0
+    }
+
+    /// The tuple of its session; none for a fragment, an ICMP error, and what has no sessions.
+    #[inline]
+    pub const fn tuple(&self) -> Option<Tuple> {
+        match self.transport {
+            Transport::Opaque | Transport::Error => None,
+            _ => Some(Tuple {
+                protocol: self.protocol(),
+                source: Endpoint::new(self.source(), self.source_port),
+                destination: Endpoint::new(self.destination(), self.destination_port),
+            }),
+        }
+    }
+
+    /// The packet that it quotes, if it is an ICMP error.
+    #[inline]
+    pub const fn embedded(&self) -> Option<&Embedded> {
+        self.embedded.as_ref()
+    }
+
+    /// ICMP type and code; none for other protocols and for fragments.
+    #[inline]
+    pub const fn icmp(&self) -> Option<(u8, u8)> {
+        match self.protocol() {
+            protocol::ICMP if !self.is_fragment() => Some(self.icmp),
+            _ => None,
+        }
+    }
+
+    /// TCP control bits; 0 for other protocols.
+    #[inline]
+    pub const fn tcp_flags(&self) -> u8 {
+        self.segment.flags
+    }
+
+    /// What its TCP header says.
+    #[inline]
+    pub const fn tcp(&self) -> Option<&Segment> {
+        match self.transport {
+            Transport::Tcp => Some(&self.segment),
+            _ => None,
+        }
+    }
+
+    /// Whether it may open a session: UDP, an ICMP query, or a TCP SYN without ACK, FIN and RST.
+    #[inline]
+    pub const fn opens(&self) -> bool {
+        match self.transport {
+            Transport::Udp | Transport::Query => true,
+            Transport::Tcp => self.segment.opens(),
+            _ => false,
+        }
+    }
+
+    /// Octets that a rewritten head replaces; the payload is what follows them, up to the total
+    /// length.
+    #[inline]
+    pub const fn head_len(&self) -> usize {
+        self.head_len as usize
+    }
+
+    /// What its transport checksum field holds.
+    #[inline]
+    pub const fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+}

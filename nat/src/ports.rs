@@ -1,0 +1,355 @@
+//! Free external ports.
+//!
+//! Port choice follows RFC 4787 REQ-3 (no overloading) and REQ-4 (parity), at a random start
+//! (RFC 6056). Who owns a port is the mapping table's business.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
+
+use crate::endpoint::{Endpoint, protocol};
+use crate::keyed::Chance;
+
+const WORD: u32 = 64;
+/// Words of each level of the tree: one bit a port, one a word of ports, one a word of those.
+const PORT_WORDS: usize = 1024;
+const GROUP_WORDS: usize = 16;
+
+/// The free numbers among 65 536: a set bit is free, or has something free below it.
+struct Tree {
+    words: Box<[u64]>,
+}
+
+/// The bits from `bit` on; none for 64.
+const fn from_bit(bit: u32) -> u64 {
+    match u64::MAX.checked_shl(bit) {
+        Some(mask) => mask,
+        None => 0,
+    }
+}
+
+impl Tree {
+    fn full() -> Self {
+        let mut words = vec![u64::MAX; PORT_WORDS + GROUP_WORDS + 1].into_boxed_slice();
+        words[PORT_WORDS + GROUP_WORDS] = (1 << GROUP_WORDS) - 1;
+        Self { words }
+    }
+
+    /// The first set bit of a word, `from` or later, and what was read to know.
+    fn first(&self, word: usize, from: u32, read: &mut u32) -> Option<u32> {
+        *read += 1;
+        let bits = self.words.get(word)? & from_bit(from);
+        (bits != 0).then(|| bits.trailing_zeros())
+    }
+
+    /// The first free number, `from` or later: at most five words are read.
+    fn next(&self, from: u16, read: &mut u32) -> Option<u16> {
+        let (word, bit) = (u32::from(from) / WORD, u32::from(from) % WORD);
+        if let Some(bit) = self.first(word as usize, bit, read) {
+            return Some((word * WORD + bit) as u16);
+        }
+        let word = self.next_word(word + 1, read)?;
+        let bit = self.first(word as usize, 0, read)?;
+        Some((word * WORD + bit) as u16)
+    }
+
+    /// The first word with something free in it, `from` or later.
+    fn next_word(&self, from: u32, read: &mut u32) -> Option<u32> {
+        let (group, bit) = (from / WORD, from % WORD);
+        if group >= GROUP_WORDS as u32 {
+            return None;
+        }
+        if let Some(bit) = self.first(PORT_WORDS + group as usize, bit, read) {
+            return Some(group * WORD + bit);
+        }
+        let group = self.first(PORT_WORDS + GROUP_WORDS, group + 1, read)?;
+        let bit = self.first(PORT_WORDS + group as usize, 0, read)?;
+        Some(group * WORD + bit)
+    }
+
+    fn is_free(&self, number: u16) -> bool {
+        let word = self.words.get(usize::from(number) / 64);
+        word.is_some_and(|word| word >> (number % 64) & 1 != 0)
+    }
+
+    /// Sets or clears a number's bit, and those above it.
+    fn set(&mut self, number: u16, free: bool) {
+        let number = usize::from(number);
+        let levels = [
+            (number / 64, number % 64),
+            (PORT_WORDS + number / 4096, number / 64 % 64),
+            (PORT_WORDS + GROUP_WORDS, number / 4096),
+        ];
+        for (word, bit) in levels {
+            let Some(word) = self.words.get_mut(word) else {
+                return;
+            };
+            let before = *word;
+            match free {
+                true => *word |= 1 << bit,
+                false => *word &= !(1 << bit),
+            }
+            // The level above changes only when this word becomes empty, or ceases to be.
+            if (before == 0) == (*word == 0) {
+                return;
+            }
+        }
+    }
+}
+
+/// A contiguous run of numbers to choose from.
+type Run = RangeInclusive<u16>;
+
+/// The number of a port in the tree: ports of one parity stand together, so that every class of
+/// a parity is one run.
+const fn number(port: u16) -> u16 {
+    port.rotate_right(1)
+}
+
+const fn port(number: u16) -> u16 {
+    number.rotate_left(1)
+}
+
+/// The numbers of the ports of this parity within a range; none if there are none.
+fn run(range: &RangeInclusive<u16>, parity: u16) -> Option<Run> {
+    let low = range.start().checked_add((range.start() ^ parity) & 1)?;
+    let high = range.end().checked_sub((range.end() ^ parity) & 1)?;
+    (low <= high).then(|| number(low)..=number(high))
+}
+
+/// A port that was free, and how many words were read to find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Allocation {
+    pub(crate) port: u16,
+    pub(crate) read: u32,
+}
+
+/// The ports of one protocol at one address.
+struct Pool {
+    tree: Tree,
+}
+
+impl Pool {
+    /// The preferred port if it is free, else the next free one of its parity from a random start,
+    /// else one of the other parity.
+    fn allocate(
+        &mut self,
+        class: &RangeInclusive<u16>,
+        preferred: u16,
+        chance: &mut Chance,
+    ) -> Option<Allocation> {
+        let mut read = 1;
+        let found = match class.contains(&preferred) && self.tree.is_free(number(preferred)) {
+            true => number(preferred),
+            false => [preferred, preferred ^ 1]
+                .into_iter()
+                .filter_map(|parity| run(class, parity))
+                .find_map(|run| self.search(&run, chance, &mut read))?,
+        };
+        self.tree.set(found, false);
+        Some(Allocation { port: port(found), read })
+    }
+
+    /// The next free number from a random one on, once around the run.
+    fn search(&self, run: &Run, chance: &mut Chance, read: &mut u32) -> Option<u16> {
+        let (low, high) = (*run.start(), *run.end());
+        let start = low + chance.below(u32::from(high - low) + 1) as u16;
+        let above = self.tree.next(start, read).filter(|&found| found <= high);
+        above.or_else(|| self.tree.next(low, read).filter(|&found| found < start))
+    }
+}
+
+/// What is free at all external addresses.
+pub(crate) struct Ports {
+    /// The ports at or above 1024 that may be used.
+    high: RangeInclusive<u16>,
+    pools: Vec<(Ipv4Addr, [Pool; 3])>,
+    chance: Chance,
+}
+
+/// Well-known ports stay among themselves (RFC 4787 REQ-3 a).
+const LOW: RangeInclusive<u16> = 1..=1023;
+/// ICMP identifiers are all alike (RFC 5508 REQ-1).
+const IDENTIFIERS: RangeInclusive<u16> = 0..=u16::MAX;
+
+const fn pool_of(protocol: u8) -> Option<usize> {
+    match protocol {
+        protocol::UDP => Some(0),
+        protocol::TCP => Some(1),
+        protocol::ICMP => Some(2),
+        _ => None,
+    }
+}
+
+impl Ports {
+    /// All ports of the addresses, those at or above 1024 limited to a range.
+    pub(crate) fn new(external: &[Ipv4Addr], range: &RangeInclusive<u16>, chance: Chance) -> Self {
+        let pools = || [(); 3].map(|()| Pool { tree: Tree::full() });
+        Self {
+            high: (*range.start()).max(1024)..=*range.end(),
+            pools: external.iter().map(|&address| (address, pools())).collect(),
+            chance,
+        }
+    }
+
+    fn pool(&mut self, protocol: u8, address: Ipv4Addr) -> Option<&mut Pool> {
+        let (_, pools) = self.pools.iter_mut().find(|pool| pool.0 == address)?;
+        pools.get_mut(pool_of(protocol)?)
+    }
+
+    /// Whether this address has ports at all.
+    pub(crate) fn has(&self, protocol: u8, address: Ipv4Addr) -> bool {
+        pool_of(protocol).is_some() && self.pools.iter().any(|pool| pool.0 == address)
+    }
+
+    /// Keeps a port for ever, as a static forward's.
+    pub(crate) fn reserve(&mut self, protocol: u8, endpoint: Endpoint) {
+        if let Some(pool) = self.pool(protocol, endpoint.address) {
+            pool.tree.set(number(endpoint.port), false);
+        }
+    }
+
+    /// Takes a free port for an internal endpoint's port.
+    pub(crate) fn allocate(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16) -> Option<Allocation> {
+        let class = match protocol {
+            protocol::ICMP => IDENTIFIERS,
+            _ if preferred < 1024 => LOW,
+            _ => self.high.clone(),
+        };
+        let (_, pools) = self.pools.iter_mut().find(|pool| pool.0 == address)?;
+        let pool = pools.get_mut(pool_of(protocol)?)?;
+        pool.allocate(&class, preferred, &mut self.chance)
+    }
+
+    /// Gives a port back.
+    pub(crate) fn release(&mut self, protocol: u8, endpoint: Endpoint) {
+        if let Some(pool) = self.pool(protocol, endpoint.address) {
+            pool.tree.set(number(endpoint.port), true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyed::Key;
+    use std::collections::BTreeSet;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    fn ports(range: RangeInclusive<u16>, seed: u64) -> Ports {
+        Ports::new(&[ADDRESS], &range, Chance::new(Key::new([seed, 1])))
+    }
+
+    fn udp(ports: &mut Ports, preferred: u16) -> Option<u16> {
+        let allocation = ports.allocate(protocol::UDP, ADDRESS, preferred);
+        allocation.map(|allocation| allocation.port)
+    }
+
+    #[test]
+    fn numbers_and_ports_are_one_to_one() {
+        for at in 0..=u16::MAX {
+            assert_eq!(port(number(at)), at);
+            assert_eq!(number(at) >> 15, at & 1);
+        }
+    }
+
+    #[test]
+    fn req_3_all_64512_ports_are_used_once_and_the_last_costs_what_the_first_did() {
+        let mut ports = ports(1024..=65535, 3);
+        let mut used = BTreeSet::new();
+        let mut most = 0;
+        for _ in 0..64_512 {
+            let allocation = ports.allocate(protocol::UDP, ADDRESS, 40_000).unwrap();
+            assert!(used.insert(allocation.port), "{} twice", allocation.port);
+            most = most.max(allocation.read);
+        }
+        assert_eq!((used.first(), used.last()), (Some(&1024), Some(&65535)));
+        // Two runs, twice five words each, and the preferred one.
+        assert!(most <= 21, "{most} words");
+        assert_eq!(udp(&mut ports, 40_000), None);
+        assert_eq!(udp(&mut ports, 80), Some(80));
+        ports.release(protocol::UDP, Endpoint::new(ADDRESS, 51_234));
+        assert_eq!(udp(&mut ports, 40_000), Some(51_234));
+        assert_eq!(udp(&mut ports, 40_000), None);
+    }
+
+    #[test]
+    fn req_4_preserved_then_same_parity_while_there_is_one() {
+        let mut ports = ports(50_000..=50_009, 4);
+        assert_eq!(udp(&mut ports, 50_003), Some(50_003));
+        let odd: BTreeSet<_> = (0..4).filter_map(|_| udp(&mut ports, 50_003)).collect();
+        assert_eq!(odd, BTreeSet::from([50_001, 50_005, 50_007, 50_009]));
+        assert_eq!(udp(&mut ports, 50_003).map(|port| port & 1), Some(0));
+        // A source outside of the range keeps its parity, not its port.
+        assert_eq!(udp(&mut ports, 2_000).map(|port| port & 1), Some(0));
+    }
+
+    #[test]
+    fn req_3a_well_known_ports_stay_among_themselves() {
+        let mut ports = ports(1024..=65535, 5);
+        let low: BTreeSet<_> = (0..1023).filter_map(|_| udp(&mut ports, 600)).collect();
+        assert_eq!((low.len(), low.first(), low.last()), (1023, Some(&1), Some(&1023)));
+        assert_eq!(udp(&mut ports, 600), None);
+        assert_eq!(udp(&mut ports, 1024), Some(1024));
+    }
+
+    #[test]
+    fn req_3_reserved_ports_are_never_given() {
+        let mut ports = ports(8080..=8081, 6);
+        ports.reserve(protocol::UDP, Endpoint::new(ADDRESS, 8080));
+        assert_eq!(udp(&mut ports, 8080), Some(8081));
+        assert_eq!(udp(&mut ports, 8080), None);
+        let tcp = ports.allocate(protocol::TCP, ADDRESS, 8080).unwrap();
+        assert_eq!(tcp.port, 8080);
+    }
+
+    #[test]
+    fn rfc_5508_all_identifiers_are_used_zero_included() {
+        let mut ports = ports(1024..=65535, 7);
+        let used: BTreeSet<_> = (0..65_536)
+            .filter_map(|_| ports.allocate(protocol::ICMP, ADDRESS, 0))
+            .map(|allocation| allocation.port)
+            .collect();
+        assert_eq!(used.len(), 65_536);
+    }
+
+    #[test]
+    fn rfc_6056_collisions_start_at_random_with_another_seed_elsewhere() {
+        let second = |seed| {
+            let mut ports = ports(1024..=65535, seed);
+            udp(&mut ports, 40_000);
+            udp(&mut ports, 40_000)
+        };
+        let starts: BTreeSet<_> = (0..16).map(second).collect();
+        assert!(starts.len() > 12, "{starts:?}");
+    }
+
+    #[test]
+    fn the_free_set_agrees_with_a_plain_one() {
+        let mut ports = ports(1024..=65535, 8);
+        let mut chance = Chance::new(Key::new([9, 9]));
+        let mut used = BTreeSet::new();
+        for _ in 0..60_000 {
+            let any = chance.below(64_512) as u16 + 1024;
+            if chance.below(3) == 0 && used.remove(&any) {
+                ports.release(protocol::UDP, Endpoint::new(ADDRESS, any));
+            }
+            let port = udp(&mut ports, any).unwrap();
+            assert!(used.insert(port));
+            assert!(used.contains(&any));
+        }
+    }
+
+    #[test]
+    fn other_addresses_and_protocols_have_none() {
+        let mut ports = ports(1024..=65535, 8);
+        assert!(!ports.has(47, ADDRESS));
+        assert!(ports.allocate(47, ADDRESS, 5).is_none());
+        let other = Ipv4Addr::new(203, 0, 113, 2);
+        assert!(!ports.has(protocol::UDP, other));
+        assert!(ports.allocate(protocol::UDP, other, 5).is_none());
+    }
+}

@@ -1,0 +1,240 @@
+//! Sessions, one cache line each, in a slab that is as large as it will ever be.
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use crate::checksum::Difference;
+use crate::endpoint::{Direction, Endpoint, Tuple};
+use crate::tcp::History;
+
+/// No session, no mapping, no link.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A session's place in the table; valid until the session ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub(crate) u32);
+
+impl SessionId {
+    /// The place as a number below the configured number of sessions.
+    pub const fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// The session is in the table.
+pub(crate) const LIVE: u8 = 1;
+/// A packet travelled in the reply direction.
+pub(crate) const REPLIED: u8 = 2;
+/// The destination was translated.
+pub(crate) const DNAT: u8 = 4;
+/// The source was translated.
+pub(crate) const SNAT: u8 = 8;
+
+/// A session: two tuples, and what was decided when it was bound.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub struct Session {
+    pub(crate) original: Tuple,
+    pub(crate) reply: Tuple,
+    pub(crate) flags: u8,
+    pub(crate) history: History,
+    /// Checksum differences of the original direction; the reply direction's are the reverse.
+    pub(crate) addresses: Difference,
+    pub(crate) ports: Difference,
+    /// The timer slot whose list it is in.
+    pub(crate) slot: u16,
+    pub(crate) residue: [u32; 2],
+    /// The first second in which it is no more.
+    pub(crate) expires: u32,
+    /// Neighbours in the timer list; a free place has the next free one.
+    pub(crate) previous: u32,
+    pub(crate) next: u32,
+    pub(crate) mapping: u32,
+    /// What acknowledges the TCP SYN that opened it.
+    pub(crate) syn_end: u32,
+}
+
+const NOWHERE: Tuple = Tuple {
+    protocol: 0,
+    source: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
+    destination: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
+};
+
+/// What a place without a session holds.
+pub(crate) static VACANT: Session = Session::VACANT;
+
+impl Session {
+    pub(crate) const VACANT: Self = Self {
+        original: NOWHERE,
+        reply: NOWHERE,
+        flags: 0,
+        history: History::NEW,
+        addresses: Difference::NONE,
+        ports: Difference::NONE,
+        slot: u16::MAX,
+        residue: [0; 2],
+        expires: 0,
+        previous: NONE,
+        next: NONE,
+        mapping: NONE,
+        syn_end: 0,
+    };
+
+    /// The tuple of the packet that opened it, as it arrived.
+    #[inline]
+    pub const fn original(&self) -> Tuple {
+        self.original
+    }
+
+    /// The tuple of an answer, as it arrives.
+    #[inline]
+    pub const fn reply(&self) -> Tuple {
+        self.reply
+    }
+
+    /// The tuple of packets of a direction, as they arrive.
+    #[inline]
+    pub const fn tuple(&self, direction: Direction) -> &Tuple {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
+
+    /// Whether a packet was seen in the reply direction; until then the session's packets are new.
+    #[inline]
+    pub const fn has_reply(&self) -> bool {
+        self.flags & REPLIED != 0
+    }
+
+    /// What the policy left to do for packets of a direction; opaque here.
+    #[inline]
+    pub const fn residue(&self, direction: Direction) -> u32 {
+        self.residue[direction as usize]
+    }
+
+    /// Whether the destination was translated.
+    #[inline]
+    pub const fn is_dnat(&self) -> bool {
+        self.flags & DNAT != 0
+    }
+
+    /// Whether the source was translated.
+    #[inline]
+    pub const fn is_snat(&self) -> bool {
+        self.flags & SNAT != 0
+    }
+
+    /// Whether it is a TCP session that is neither opening nor closing.
+    pub const fn is_tcp_established(&self) -> bool {
+        self.original.protocol == crate::protocol::TCP && self.history.is_established()
+    }
+
+    #[inline]
+    pub(crate) const fn is_live(&self) -> bool {
+        self.flags & LIVE != 0
+    }
+
+    /// The direction that leads away from the internal side: the opener's if its source is
+    /// translated or nothing is, the answering side's if only the destination is translated, as
+    /// the opener is outside then.
+    #[inline]
+    pub(crate) const fn outbound(&self) -> Direction {
+        match self.flags & (SNAT | DNAT) {
+            DNAT => Direction::Reply,
+            _ => Direction::Original,
+        }
+    }
+}
+
+/// All places for sessions; the free ones are a list.
+pub(crate) struct Slab {
+    places: Vec<Session>,
+    free: u32,
+    live: u32,
+}
+
+impl Slab {
+    pub(crate) fn new(capacity: u32) -> Self {
+        let mut places = Vec::new();
+        places.resize(capacity as usize, Session::VACANT);
+        for (place, next) in places.iter_mut().zip(1..) {
+            place.next = if next < capacity { next } else { NONE };
+        }
+        let free = if capacity > 0 { 0 } else { NONE };
+        Self { places, free, live: 0 }
+    }
+
+    pub(crate) const fn live(&self) -> u32 {
+        self.live
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.free == NONE
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> &Session {
+        self.places.get(id as usize).unwrap_or(&VACANT)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Session> {
+        self.places.get_mut(id as usize)
+    }
+
+    /// Gives the session a place.
+    pub(crate) fn insert(&mut self, session: Session) -> Option<u32> {
+        let id = self.free;
+        let place = self.places.get_mut(id as usize)?;
+        self.free = place.next;
+        *place = session;
+        place.flags |= LIVE;
+        self.live += 1;
+        Some(id)
+    }
+
+    /// Takes the session out; nothing may refer to it any more.
+    pub(crate) fn remove(&mut self, id: u32) {
+        let Some(place) = self.places.get_mut(id as usize).filter(|p| p.is_live()) else {
+            return;
+        };
+        *place = Session { next: self.free, ..Session::VACANT };
+        self.free = id;
+        self.live -= 1;
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        let numbered = (0..).map(SessionId).zip(&self.places);
+        numbered.filter(|(_, session)| session.is_live())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_one_cache_line() {
+        assert_eq!(size_of::<Session>(), 64);
+        assert_eq!(align_of::<Session>(), 64);
+    }
+
+    #[test]
+    fn places_are_used_again_and_never_more_than_there_are() {
+        let mut slab = Slab::new(3);
+        let ids: Vec<_> = (0..3).filter_map(|_| slab.insert(Session::VACANT)).collect();
+        assert_eq!(ids, [0, 1, 2]);
+        assert!(slab.is_full());
+        assert_eq!(slab.insert(Session::VACANT), None);
+        slab.remove(1);
+        slab.remove(1);
+        assert_eq!(slab.live(), 2);
+        assert_eq!(slab.insert(Session::VACANT), Some(1));
+        assert!(Slab::new(0).is_full());
+    }
+}

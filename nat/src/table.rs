@@ -1,0 +1,520 @@
+//! The sessions in force, and how one begins and ends.
+//!
+//! A packet is looked up, then decided upon elsewhere, then admitted; or, if it opens something
+//! and may, bound. Nothing changes before the packet is sure to leave.
+
+use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
+use smoltcp::time::Instant;
+
+use crate::endpoint::{Direction, Endpoint, Tuple, protocol};
+use crate::icmp::Embedded;
+use crate::index::{ITEMS_MAX, Index};
+use crate::keyed::{Chance, Key};
+use crate::mapping::{Mapping, Mappings};
+use crate::packet::Packet;
+use crate::ports::Ports;
+use crate::session::{DNAT, NONE, REPLIED, SNAT, Session, SessionId, Slab};
+use crate::timers::{TIMEOUT_MAX, Wheel, seconds};
+use crate::translate::Translation;
+
+/// Idle times after which sessions end, in seconds, 0 to 2^30.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// UDP (RFC 4787 REQ-5): 300.
+    pub udp: u32,
+    /// TCP, established (RFC 5382 REQ-5): 7440.
+    pub tcp_established: u32,
+    /// TCP, opening, closing or reset (RFC 5382 REQ-5): 240.
+    pub tcp_transitory: u32,
+    /// ICMP queries (RFC 5508 REQ-2): 60.
+    pub icmp: u32,
+    /// Other protocols: 600.
+    pub other: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60, other: 600 }
+    }
+}
+
+/// What a NAT is made for.
+#[derive(Clone, Debug)]
+pub struct Config<'a> {
+    /// Sessions at most, up to 2^23; memory is taken for all of them at once.
+    pub sessions: u32,
+    /// Addresses that sources may be translated to.
+    pub external: &'a [Ipv4Addr],
+    /// Ports at or above 1024 that sources may be translated to. Ports below 1024 serve internal
+    /// ports below 1024 (RFC 4787 REQ-3 a).
+    pub external_ports: RangeInclusive<u16>,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// Whether inbound packets refresh UDP and ICMP sessions too (RFC 4787 REQ-6).
+    pub inbound_refresh: bool,
+}
+
+/// The session that a packet belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hit {
+    /// The session.
+    pub session: SessionId,
+    /// The way the packet travels in it.
+    pub direction: Direction,
+}
+
+/// What became of an admitted packet's session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Admitted {
+    /// It was the first packet in the reply direction: the session is established to the policy.
+    pub first_reply: bool,
+}
+
+/// Why a packet of a session must not pass.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refused {
+    /// A TCP reset that does not acknowledge the SYN it is about (RFC 9293 3.10.7.3).
+    Reset,
+}
+
+/// The source that a session's packets get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourceNat {
+    /// Their own.
+    None,
+    /// This external address, and a port of it.
+    Address(Ipv4Addr),
+}
+
+/// A session to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Binding {
+    /// The opening packet's tuple, as it arrived.
+    pub original: Tuple,
+    /// Its destination behind us. For ICMP the port stays as it is.
+    pub destination: Endpoint,
+    /// Its source behind us.
+    pub source: SourceNat,
+    /// What the policy left to do, original and reply direction.
+    pub residue: [u32; 2],
+}
+
+/// Why no session came to be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Unbound {
+    /// No external port of the class is free.
+    PortsExhausted,
+    /// No room for a session.
+    TableFull,
+    /// Another session has one of the two tuples.
+    Conflict,
+    /// The packet opens nothing.
+    NotOpening,
+    /// The address is not among the external ones.
+    NotExternal,
+}
+
+/// How much is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Sessions, those included that ended within the last second or two.
+    pub sessions: u32,
+    /// Mappings.
+    pub mappings: u32,
+}
+
+/// The translator.
+pub struct Nat {
+    sessions: Slab,
+    index: Index,
+    key: Key,
+    wheel: Wheel,
+    mappings: Mappings,
+    ports: Ports,
+    timeouts: Timeouts,
+    inbound_refresh: bool,
+}
+
+/// The timer's share of work when a new session finds no room, in sessions.
+const RECLAIM: usize = 64;
+
+impl Nat {
+    /// Makes room for everything; this allocates, and nothing later does.
+    ///
+    /// `reserved` are external endpoints that are not to be given away, those of static forwards
+    /// and of the appliance itself. `seed` is secret and new at every boot.
+    pub fn new(config: &Config<'_>, reserved: &[(u8, Endpoint)], seed: [u64; 2]) -> Self {
+        let capacity = config.sessions.min(ITEMS_MAX / 2);
+        let key = Key::new(seed);
+        let chance = Chance::new(Key::new(seed.map(|word| word ^ 0x5057_4e54_5057_4e54)));
+        let mut ports = Ports::new(config.external, &config.external_ports, chance);
+        for &(protocol, endpoint) in reserved {
+            ports.reserve(protocol, endpoint);
+        }
+        Self {
+            sessions: Slab::new(capacity),
+            index: Index::new(2 * capacity),
+            key,
+            wheel: Wheel::new(),
+            mappings: Mappings::new(capacity, key),
+            ports,
+            timeouts: config.timeouts,
+            inbound_refresh: config.inbound_refresh,
+        }
+    }
+
+    #[inline]
+    fn hash(&self, tuple: &Tuple) -> u32 {
+        self.key.hash(tuple.words())
+    }
+
+    /// The session that has this tuple, whether it ended or not.
+    #[inline]
+    fn find(&self, tuple: &Tuple) -> Option<Hit> {
+        let words = tuple.words();
+        let item = self.index.find(self.key.hash(words), |item| {
+            let session = self.sessions.get(item >> 1);
+            session.tuple(direction(item)).words() == words
+        })?;
+        Some(Hit { session: SessionId(item >> 1), direction: direction(item) })
+    }
+
+    /// The session that a packet with this tuple belongs to; one that expired is none.
+    #[inline]
+    pub fn lookup(&self, tuple: &Tuple, now: Instant) -> Option<Hit> {
+        self.find(tuple).filter(|hit| !self.is_expired(hit.session, seconds(now)))
+    }
+
+    /// The session that an ICMP error is about, in the direction in which the error travels.
+    ///
+    /// The error must go to whom the quoted packet came from (RFC 5508 REQ-4, CVE-2019-5598).
+    pub fn lookup_error(
+        &self,
+        embedded: &Embedded,
+        outer_destination: Ipv4Addr,
+        now: Instant,
+    ) -> Option<Hit> {
+        match embedded.tuple.source.address == outer_destination {
+            true => self.lookup(&embedded.tuple.inverted(), now),
+            false => None,
+        }
+    }
+
+    #[inline]
+    fn is_expired(&self, id: SessionId, now: i64) -> bool {
+        self.wheel.is_past(self.sessions.get(id.0).expires, now)
+    }
+
+    /// A session.
+    #[inline]
+    pub fn session(&self, id: SessionId) -> &Session {
+        self.sessions.get(id.0)
+    }
+
+    /// All sessions, those included that ended within the last second or two.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter()
+    }
+
+    /// Seconds that a session has left, if nothing refreshes it.
+    pub fn remaining(&self, id: SessionId, now: Instant) -> u32 {
+        let (expires, now) = (self.sessions.get(id.0).expires, seconds(now));
+        match self.wheel.is_past(expires, now) {
+            true => 0,
+            false => expires.wrapping_sub(now as u32),
+        }
+    }
+
+    /// Sets what the policy left to do for packets of a direction.
+    pub fn set_residue(&mut self, id: SessionId, direction: Direction, residue: u32) {
+        if let Some(session) = self.sessions.get_mut(id.0) {
+            session.residue[direction as usize] = residue;
+        }
+    }
+
+    /// How packets of a direction are translated.
+    #[inline]
+    pub fn translation(&self, hit: Hit) -> Translation {
+        let session = self.session(hit.session);
+        // What leaves is the inverse of what comes back.
+        let (arrives, returns) = match hit.direction {
+            Direction::Original => (&session.original, &session.reply),
+            Direction::Reply => (&session.reply, &session.original),
+        };
+        let (addresses, ports) = match hit.direction {
+            Direction::Original => (session.addresses, session.ports),
+            Direction::Reply => (session.addresses.reversed(), session.ports.reversed()),
+        };
+        Translation {
+            source: returns.destination,
+            destination: returns.source,
+            addresses,
+            ports,
+            hides_source: arrives.source.address != returns.destination.address,
+        }
+    }
+
+    /// The internal endpoint behind an external one, if a mapping is in force.
+    pub fn internal(&self, protocol: u8, external: Endpoint) -> Option<Endpoint> {
+        let mapping = self.mappings.at_external(protocol, external);
+        mapping.map(|mapping| mapping.internal)
+    }
+
+    /// The external endpoint that an internal one has at an external address, if any.
+    pub fn external(&self, protocol: u8, internal: Endpoint, external: Ipv4Addr) -> Option<Endpoint> {
+        let found = self.mappings.find(protocol, internal, external);
+        found.map(|(_, endpoint)| endpoint)
+    }
+
+    /// Takes note of a packet that is sure to leave: what it means to TCP, and how long its
+    /// session lives. An ICMP error means nothing (RFC 4787 REQ-12, RFC 5382 REQ-10).
+    ///
+    /// # Errors
+    /// [`Refused`], and nothing is changed: the packet is to be dropped.
+    #[inline]
+    pub fn admit(&mut self, hit: Hit, packet: &Packet, now: Instant) -> Result<Admitted, Refused> {
+        let nothing = Admitted { first_reply: false };
+        let Some(session) = self.sessions.get_mut(hit.session.0) else {
+            return Ok(nothing);
+        };
+        if packet.embedded().is_some() {
+            return Ok(nothing);
+        }
+        let is_reply = hit.direction == Direction::Reply;
+        let first_reply = is_reply && !session.has_reply();
+        let before = session.expires;
+        if let Some(segment) = packet.tcp() {
+            let events = session.history;
+            session.history =
+                events.after(segment, hit.direction, session.syn_end).map_err(|_| Refused::Reset)?;
+            if events.takes_syn(segment, hit.direction) {
+                session.syn_end = segment.end();
+            }
+        } else if hit.direction != session.outbound() && !first_reply && !self.inbound_refresh {
+            // RFC 4787 REQ-6: an outsider cannot keep a session alive.
+            return Ok(nothing);
+        }
+        if first_reply {
+            session.flags |= REPLIED;
+        }
+        session.expires = self.timeouts.end(session, seconds(now));
+        // An end that comes later is found when the slot comes up; a nearer one is not.
+        if (session.expires.wrapping_sub(before) as i32) < 0 {
+            self.wheel.unlink(&mut self.sessions, hit.session.0);
+            self.wheel.link(&mut self.sessions, hit.session.0);
+        }
+        Ok(Admitted { first_reply })
+    }
+
+    /// Begins a session with the packet that opens it, which is sure to leave.
+    ///
+    /// # Errors
+    /// [`Unbound`], and nothing is changed but that sessions which had expired may be gone.
+    pub fn bind(&mut self, binding: Binding, packet: &Packet, now: Instant) -> Result<Hit, Unbound> {
+        if !packet.opens() {
+            return Err(Unbound::NotOpening);
+        }
+        let second = seconds(now);
+        if self.sessions.live() == 0 {
+            self.wheel.start(second);
+        }
+        if self.sessions.is_full() {
+            self.expire(now, RECLAIM);
+        }
+        if self.sessions.is_full() {
+            return Err(Unbound::TableFull);
+        }
+        self.vacate(&binding.original, second)?;
+        let (source, mapping) = self.source(&binding, now)?;
+        let reply =
+            Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
+        let session = self.session_to_be(&binding, reply, mapping, packet, second);
+        let bound = match self.vacate(&reply, second) {
+            Ok(()) => self.insert(session),
+            Err(unbound) => Err(unbound),
+        };
+        // The mapping is used by now, or goes again.
+        self.release_mapping(mapping);
+        bound
+    }
+
+    /// Makes sure that no session has this tuple; one that expired is removed.
+    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<(), Unbound> {
+        match self.find(tuple) {
+            Some(hit) if self.is_expired(hit.session, now) => self.remove(hit.session),
+            Some(_) => return Err(Unbound::Conflict),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The source behind us, and its mapping with one use held by the caller.
+    fn source(&mut self, binding: &Binding, now: Instant) -> Result<(Endpoint, u32), Unbound> {
+        let SourceNat::Address(address) = binding.source else {
+            return Ok((binding.original.source, NONE));
+        };
+        let (protocol, internal) = (binding.original.protocol, binding.original.source);
+        if let Some((mapping, external)) = self.mappings.find(protocol, internal, address) {
+            self.mappings.acquire(mapping);
+            return Ok((external, mapping));
+        }
+        if !self.ports.has(protocol, address) {
+            return Err(Unbound::NotExternal);
+        }
+        let mut allocation = self.ports.allocate(protocol, address, internal.port);
+        if allocation.is_none() {
+            self.expire(now, RECLAIM);
+            allocation = self.ports.allocate(protocol, address, internal.port);
+        }
+        let port = allocation.ok_or(Unbound::PortsExhausted)?.port;
+        let external = Endpoint::new(address, port);
+        let mapping = self.mappings.insert(Mapping { protocol, internal, external });
+        let Some(mapping) = mapping else {
+            self.ports.release(protocol, external);
+            return Err(Unbound::TableFull);
+        };
+        self.mappings.acquire(mapping);
+        Ok((external, mapping))
+    }
+
+    fn session_to_be(
+        &self,
+        binding: &Binding,
+        reply: Tuple,
+        mapping: u32,
+        packet: &Packet,
+        now: i64,
+    ) -> Session {
+        let original = binding.original;
+        let change = Translation::new(&original, reply.destination, reply.source);
+        let is_dnat = binding.destination != original.destination;
+        let is_snat = binding.source != SourceNat::None;
+        let mut session = Session {
+            original,
+            reply,
+            flags: if is_dnat { DNAT } else { 0 } | if is_snat { SNAT } else { 0 },
+            addresses: change.addresses,
+            ports: change.ports,
+            residue: binding.residue,
+            mapping,
+            syn_end: packet.tcp().map_or(0, |segment| segment.end()),
+            ..Session::VACANT
+        };
+        session.expires = self.timeouts.end(&session, now);
+        session
+    }
+
+    /// Gives a session its place, its two keys, its timer and its use of the mapping.
+    fn insert(&mut self, session: Session) -> Result<Hit, Unbound> {
+        let (original, reply) = (self.hash(&session.original), self.hash(&session.reply));
+        let mapping = session.mapping;
+        let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
+        let indexed = self.index.insert(original, id << 1).and_then(|_| {
+            let second = self.index.insert(reply, id << 1 | 1);
+            if second.is_none() {
+                self.index.remove(original, id << 1);
+            }
+            second
+        });
+        if indexed.is_none() {
+            self.sessions.remove(id);
+            return Err(Unbound::TableFull);
+        }
+        self.wheel.link(&mut self.sessions, id);
+        self.mappings.acquire(mapping);
+        Ok(Hit { session: SessionId(id), direction: Direction::Original })
+    }
+
+    fn release_mapping(&mut self, mapping: u32) {
+        if let Some(ended) = self.mappings.release(mapping) {
+            self.ports.release(ended.protocol, ended.external);
+        }
+    }
+
+    /// Ends a session, and with the last one of its mapping the mapping.
+    pub fn remove(&mut self, id: SessionId) {
+        let session = self.sessions.get(id.0);
+        if !session.is_live() {
+            return;
+        }
+        let (original, reply) = (self.hash(&session.original), self.hash(&session.reply));
+        let mapping = session.mapping;
+        self.wheel.unlink(&mut self.sessions, id.0);
+        self.index.remove(original, id.0 << 1);
+        self.index.remove(reply, id.0 << 1 | 1);
+        self.sessions.remove(id.0);
+        self.release_mapping(mapping);
+    }
+
+    /// Ends the sessions that `ends` picks, looking at `budget` places from the place `from` on.
+    /// Returns where to go on, or nothing at the end.
+    pub fn remove_where(
+        &mut self,
+        from: u32,
+        budget: u32,
+        mut ends: impl FnMut(&Session) -> bool,
+    ) -> Option<u32> {
+        let end = from.saturating_add(budget).min(self.sessions.capacity());
+        for id in from..end {
+            let session = self.sessions.get(id);
+            if session.is_live() && ends(session) {
+                self.remove(SessionId(id));
+            }
+        }
+        (end < self.sessions.capacity()).then_some(end)
+    }
+
+    /// Ends what expired, looking at no more than `budget` sessions, and returns how many ended.
+    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
+        let now = seconds(now);
+        let mut ended = 0;
+        for _ in 0..budget {
+            let Some(id) = self.wheel.pop(&mut self.sessions, now) else {
+                break;
+            };
+            if self.is_expired(SessionId(id), now) {
+                self.remove(SessionId(id));
+                ended += 1;
+            } else {
+                self.wheel.link(&mut self.sessions, id);
+            }
+        }
+        ended
+    }
+
+    /// When [`Nat::expire`] may have something to do; not before.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.wheel.next_expiry()
+    }
+
+    /// How much is in use.
+    pub const fn counts(&self) -> Counts {
+        Counts { sessions: self.sessions.live(), mappings: self.mappings.live() }
+    }
+}
+
+/// The direction whose tuple an index item stands for.
+#[inline]
+const fn direction(item: u32) -> Direction {
+    match item & 1 {
+        0 => Direction::Original,
+        _ => Direction::Reply,
+    }
+}
+
+impl Timeouts {
+    /// The first second in which a session that was refreshed now is no more: one more than the
+    /// timeout, as the present second is not whole.
+    #[inline]
+    fn end(&self, session: &Session, now: i64) -> u32 {
+        let timeout = match session.original.protocol {
+            protocol::UDP => self.udp,
+            protocol::TCP if session.history.is_established() => self.tcp_established,
+            protocol::TCP => self.tcp_transitory,
+            protocol::ICMP => self.icmp,
+            _ => self.other,
+        };
+        (now as u32).wrapping_add(timeout.min(TIMEOUT_MAX) + 1)
+    }
+}
