@@ -105,11 +105,7 @@ pub struct PortCounters {
 
 impl Default for PortCounters {
     fn default() -> Self {
-        Self {
-            dropped: [0; Dropped::ALL.len()],
-            forwarded: 0,
-            answered: 0,
-        }
+        Self { dropped: [0; Dropped::ALL.len()], forwarded: 0, answered: 0 }
     }
 }
 
@@ -126,10 +122,7 @@ impl PortCounters {
 
     /// The reasons that occurred, with their counts.
     pub fn drops(&self) -> impl Iterator<Item = (Dropped, u64)> + '_ {
-        Dropped::ALL
-            .iter()
-            .map(|&reason| (reason, self.dropped(reason)))
-            .filter(|&(_, n)| n > 0)
+        Dropped::ALL.iter().map(|&reason| (reason, self.dropped(reason))).filter(|&(_, n)| n > 0)
     }
 }
 

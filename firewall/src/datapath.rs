@@ -12,13 +12,16 @@ use nat::{Binding, Direction, Endpoint, Hit, Malformed, Nat, Packet, Translation
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
 use rules::site::Site;
-use rules::{Candidate, Hook, Policy, Reject, Residue, SourceNat, State, Tally, Verdict};
+use rules::{Hook, Policy, Reject, Residue, SourceNat, State, Tally, Verdict};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
-use crate::counters::{Dropped, PortCounters, RuleCounters};
+use crate::candidate::{candidate, foreseen};
+use crate::config::{nat_config, static_forwards};
+use crate::counters::{Dropped, RuleCounters};
 use crate::icmp::{self, Answer, Limiter, Message};
 use crate::neighbor::{self, Due, Neighbors, Waiting};
+use crate::port::{Port, unsent};
 use crate::route::{Hop, Routes, UPLINK};
 
 /// Frames taken from one port before the next has its turn.
@@ -28,25 +31,13 @@ const UPKEEP: usize = 64;
 /// How often links are asked about what changes rarely.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A port: its link, its name in the rules, and how its frames ended.
-pub struct Port<L> {
-    /// The device.
-    pub link: L,
-    /// The name in `rules.nft`; `uplink` for the uplink.
-    pub name: &'static str,
-    /// What became of the frames that came in here.
-    pub counters: PortCounters,
-    mac: EthernetAddress,
-    mtu: usize,
-}
-
 /// Figures of the whole appliance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupancy {
     /// Sessions in the table.
-    pub sessions: usize,
+    pub sessions: u32,
     /// Mappings that hold an external port.
-    pub mappings: usize,
+    pub mappings: u32,
     /// Neighbours known or asked for.
     pub neighbors: usize,
 }
@@ -81,19 +72,13 @@ struct Refusal {
 
 impl Refusal {
     fn told(reason: Dropped, answer: Answer) -> Self {
-        Self {
-            reason,
-            answer: Some(answer),
-        }
+        Self { reason, answer: Some(answer) }
     }
 }
 
 impl From<Dropped> for Refusal {
     fn from(reason: Dropped) -> Self {
-        Self {
-            reason,
-            answer: None,
-        }
+        Self { reason, answer: None }
     }
 }
 
@@ -105,22 +90,11 @@ impl<L: Link> Datapath<L> {
     /// # Panics
     /// If there is not one link for the uplink and each client.
     pub fn new(site: &'static Site, links: Vec<L>, seed: [u64; 4]) -> Self {
-        assert_eq!(
-            links.len(),
-            site.clients.len() + 1,
-            "one link for the uplink and each client"
-        );
+        assert_eq!(links.len(), site.clients.len() + 1, "one link for the uplink and each client");
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
-        let ports = names
-            .zip(links)
-            .map(|(name, link)| Port::new(name, link))
-            .collect();
+        let ports = names.zip(links).map(|(name, link)| Port::new(name, link)).collect();
         let routes = Routes::new(site);
-        let nat = Nat::new(
-            &nat_config(site, &routes),
-            &static_forwards(site),
-            [seed[0], seed[1]],
-        );
+        let nat = Nat::new(&nat_config(site, &routes), &static_forwards(site), [seed[0], seed[1]]);
         Self {
             ports,
             neighbors: Neighbors::new(seed[2]),
@@ -192,14 +166,8 @@ impl<L: Link> Datapath<L> {
                 self.forward(input, frame, &packet, hop, &translation, now)
             }
             Ok(Step::Deliver) => self.deliver(input, frame, sender, &packet, now),
-            Err(Refusal {
-                reason,
-                answer: None,
-            }) => Err(reason),
-            Err(Refusal {
-                reason,
-                answer: Some(answer),
-            }) => {
+            Err(Refusal { reason, answer: None }) => Err(reason),
+            Err(Refusal { reason, answer: Some(answer) }) => {
                 self.answer(input, frame, sender, &packet, answer, now);
                 Err(reason)
             }
@@ -216,12 +184,7 @@ impl<L: Link> Datapath<L> {
             return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
         }
         let Some(tuple) = packet.tuple() else {
-            return Err(if packet.protocol() == 1 {
-                Dropped::IcmpType
-            } else {
-                Dropped::Protocol
-            }
-            .into());
+            return Err(if packet.protocol() == 1 { Dropped::IcmpType } else { Dropped::Protocol }.into());
         };
         match self.nat.lookup(&tuple, now) {
             Some(hit) => self.proceed(input, packet, hit, now),
@@ -230,39 +193,25 @@ impl<L: Link> Datapath<L> {
     }
 
     /// A packet of a session: what the policy left to do, then what TCP allows.
-    fn proceed(
-        &mut self,
-        input: usize,
-        packet: &Packet,
-        hit: Hit,
-        now: Instant,
-    ) -> Result<Step, Refusal> {
+    fn proceed(&mut self, input: usize, packet: &Packet, hit: Hit, now: Instant) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
-        let hop = self.hop(packet, translation.destination().address)?;
+        let hop = self.hop(packet, translation.destination.address)?;
         let session = self.nat.session(hit.session);
         let residue = Residue::from_bits(session.residue(hit.direction));
         if residue.is_per_packet() {
             let replied = session.has_reply() || hit.direction == Direction::Reply;
-            let state = if replied {
-                State::Established
-            } else {
-                State::New
-            };
+            let state = if replied { State::Established } else { State::New };
             self.judge(input, hop, packet, &translation, hit, state)?;
         } else {
             for counter in residue.counters() {
-                self.rule_counters.count(counter, packet.total_len() as u32);
+                self.rule_counters.count(counter, packet.total_len().into());
             }
         }
-        let admitted = self
-            .nat
-            .admit(hit, packet, now)
-            .map_err(|_| Dropped::TcpState)?;
+        let admitted = self.nat.admit(hit, packet, now).map_err(|_| Dropped::TcpState)?;
         if admitted.first_reply {
             // `ct state new` ends here: from now on the original direction is `established`.
             let residue = self.residue(hit, Direction::Original, State::Established);
-            self.nat
-                .set_residue(hit.session, Direction::Original, residue.bits());
+            self.nat.set_residue(hit.session, Direction::Original, residue.bits());
         }
         Ok(Step::Forward { hop, translation })
     }
@@ -271,19 +220,13 @@ impl<L: Link> Datapath<L> {
     /// (RFC 5508 REQ-6).
     fn relate(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
-        let hop = self.hop(packet, translation.destination().address)?;
+        let hop = self.hop(packet, translation.destination.address)?;
         self.judge(input, hop, packet, &translation, hit, State::Related)?;
         Ok(Step::Forward { hop, translation })
     }
 
     /// A packet without a session: the rules decide, and a session remembers what they said.
-    fn open(
-        &mut self,
-        input: usize,
-        packet: &Packet,
-        tuple: Tuple,
-        now: Instant,
-    ) -> Result<Step, Refusal> {
+    fn open(&mut self, input: usize, packet: &Packet, tuple: Tuple, now: Instant) -> Result<Step, Refusal> {
         let local = self.routes.is_own(packet.destination());
         if !local && input == UPLINK {
             return Err(Dropped::NotOurs.into());
@@ -291,41 +234,26 @@ impl<L: Link> Datapath<L> {
         if !local && !self.routes.is_forwardable(packet.destination()) {
             return Err(Dropped::BadDestination.into());
         }
-        let state = if packet.opens() {
-            State::New
-        } else {
-            State::Invalid
-        };
+        let state = if packet.opens() { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
-        let decision =
-            self.policy
-                .evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
+        let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
         refuse(decision.verdict)?;
         if self.routes.is_own(candidate.destination) {
-            let decision =
-                self.policy
-                    .evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
+            let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
             return refuse(decision.verdict).map(|()| Step::Deliver);
         }
         let hop = self.hop(packet, candidate.destination)?;
         candidate.output = Some(hop.port as u8);
         candidate.ttl = candidate.ttl.saturating_sub(1);
-        let forward = self
-            .policy
-            .evaluate(Hook::Forward, &mut candidate, &mut self.rule_counters);
+        let forward = self.policy.evaluate(Hook::Forward, &mut candidate, &mut self.rule_counters);
         refuse(forward.verdict)?;
-        let postrouting =
-            self.policy
-                .evaluate(Hook::Postrouting, &mut candidate, &mut self.rule_counters);
+        let postrouting = self.policy.evaluate(Hook::Postrouting, &mut candidate, &mut self.rule_counters);
         refuse(postrouting.verdict)?;
         if state == State::Invalid {
             return Err(Dropped::Invalid.into());
         }
         let destination = match decision.dnat {
-            Some((address, port)) => Endpoint {
-                address,
-                port: port.unwrap_or(tuple.destination.port),
-            },
+            Some((address, port)) => Endpoint { address, port: port.unwrap_or(tuple.destination.port) },
             None => tuple.destination,
         };
         let source = match postrouting.snat {
@@ -333,27 +261,17 @@ impl<L: Link> Datapath<L> {
             Some(SourceNat::To(address)) => nat::SourceNat::Address(address),
             None => nat::SourceNat::None,
         };
-        let binding = Binding {
-            original: tuple,
-            destination,
-            source,
-            residue: [0, 0],
-        };
+        let binding = Binding { original: tuple, destination, source, residue: [0, 0] };
         let hit = match self.nat.bind(binding, packet, now) {
             Ok(hit) => hit,
             Err(unbound) => return Err(self.exhausted(input, packet, unbound, now)),
         };
-        for (direction, state) in [
-            (Direction::Original, State::New),
-            (Direction::Reply, State::Established),
-        ] {
+        for (direction, state) in [(Direction::Original, State::New), (Direction::Reply, State::Established)]
+        {
             let residue = self.residue(hit, direction, state);
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
-        Ok(Step::Forward {
-            hop,
-            translation: self.nat.translation(hit),
-        })
+        Ok(Step::Forward { hop, translation: self.nat.translation(hit) })
     }
 
     /// The next hop, if the packet may be forwarded to it at all: route, TTL, size.
@@ -367,7 +285,7 @@ impl<L: Link> Datapath<L> {
             _ => {}
         }
         let mtu = self.ports[hop.port].mtu;
-        if packet.total_len() > mtu {
+        if usize::from(packet.total_len()) > mtu {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             return Err(match packet.dont_fragment() {
                 true => Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)),
@@ -394,15 +312,12 @@ impl<L: Link> Datapath<L> {
             if hook == Hook::Forward {
                 candidate.output = Some(hop.port as u8);
                 candidate.ttl = candidate.ttl.saturating_sub(1);
-                candidate.destination = translation.destination().address;
+                candidate.destination = translation.destination.address;
                 if candidate.destination_port != 0 {
-                    candidate.destination_port = translation.destination().port;
+                    candidate.destination_port = translation.destination.port;
                 }
             }
-            refuse(
-                self.policy
-                    .evaluate_later(hook, &candidate, &mut self.rule_counters),
-            )?;
+            refuse(self.policy.evaluate_later(hook, &candidate, &mut self.rule_counters))?;
         }
         Ok(())
     }
@@ -425,9 +340,7 @@ impl<L: Link> Datapath<L> {
             candidate.destination_port = leaving.destination.port;
         }
         let forward = self.policy.residue(Hook::Forward, &candidate);
-        prerouting
-            .then(forward)
-            .then(self.policy.residue(Hook::Postrouting, &candidate))
+        prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }
 
     /// The first and the last write: a new head in front of the untouched payload.
@@ -446,22 +359,15 @@ impl<L: Link> Datapath<L> {
         };
         let output = &self.ports[hop.port];
         let neighbor = self.neighbors.lookup(hop.port, hop.next, now);
-        let mut head = Head::new(
-            neighbor.unwrap_or(EthernetAddress([0; 6])),
-            output.mac,
-            EthernetProtocol::Ipv4,
-        );
+        let mut head =
+            Head::new(neighbor.unwrap_or(EthernetAddress([0; 6])), output.mac, EthernetProtocol::Ipv4);
         head.offload = leaving_offload(packet);
-        head.extend_from_slice(network.as_slice())
-            .map_err(|_| Dropped::Malformed)?;
-        let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + packet.total_len();
+        head.extend_from_slice(network.as_slice()).map_err(|_| Dropped::Malformed)?;
+        let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
         if neighbor.is_none() {
             return self.wait(input, hop, head, frame, payload, now);
         }
-        self.ports[hop.port]
-            .link
-            .transmit(&head, Some((frame, payload)))
-            .map_err(unsent)?;
+        self.ports[hop.port].link.transmit(&head, Some((frame, payload))).map_err(unsent)?;
         self.ports[input].counters.forwarded += 1;
         Ok(())
     }
@@ -476,15 +382,9 @@ impl<L: Link> Datapath<L> {
         payload: Range<usize>,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let packet = Waiting {
-            head,
-            payload: Some((frame, payload)),
-            input,
-        };
-        let ask = self
-            .neighbors
-            .enqueue(hop.port, hop.next, packet, now)
-            .map_err(|refused| match refused {
+        let packet = Waiting { head, payload: Some((frame, payload)), input };
+        let ask =
+            self.neighbors.enqueue(hop.port, hop.next, packet, now).map_err(|refused| match refused {
                 neighbor::Refused::Queue => Dropped::NeighborQueue,
                 neighbor::Refused::Table => Dropped::NeighborsExhausted,
             })?;
@@ -539,11 +439,7 @@ impl<L: Link> Datapath<L> {
         if !icmp::may_answer(packet, &self.routes) {
             return;
         }
-        let limiter = if answer == Answer::TcpReset {
-            &mut self.replies
-        } else {
-            &mut self.errors
-        };
+        let limiter = if answer == Answer::TcpReset { &mut self.replies } else { &mut self.errors };
         if !limiter.allows(u64::from(packet.source().to_bits()), now) {
             self.ports[input].counters.drop(Dropped::AnswerLimited);
             return;
@@ -570,8 +466,7 @@ impl<L: Link> Datapath<L> {
     ) -> Result<(), Dropped> {
         let port = &mut self.ports[port];
         let mut head = Head::new(to, port.mac, EthernetProtocol::Ipv4);
-        head.extend_from_slice(&message.head)
-            .map_err(|_| Dropped::Malformed)?;
+        head.extend_from_slice(&message.head).map_err(|_| Dropped::Malformed)?;
         let quote = message.quote.start + ETHERNET_HEADER..message.quote.end + ETHERNET_HEADER;
         let payload = (!quote.is_empty()).then_some((frame, quote));
         port.link.transmit(&head, payload).map_err(unsent)?;
@@ -595,11 +490,10 @@ impl<L: Link> Datapath<L> {
         let for_us = self.routes.answers_for(input, target);
         if self.routes.is_neighbor(input, sender) {
             let mut released = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
-            self.neighbors
-                .learn(input, sender, mac, for_us, now, |packet| {
-                    // At most QUEUE packets wait for one neighbour.
-                    let _ = released.push(packet);
-                });
+            self.neighbors.learn(input, sender, mac, for_us, now, |packet| {
+                // At most QUEUE packets wait for one neighbour.
+                let _ = released.push(packet);
+            });
             for packet in released {
                 self.release(input, mac, packet);
             }
@@ -623,11 +517,7 @@ impl<L: Link> Datapath<L> {
 
     /// Sends a packet whose next hop has become known.
     fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
-        let Waiting {
-            mut head,
-            payload,
-            input,
-        } = packet;
+        let Waiting { mut head, payload, input } = packet;
         if let Some(destination) = head.as_mut_slice().get_mut(..6) {
             destination.copy_from_slice(mac.as_bytes());
         }
@@ -682,17 +572,12 @@ impl<L: Link> Datapath<L> {
     }
 
     /// No room for a new session: the sender is told (RFC 5508 REQ-8), the log at times.
-    fn exhausted(
-        &mut self,
-        input: usize,
-        packet: &Packet,
-        unbound: nat::Unbound,
-        now: Instant,
-    ) -> Refusal {
+    fn exhausted(&mut self, input: usize, packet: &Packet, unbound: nat::Unbound, now: Instant) -> Refusal {
         let reason = match unbound {
             nat::Unbound::PortsExhausted => Dropped::PortsExhausted,
             nat::Unbound::TableFull => Dropped::SessionsExhausted,
             nat::Unbound::Conflict => return Dropped::Conflict.into(),
+            nat::Unbound::NotOpening | nat::Unbound::NotExternal => return Dropped::Invalid.into(),
         };
         if self.notices.allows(input as u64, now) {
             let (client, source) = (self.ports[input].name, packet.source());
@@ -703,10 +588,7 @@ impl<L: Link> Datapath<L> {
 
     /// Once a second: links are asked how they are; one that came up announces its addresses.
     fn tick(&mut self, now: Instant) {
-        if self
-            .ticked
-            .is_some_and(|last| now - last < TICK && now >= last)
-        {
+        if self.ticked.is_some_and(|last| now - last < TICK && now >= last) {
             return;
         }
         let first = self.ticked.is_none();
@@ -727,10 +609,7 @@ impl<L: Link> Datapath<L> {
             return;
         };
         match index {
-            UPLINK => routes
-                .external()
-                .iter()
-                .for_each(|&own| port.request(own, own)),
+            UPLINK => routes.external().iter().for_each(|&own| port.request(own, own)),
             _ => port.request(routes.address(index), routes.address(index)),
         }
     }
@@ -738,9 +617,8 @@ impl<L: Link> Datapath<L> {
     /// Whether every link waits for an interrupt, so that the processor may halt.
     pub fn sleep(&mut self) -> bool {
         // All are asked, also behind the first that has work: `wake` takes it back from all.
-        self.ports
-            .iter_mut()
-            .fold(true, |idle, port| port.link.sleep() && idle)
+        let busy = self.ports.iter_mut().filter_map(|port| (!port.link.sleep()).then_some(())).count();
+        busy == 0
     }
 
     /// Takes [`sleep`](Self::sleep) back.
@@ -750,10 +628,7 @@ impl<L: Link> Datapath<L> {
 
     /// When there will be something to do without a frame coming in.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        [self.nat.next_expiry(), self.neighbors.next_upkeep(now)]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.nat.next_expiry(), self.neighbors.next_upkeep(now)].into_iter().flatten().min()
     }
 
     /// The ports, the uplink first.
@@ -769,60 +644,14 @@ impl<L: Link> Datapath<L> {
     /// What the tables hold.
     pub fn occupancy(&self) -> Occupancy {
         let counts = self.nat.counts();
-        Occupancy {
-            sessions: counts.sessions,
-            mappings: counts.mappings,
-            neighbors: self.neighbors.len(),
-        }
+        Occupancy { sessions: counts.sessions, mappings: counts.mappings, neighbors: self.neighbors.len() }
     }
 
     /// The policy's counters with the places of their rules.
     pub fn rule_counters(
         &self,
     ) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
-        self.policy
-            .counters()
-            .iter()
-            .copied()
-            .zip(self.rule_counters.as_slice().iter().copied())
-    }
-}
-
-impl<L: Link> Port<L> {
-    fn new(name: &'static str, link: L) -> Self {
-        let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
-        Self {
-            link,
-            name,
-            counters: PortCounters::default(),
-            mac,
-            mtu,
-        }
-    }
-
-    /// The port's hardware address.
-    pub fn mac(&self) -> EthernetAddress {
-        self.mac
-    }
-
-    /// Broadcasts an ARP request for `target`; for the sender itself it is an announcement.
-    fn request(&mut self, sender: Ipv4Addr, target: Ipv4Addr) {
-        let request = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: self.mac,
-            source_protocol_addr: sender,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: target,
-        };
-        // A request that finds the queue full is repeated within a second.
-        let _ = self.arp(EthernetAddress::BROADCAST, &request);
-    }
-
-    fn arp(&mut self, to: EthernetAddress, repr: &ArpRepr) -> Result<(), Dropped> {
-        let mut head = Head::new(to, self.mac, EthernetProtocol::Arp);
-        head.extend_from_slice(&neighbor::emit(repr))
-            .map_err(|_| Dropped::Malformed)?;
-        self.link.transmit(&head, None).map_err(unsent)
+        self.policy.counters().iter().copied().zip(self.rule_counters.as_slice().iter().copied())
     }
 }
 
@@ -832,11 +661,7 @@ fn parse(octets: &[u8], offload: Offload) -> Result<Packet, Dropped> {
         netback::Checksum::Partial { start, offset } => Some((start, offset)),
         netback::Checksum::Unverified | netback::Checksum::Verified => None,
     };
-    let checksum = if partial.is_some() {
-        nat::Checksum::Partial
-    } else {
-        nat::Checksum::Complete
-    };
+    let checksum = if partial.is_some() { nat::Checksum::Partial } else { nat::Checksum::Complete };
     let packet = Packet::parse(octets, checksum).map_err(|malformed| match malformed {
         Malformed::HeaderChecksum => Dropped::HeaderChecksum,
         _ => Dropped::Malformed,
@@ -860,21 +685,10 @@ fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
 /// A partial checksum stays partial: the outgoing link finishes it.
 fn leaving_offload(packet: &Packet) -> Offload {
     let checksum = match (packet.checksum(), checksum_place(packet)) {
-        (nat::Checksum::Partial, Some((start, offset))) => {
-            netback::Checksum::Partial { start, offset }
-        }
+        (nat::Checksum::Partial, Some((start, offset))) => netback::Checksum::Partial { start, offset },
         _ => netback::Checksum::Unverified,
     };
     Offload { checksum }
-}
-
-fn unsent(refused: netback::Refused) -> Dropped {
-    match refused {
-        netback::Refused::Full => Dropped::TransmitQueue,
-        netback::Refused::Down => Dropped::PortDown,
-        netback::Refused::TooLong => Dropped::TooBig,
-        netback::Refused::Malformed => Dropped::Malformed,
-    }
 }
 
 fn refuse(verdict: Verdict) -> Result<(), Refusal> {
@@ -884,90 +698,6 @@ fn refuse(verdict: Verdict) -> Result<(), Refusal> {
         Verdict::Reject(_, Reject::Icmp(code)) => {
             Err(Refusal::told(Dropped::Rejected, Answer::Unreachable(code)))
         }
-        Verdict::Reject(_, Reject::TcpReset) => {
-            Err(Refusal::told(Dropped::Rejected, Answer::TcpReset))
-        }
+        Verdict::Reject(_, Reject::TcpReset) => Err(Refusal::told(Dropped::Rejected, Answer::TcpReset)),
     }
-}
-
-/// A packet as the policy sees it when it comes in.
-fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
-    let ports = packet.tuple().filter(|tuple| tuple.protocol != 1);
-    Candidate {
-        input: Some(input as u8),
-        output: None,
-        source: packet.source(),
-        destination: packet.destination(),
-        protocol: packet.protocol(),
-        source_port: ports.map_or(0, |tuple| tuple.source.port),
-        destination_port: ports.map_or(0, |tuple| tuple.destination.port),
-        icmp: packet.icmp(),
-        tcp_flags: packet.tcp_flags(),
-        tos: packet.tos(),
-        ttl: packet.ttl(),
-        length: packet.total_len() as u16,
-        identification: packet.identification(),
-        state,
-        dnat: false,
-        snat: false,
-    }
-}
-
-/// Later packets of a tuple, as far as they are known before they come.
-fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Candidate {
-    let icmp = (tuple.protocol == 1).then(|| nat::icmp_type_and_code(tuple, direction));
-    let port = |endpoint: Endpoint| if icmp.is_some() { 0 } else { endpoint.port };
-    Candidate {
-        input: None,
-        output: None,
-        source: tuple.source.address,
-        destination: tuple.destination.address,
-        protocol: tuple.protocol,
-        source_port: port(tuple.source),
-        destination_port: port(tuple.destination),
-        icmp,
-        tcp_flags: 0,
-        tos: 0,
-        ttl: 0,
-        length: 0,
-        identification: 0,
-        state,
-        dnat: false,
-        snat: false,
-    }
-}
-
-/// The `nat` crate's view of a site.
-fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a> {
-    let (first, last) = site.nat.external_ports;
-    let timeout = site.nat.timeout;
-    nat::Config {
-        sessions: site.nat.sessions,
-        external: routes.external(),
-        external_ports: first..=last,
-        timeouts: nat::Timeouts {
-            udp: timeout.udp,
-            tcp_established: timeout.tcp_established,
-            tcp_transitory: timeout.tcp_transitory,
-            icmp: timeout.icmp,
-            other: timeout.other,
-        },
-        inbound_refresh: site.nat.inbound_refresh,
-    }
-}
-
-/// External ports that static forwards use: no mapping may take them (RFC 4787 REQ-3).
-fn static_forwards(site: &Site) -> Vec<(u8, Endpoint)> {
-    site.policy
-        .forwards()
-        .map(|forward| {
-            (
-                forward.protocol,
-                Endpoint {
-                    address: forward.address,
-                    port: forward.port,
-                },
-            )
-        })
-        .collect()
 }

@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader};
-use nat::Packet;
+use nat::{Packet, tcp_flags};
 use smoltcp::time::Instant;
 
 use crate::neighbor::fold;
@@ -23,12 +23,6 @@ pub const ERROR_MAX: usize = 576;
 const TTL: u8 = 64;
 /// An IPv4 header without options and the fixed part of an ICMP message, in octets.
 const ERROR_HEAD: usize = 20 + 8;
-/// TCP flags (RFC 9293 3.1).
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-
 /// What a refused packet's sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -65,15 +59,12 @@ pub struct Message {
 
 /// Whether RFC 1812 4.3.2.7 allows an error about `packet`.
 pub fn may_answer(packet: &Packet, routes: &Routes) -> bool {
-    let about_an_error = packet.embedded().is_some()
-        || packet.protocol() == 1
-            && packet
-                .icmp()
-                .is_some_and(|(kind, _)| !nat::is_icmp_query(kind));
-    let later_fragment = packet.fragment_offset() != 0;
+    // Only queries and their replies have a tuple: no errors, no unknown types, no fragments.
+    let answerable =
+        packet.tuple().is_some() || packet.protocol() != nat::protocol::ICMP && !packet.is_fragment();
     let destination = packet.destination();
     let unicast = routes.is_own(destination) || routes.is_forwardable(destination);
-    !about_an_error && !later_fragment && unicast && routes.is_forwardable(packet.source())
+    answerable && unicast && routes.is_forwardable(packet.source())
 }
 
 /// The error that `answer` stands for, about `packet`, of which `octets` holds all.
@@ -90,70 +81,43 @@ pub fn error(answer: Answer, source: Ipv4Addr, packet: &Packet, octets: &[u8]) -
         }
         Answer::TcpReset => return None,
     };
-    let length = packet.total_len().min(ERROR_MAX - ERROR_HEAD);
+    let length = usize::from(packet.total_len()).min(ERROR_MAX - ERROR_HEAD);
     let quote = octets.get(..length)?;
     let header = Icmpv4Header::with_checksum(kind, quote);
-    message(
-        source,
-        packet.source(),
-        IpNumber::ICMP,
-        0,
-        &header.to_bytes(),
-        0..length,
-    )
+    message(source, packet.source(), IpNumber::ICMP, 0, &header.to_bytes(), 0..length)
 }
 
 /// The reply to an echo request: same identifier, sequence number and data (RFC 1122 3.2.2.6).
 pub fn echo_reply(packet: &Packet, octets: &[u8]) -> Option<Message> {
     let start = packet.header_len();
     let fixed = octets.get(start..start + 8)?;
-    let data = start + 8..packet.total_len();
+    let data = start + 8..usize::from(packet.total_len());
     let echo = IcmpEchoHeader {
         id: u16::from_be_bytes([fixed[4], fixed[5]]),
         seq: u16::from_be_bytes([fixed[6], fixed[7]]),
     };
-    let header =
-        Icmpv4Header::with_checksum(Icmpv4Type::EchoReply(echo), octets.get(data.clone())?);
-    message(
-        packet.destination(),
-        packet.source(),
-        IpNumber::ICMP,
-        packet.tos(),
-        &header.to_bytes(),
-        data,
-    )
+    let header = Icmpv4Header::with_checksum(Icmpv4Type::EchoReply(echo), octets.get(data.clone())?);
+    message(packet.destination(), packet.source(), IpNumber::ICMP, packet.tos(), &header.to_bytes(), data)
 }
 
 /// The reset that refuses a segment, from the address it was sent to (RFC 9293 3.10.7.1).
 pub fn tcp_reset(packet: &Packet) -> Option<Message> {
     let (tuple, segment) = (packet.tuple()?, packet.tcp()?);
-    if segment.flags & RST != 0 {
+    if segment.flags & tcp_flags::RST != 0 {
         return None;
     }
     let mut header = TcpHeader::new(tuple.destination.port, tuple.source.port, 0, 0);
     header.rst = true;
-    if segment.flags & ACK != 0 {
-        header.sequence_number = segment.ack;
+    if segment.flags & tcp_flags::ACK != 0 {
+        header.sequence_number = segment.acknowledgement;
     } else {
-        let counted = u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
         header.ack = true;
-        header.acknowledgment_number = segment
-            .seq
-            .wrapping_add(u32::from(segment.payload_len))
-            .wrapping_add(counted);
+        // SYN and FIN count (RFC 9293 3.4).
+        header.acknowledgment_number = segment.sequence.wrapping_add(segment.length);
     }
     let (source, destination) = (packet.destination().octets(), packet.source().octets());
-    header.checksum = header
-        .calc_checksum_ipv4_raw(source, destination, &[])
-        .ok()?;
-    message(
-        packet.destination(),
-        packet.source(),
-        IpNumber::TCP,
-        0,
-        &header.to_bytes(),
-        0..0,
-    )
+    header.checksum = header.calc_checksum_ipv4_raw(source, destination, &[]).ok()?;
+    message(packet.destination(), packet.source(), IpNumber::TCP, 0, &header.to_bytes(), 0..0)
 }
 
 fn message(
@@ -165,8 +129,7 @@ fn message(
     quote: Range<usize>,
 ) -> Option<Message> {
     let length = u16::try_from(transport.len() + quote.len()).ok()?;
-    let mut header =
-        Ipv4Header::new(length, TTL, protocol, source.octets(), destination.octets()).ok()?;
+    let mut header = Ipv4Header::new(length, TTL, protocol, source.octets(), destination.octets()).ok()?;
     header.dscp = etherparse::IpDscp::try_new(tos >> 2).ok()?;
     // An atomic datagram: its identification says nothing (RFC 6864 4.1).
     header.dont_fragment = true;
@@ -197,12 +160,7 @@ impl Limiter {
     /// Buckets of `burst` tokens, one more each `interval_millis` milliseconds.
     pub fn new(buckets: usize, burst: u32, interval_millis: u32, seed: u64) -> Self {
         let buckets = vec![Bucket::default(); buckets.next_power_of_two()].into_boxed_slice();
-        Self {
-            buckets,
-            seed,
-            burst,
-            interval_millis,
-        }
+        Self { buckets, seed, burst, interval_millis }
     }
 
     /// Takes a token of `key`'s bucket, if there is one.
@@ -233,11 +191,6 @@ mod tests {
         assert_eq!((0..10).filter(|_| limiter.allows(1, start)).count(), 6);
         assert!(limiter.allows(1, Instant::from_millis(6_000)));
         assert!(!limiter.allows(1, Instant::from_millis(6_500)));
-        assert_eq!(
-            (0..10)
-                .filter(|_| limiter.allows(1, Instant::from_millis(60_000)))
-                .count(),
-            6
-        );
+        assert_eq!((0..10).filter(|_| limiter.allows(1, Instant::from_millis(60_000))).count(), 6);
     }
 }

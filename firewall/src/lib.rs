@@ -9,10 +9,13 @@
 
 extern crate alloc;
 
+mod candidate;
+mod config;
 pub mod counters;
 pub mod datapath;
 pub mod icmp;
 pub mod neighbor;
+pub mod port;
 pub mod route;
 pub mod services;
 

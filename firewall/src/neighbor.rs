@@ -85,7 +85,7 @@ impl core::hash::Hash for Key {
     }
 }
 
-struct Entry<F> {
+struct Entry {
     key: Key,
     mac: Option<EthernetAddress>,
     confirmed: Instant,
@@ -101,7 +101,7 @@ struct Entry<F> {
 
 /// The neighbours of all ports.
 pub struct Neighbors<F> {
-    entries: Vec<Entry<F>>,
+    entries: Vec<Entry>,
     index: HashMap<Key, u16, Seeded>,
     /// The packets that wait, of all neighbours, in the order they came.
     waiting: heapless::Deque<(Key, Waiting<F>), WAITING>,
@@ -169,18 +169,13 @@ impl<F> Neighbors<F> {
         self.entries.is_empty()
     }
 
-    fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry<F>> {
+    fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry> {
         let index = *self.index.get(&Key::new(port, address))?;
         self.entries.get_mut(usize::from(index))
     }
 
     /// The MAC of `address` on `port`, if it is known.
-    pub fn lookup(
-        &mut self,
-        port: usize,
-        address: Ipv4Addr,
-        now: Instant,
-    ) -> Option<EthernetAddress> {
+    pub fn lookup(&mut self, port: usize, address: Ipv4Addr, now: Instant) -> Option<EthernetAddress> {
         let entry = self.find(port, address)?;
         entry.in_use = true;
         entry.used = now;
@@ -216,9 +211,7 @@ impl<F> Neighbors<F> {
             return if fresh { Ok(true) } else { Err(Refused::Queue) };
         }
         entry.waiting += 1;
-        self.waiting
-            .push_back((key, packet))
-            .map_err(|_| Refused::Queue)?;
+        self.waiting.push_back((key, packet)).map_err(|_| Refused::Queue)?;
         Ok(fresh)
     }
 
@@ -299,7 +292,7 @@ impl<F> Neighbors<F> {
         Err(Refused::Table)
     }
 
-    fn remove(&mut self, position: usize) -> Option<Entry<F>> {
+    fn remove(&mut self, position: usize) -> Option<Entry> {
         if position >= self.entries.len() {
             return None;
         }
@@ -326,21 +319,15 @@ impl<F> Neighbors<F> {
                 self.remove(position);
                 continue;
             }
-            let stale = entry.mac.is_some()
-                && entry.used > entry.confirmed
-                && now - entry.confirmed >= REACHABLE;
-            if (entry.mac.is_some() && !stale)
-                || now - entry.asked < REQUEST_INTERVAL && entry.requests > 0
-            {
+            let stale =
+                entry.mac.is_some() && entry.used > entry.confirmed && now - entry.confirmed >= REACHABLE;
+            if (entry.mac.is_some() && !stale) || now - entry.asked < REQUEST_INTERVAL && entry.requests > 0 {
                 continue;
             }
             if entry.requests < REQUESTS {
                 entry.requests += 1;
                 entry.asked = now;
-                due(Due::Ask {
-                    port: entry.key.port(),
-                    address: entry.key.address(),
-                });
+                due(Due::Ask { port: entry.key.port(), address: entry.key.address() });
             } else if let Some(gone) = self.remove(position) {
                 self.release(gone.key, |packet| due(Due::GiveUp(packet)));
             }
@@ -363,12 +350,7 @@ impl<F> Neighbors<F> {
 pub fn parse(octets: &[u8]) -> Option<ArpRepr> {
     let packet = ArpPacket::new_checked(octets).ok()?;
     let repr = ArpRepr::parse(&packet).ok()?;
-    let ArpRepr::EthernetIpv4 {
-        operation,
-        source_hardware_addr,
-        ..
-    } = repr
-    else {
+    let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, .. } = repr else {
         return None;
     };
     let known = matches!(operation, ArpOperation::Request | ArpOperation::Reply);

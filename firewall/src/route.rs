@@ -34,12 +34,7 @@ impl Entry {
     fn new(address: Ipv4Addr, length: u8, port: usize, via: Option<Ipv4Addr>) -> Self {
         let mask = mask(length);
         // At most 33 ports (rules::site), so the index fits.
-        Self {
-            network: address.to_bits() & mask,
-            mask,
-            port: port as u8,
-            via,
-        }
+        Self { network: address.to_bits() & mask, mask, port: port as u8, via }
     }
 
     fn contains(&self, address: u32) -> bool {
@@ -48,9 +43,7 @@ impl Entry {
 }
 
 fn mask(length: u8) -> u32 {
-    u32::MAX
-        .checked_shl(32 - u32::from(length.min(32)))
-        .unwrap_or(0)
+    u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0)
 }
 
 /// What one port's link looks like.
@@ -103,12 +96,7 @@ impl Routes {
             hosts: &[],
         });
         let mut entries = Vec::new();
-        entries.push(Entry::new(
-            uplink.address.address,
-            uplink.address.length,
-            UPLINK,
-            None,
-        ));
+        entries.push(Entry::new(uplink.address.address, uplink.address.length, UPLINK, None));
         for (index, client) in site.clients.iter().enumerate() {
             let (network, length) = match client.network {
                 ClientNetwork::Subnet(length) => (client.address, length),
@@ -125,42 +113,28 @@ impl Routes {
         for route in site.routes {
             let port = attached.iter().position(|link| link.is_on_link(route.via));
             if let Some(port) = port {
-                entries.push(Entry::new(
-                    route.to.address,
-                    route.to.length,
-                    port,
-                    Some(route.via),
-                ));
+                entries.push(Entry::new(route.to.address, route.to.length, port, Some(route.via)));
             }
         }
         if let Some(gateway) = uplink.gateway {
             entries.push(Entry::new(Ipv4Addr::UNSPECIFIED, 0, UPLINK, Some(gateway)));
         }
         // Longest prefix first; the sort is stable, so links come ahead of routes of their size.
-        entries.sort_by(|a, b| b.mask.cmp(&a.mask));
+        entries.sort_by_key(|entry| core::cmp::Reverse(entry.mask));
         let mut external = Vec::with_capacity(uplink.extra.len() + 1);
         external.push(uplink.address.address);
         external.extend_from_slice(uplink.extra);
         let mut own = external.clone();
         own.extend(site.clients.iter().map(|client| client.address));
         own.dedup();
-        Self {
-            attached,
-            entries,
-            own,
-            external,
-            gateway: uplink.gateway,
-        }
+        Self { attached, entries, own, external, gateway: uplink.gateway }
     }
 
     /// The next hop towards `destination`, or `None` where no route leads (ICMP 3/0).
     pub fn lookup(&self, destination: Ipv4Addr) -> Option<Hop> {
         let bits = destination.to_bits();
         let entry = self.entries.iter().find(|entry| entry.contains(bits))?;
-        Some(Hop {
-            port: usize::from(entry.port),
-            next: entry.via.unwrap_or(destination),
-        })
+        Some(Hop { port: usize::from(entry.port), next: entry.via.unwrap_or(destination) })
     }
 
     /// Whether `address` is one of the appliance's own.
@@ -172,18 +146,13 @@ impl Routes {
     pub fn answers_for(&self, port: usize, address: Ipv4Addr) -> bool {
         match port {
             UPLINK => self.external.contains(&address),
-            _ => self
-                .attached
-                .get(port)
-                .is_some_and(|link| link.address == address),
+            _ => self.attached.get(port).is_some_and(|link| link.address == address),
         }
     }
 
     /// The appliance's address on `port`.
     pub fn address(&self, port: usize) -> Ipv4Addr {
-        self.attached
-            .get(port)
-            .map_or(Ipv4Addr::UNSPECIFIED, |link| link.address)
+        self.attached.get(port).map_or(Ipv4Addr::UNSPECIFIED, |link| link.address)
     }
 
     /// The external addresses: the uplink's first, then its extra ones.
@@ -218,11 +187,7 @@ impl Routes {
 
     /// Whether a unicast packet may be forwarded towards `destination` (RFC 1812 5.3.4, 5.3.7).
     pub fn is_forwardable(&self, destination: Ipv4Addr) -> bool {
-        is_host(destination)
-            && !self
-                .attached
-                .iter()
-                .any(|link| link.is_broadcast(destination))
+        is_host(destination) && !self.attached.iter().any(|link| link.is_broadcast(destination))
     }
 
     /// Whether an ARP sender of this address is believed on `port`: on its link, a host there, and
@@ -232,10 +197,7 @@ impl Routes {
         !self.is_own(address)
             && !claims_gateway
             && is_host(address)
-            && self
-                .attached
-                .get(port)
-                .is_some_and(|link| link.is_host(address))
+            && self.attached.get(port).is_some_and(|link| link.is_host(address))
     }
 }
 
@@ -258,14 +220,7 @@ mod tests {
 
     #[test]
     fn rfc_1812_martians_are_no_hosts() {
-        for martian in [
-            "0.1.2.3",
-            "127.0.0.1",
-            "224.0.0.1",
-            "239.1.1.1",
-            "240.0.0.1",
-            "255.255.255.255",
-        ] {
+        for martian in ["0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"] {
             assert!(!is_host(martian.parse().unwrap()), "{martian}");
         }
         assert!(is_host(Ipv4Addr::new(198, 51, 100, 1)));

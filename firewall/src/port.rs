@@ -1,0 +1,63 @@
+//! One port of the appliance: a link, its name in the rules, and how its frames ended.
+
+use core::net::Ipv4Addr;
+
+use netback::{Head, Link};
+use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
+
+use crate::counters::{Dropped, PortCounters};
+use crate::neighbor;
+
+/// A port: its link, its name in the rules, and how its frames ended.
+pub struct Port<L> {
+    /// The device.
+    pub link: L,
+    /// The name in `rules.nft`; `uplink` for the uplink.
+    pub name: &'static str,
+    /// What became of the frames that came in here.
+    pub counters: PortCounters,
+    pub(crate) mac: EthernetAddress,
+    /// The largest packet that may leave here, in octets.
+    pub(crate) mtu: usize,
+}
+
+impl<L: Link> Port<L> {
+    pub(crate) fn new(name: &'static str, link: L) -> Self {
+        let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
+        Self { link, name, counters: PortCounters::default(), mac, mtu }
+    }
+
+    /// The port's hardware address.
+    pub fn mac(&self) -> EthernetAddress {
+        self.mac
+    }
+
+    /// Broadcasts an ARP request for `target`; for the sender itself it is an announcement.
+    pub(crate) fn request(&mut self, sender: Ipv4Addr, target: Ipv4Addr) {
+        let request = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: self.mac,
+            source_protocol_addr: sender,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: target,
+        };
+        // A request that finds the queue full is repeated within a second.
+        let _ = self.arp(EthernetAddress::BROADCAST, &request);
+    }
+
+    pub(crate) fn arp(&mut self, to: EthernetAddress, repr: &ArpRepr) -> Result<(), Dropped> {
+        let mut head = Head::new(to, self.mac, EthernetProtocol::Arp);
+        head.extend_from_slice(&neighbor::emit(repr)).map_err(|_| Dropped::Malformed)?;
+        self.link.transmit(&head, None).map_err(unsent)
+    }
+}
+
+/// Why a frame ended that a link did not take.
+pub(crate) fn unsent(refused: netback::Refused) -> Dropped {
+    match refused {
+        netback::Refused::Full => Dropped::TransmitQueue,
+        netback::Refused::Down => Dropped::PortDown,
+        netback::Refused::TooLong => Dropped::TooBig,
+        netback::Refused::Malformed => Dropped::Malformed,
+    }
+}
