@@ -1,2 +1,41 @@
-//! The launcher, as a library for the tests.
+//! Builds the image, boots it under QEMU and talks to it: the launcher's parts, as a library for the tests.
+//!
+//! ```no_run
+//! use qemu::{accel, command::{Config, Netdev, Port}, image, link::Listener, vm::Vm};
+//! use std::{path::Path, time::Duration};
+//!
+//! # fn main() -> qemu::error::Result<()> {
+//! let site = image::Site::open(Path::new("firewall/site"))?;
+//! let image = image::build(&site)?;
+//! let mut config = Config::new(&image.elf, accel::choose(accel::Choice::Auto)?);
+//! let uplink = Listener::new()?;
+//! config.ports.push(Port::new(site.plan.uplink.mac, Netdev::Connect(uplink.path().into())));
+//! let vm = Vm::start(&config)?;
+//! let link = uplink.accept(Duration::from_secs(5))?;
+//! vm.ready(Duration::from_secs(30))?;
+//! println!("{} sessions", vm.stats(Duration::from_secs(5))?.sessions);
+//! # drop(link);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod accel;
+pub mod backend;
+pub mod capture;
+pub mod command;
+pub mod console;
+pub mod dns;
+pub mod elf;
+pub mod error;
+pub mod flow;
+pub mod host;
+pub mod image;
+pub mod link;
+pub mod plan;
+pub mod probe;
+pub mod refusal;
+pub mod scratch;
+pub mod servers;
+pub mod stats;
+pub mod vm;

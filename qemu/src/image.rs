@@ -1,0 +1,256 @@
+//! From a site to an image that boots.
+
+use crate::elf;
+use crate::error::{Context, Error, Result};
+use crate::plan::{Plan, fnv};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Variables that an outer cargo or rustc sets for itself and that would change the image's build.
+const INHERITED: [&str; 3] = ["CARGO", "RUST", "WEIR_SITE"];
+
+/// Of these, what the user may have set and the image's build has to follow.
+const KEPT: [&str; 8] = [
+    "CARGO_HOME",
+    "CARGO_HTTP_",
+    "CARGO_NET_",
+    "CARGO_REGISTR",
+    "CARGO_SOURCE_",
+    "CARGO_TERM_",
+    "RUSTUP_",
+    "RUSTC_WRAPPER",
+];
+
+/// A site that compiles.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its directory, absolute.
+    pub directory: PathBuf,
+    /// Its ports.
+    pub plan: Plan,
+    /// The compiled site itself, with its policy.
+    pub compiled: &'static rules::site::Site,
+    /// One line about the policy: rules, sets, size, steps.
+    pub summary: String,
+    /// Rendered warnings; empty when there are none.
+    pub warnings: String,
+}
+
+impl Site {
+    /// Compiles the site in `directory`.
+    ///
+    /// # Errors
+    /// The directory is missing, or the site has errors: all of them, rendered with their lines.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let directory = fs::canonicalize(directory).map_err(|cause| {
+            Error::new(format!("no site at {}: {cause}", directory.display())).advise(
+                "a site is a directory with weir.toml and rules.nft; the default one is firewall/site",
+            )
+        })?;
+        let colour = std::io::stderr().is_terminal();
+        let compiled = rules_compiler::compile(&directory).map_err(|diagnostics| {
+            Error::new(format!(
+                "{}\nthe site {} has errors, {} in all",
+                diagnostics.render(colour).trim_end(),
+                directory.display(),
+                diagnostics.errors()
+            ))
+            .advise("correct them, then look again with `weir check`")
+        })?;
+        let summary = compiled.summary();
+        let warnings = if compiled.warnings().warnings() > 0 {
+            compiled.warnings().render(colour)
+        } else {
+            String::new()
+        };
+        let compiled = compiled.leak();
+        let plan = Plan::of(compiled, &directory.to_string_lossy());
+        Ok(Self { directory, plan, compiled, summary, warnings })
+    }
+
+    /// Opens `directory`, or the default site of the workspace.
+    ///
+    /// # Errors
+    /// As [`Site::open`]; or there is no workspace to have a default.
+    pub fn open_or_default(directory: Option<&Path>) -> Result<Self> {
+        match directory {
+            Some(directory) => Self::open(directory),
+            None => Self::open(&workspace()?.join("firewall").join("site")),
+        }
+    }
+}
+
+/// An image that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// What boots: without symbols.
+    pub elf: PathBuf,
+    /// The same with symbols and lines, for backtraces. The next build of any site replaces it.
+    pub symbols: PathBuf,
+    /// The size of `elf` in octets.
+    pub octets: u64,
+}
+
+/// The root of the workspace: where this launcher was built, or else the directories above the current one.
+///
+/// # Errors
+/// There is none.
+pub fn workspace() -> Result<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned);
+    let here = env::current_dir().unwrap_or_default();
+    let candidates = built.into_iter().chain(here.ancestors().map(Path::to_owned));
+    candidates
+        .filter(|root| root.join("Cargo.toml").is_file())
+        .find(|root| root.join("firewall").join("Cargo.toml").is_file())
+        .ok_or_else(|| {
+            Error::new("cannot find Weir's sources to build an image from")
+                .advise("run weir inside its source tree")
+        })
+}
+
+/// Builds the image of a site, in a cargo run of its own, and shows cargo's progress.
+///
+/// Several processes may build at once, different sites too: they take turns, and each gets a file of its own.
+///
+/// # Errors
+/// cargo is missing or fails (it has said why on stderr), or the result cannot be written.
+pub fn build(site: &Site) -> Result<Image> {
+    let root = workspace()?;
+    let target = root.join("target").join("image");
+    fs::create_dir_all(&target).context(|| format!("cannot make {}", target.display()))?;
+    let lock = File::create(target.join(".weir-lock"))
+        .context(|| format!("cannot write to {}", target.display()))?;
+    lock.lock().context(|| "cannot wait for another build".to_owned())?;
+    run_cargo(&root, &target, site)?;
+    let symbols = target.join("image").join("weir-image");
+    let name = format!("weir-{:016x}.elf", fnv(site.directory.as_os_str().as_encoded_bytes()));
+    let copy = target.join(name);
+    let octets = write_stripped(&symbols, &copy)?;
+    Ok(Image { elf: copy, symbols, octets })
+}
+
+fn run_cargo(root: &Path, target: &Path, site: &Site) -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(&cargo);
+    command
+        .args([
+            "build",
+            "-p",
+            "firewall",
+            "--bin",
+            "weir-image",
+            "--features",
+            "image",
+            "--profile",
+            "image",
+            "--target-dir",
+        ])
+        .arg(target)
+        .current_dir(root)
+        .stdin(Stdio::null());
+    for (name, _) in env::vars_os().filter(|(name, _)| is_inherited(name)) {
+        command.env_remove(name);
+    }
+    // Backtraces of the image walk frame pointers.
+    command.env("RUSTFLAGS", "-C force-frame-pointers=yes").env("WEIR_SITE", &site.directory);
+    let status = command.status().map_err(|cause| {
+        Error::new(format!("cannot run {}: {cause}", OsString::from(&cargo).to_string_lossy()))
+            .advise("install Rust; qemu/setup.sh says how")
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::new(format!("the image of {} was not built ({status})", site.directory.display()))
+        .advise("cargo said why, above"))
+}
+
+/// Whether a variable must not reach the image's build.
+fn is_inherited(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    INHERITED.iter().any(|prefix| name.starts_with(prefix))
+        && !KEPT.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn write_stripped(from: &Path, to: &Path) -> Result<u64> {
+    let elf = fs::read(from).context(|| format!("cannot read {}", from.display()))?;
+    let stripped = elf::strip(&elf)
+        .ok_or_else(|| Error::new(format!("{} is not the ELF file it should be", from.display())))?;
+    write_whole(to, &stripped)?;
+    Ok(stripped.len() as u64)
+}
+
+/// Writes the ELF32 copy of an image.
+///
+/// # Errors
+/// The image cannot be read, does not fit ELF32, or the copy cannot be written.
+pub fn write_elf32(image: &Path, to: &Path) -> Result<()> {
+    let elf = fs::read(image).context(|| format!("cannot read {}", image.display()))?;
+    let copy = elf::to_elf32(&elf)
+        .ok_or_else(|| Error::new(format!("{} does not fit an ELF32 file", image.display())))?;
+    write_whole(to, &copy)
+}
+
+/// Replaces a file at once: a VM that is starting from the old one reads it to its end.
+fn write_whole(to: &Path, octets: &[u8]) -> Result<()> {
+    let mut part = to.as_os_str().to_owned();
+    part.push(format!(".{}", std::process::id()));
+    fs::write(&part, octets)
+        .and_then(|()| fs::rename(&part, to))
+        .context(|| format!("cannot write {}", to.display()))
+}
+
+/// Copies a built image to where the user wants it.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn install(image: &Image, to: &Path) -> Result<()> {
+    let octets = fs::read(&image.elf).context(|| format!("cannot read {}", image.elf.display()))?;
+    write_whole(to, &octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_users_own_settings_reach_the_build() {
+        for name in [
+            "CARGO_TARGET_DIR",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTFLAGS",
+            "CARGO",
+            "WEIR_SITE",
+            "CARGO_PROFILE_RELEASE_LTO",
+            "CARGO_BUILD_TARGET",
+        ] {
+            assert!(is_inherited(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "CARGO_HOME",
+            "CARGO_NET_OFFLINE",
+            "RUSTUP_TOOLCHAIN",
+            "PATH",
+            "HOME",
+            "CARGO_REGISTRIES_X_INDEX",
+            "RUSTC_WRAPPER",
+        ] {
+            assert!(!is_inherited(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_workspace_is_found() {
+        assert!(workspace().unwrap().join("firewall/site/weir.toml").is_file());
+    }
+
+    #[test]
+    fn a_missing_site_says_what_a_site_is() {
+        let error = Site::open(Path::new("/nonexistent/site")).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/site") && error.contains("weir.toml"), "{error}");
+    }
+}
