@@ -162,7 +162,7 @@ impl Log for Logger {
                 log::Level::Debug => "debug",
                 log::Level::Trace => "trace",
             };
-            line(format_args!("{level} {}: {}", record.target(), record.args()));
+            line(format_args!("{level} {}: {}", module(record.target()), record.args()));
         }
     }
 
