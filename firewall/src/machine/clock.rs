@@ -128,12 +128,17 @@ impl Look {
 const PIT_HZ: u64 = 1_193_182;
 /// How long to count against the PIT: 4 ms.
 const PIT_WINDOW: u32 = PIT_HZ as u32 / 250;
-/// Looks at a clock before it counts as stopped.
-const PATIENCE: u32 = 200_000;
+/// Looks at a clock before it counts as stopped; an emulator that counts 2 ns an instruction takes
+/// 200 000 of them.
+const PATIENCE: u32 = 1_000_000;
 
 /// Counts the counter and the local timer against channel 2 of the PIT.
 fn pit_khz() -> Option<u64> {
     pit_start();
+    if pit_is_over() {
+        // microvm has no port 0x61, and thereby no gate for the channel.
+        return None;
+    }
     let first = Look::take(pit_ticks);
     if first.other > PIT_WINDOW {
         return None;
@@ -188,7 +193,7 @@ fn calibrate_timer(khz: u64) {
     let first = Look::take(apic::timer_ticks);
     while rdtsc().wrapping_sub(first.tsc) < khz {}
     let last = Look::take(apic::timer_ticks);
-    let ticks = u64::from(last.timer.wrapping_sub(first.timer)).checked_mul(khz);
+    let ticks = u64::from(last.other.wrapping_sub(first.other)).checked_mul(khz);
     let timer = ticks.and_then(|ticks| ticks.checked_div(last.tsc.wrapping_sub(first.tsc)));
     if let Some(timer) = timer.filter(|&timer| timer > 0) {
         TIMER_KHZ.store(timer, Relaxed);
