@@ -81,9 +81,10 @@ pub fn now() -> Instant {
     Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
-/// `ticks * scale / 2^32` in two halves: no product exceeds 64 bits while `scale` is below 2^32.
+/// `ticks * scale / 2^32` in two halves: no product exceeds 64 bits, as `scale` is
+/// at most 2^32 (at 1 MHz).
 fn scale(ticks: u64, scale: u64) -> u64 {
-    ((ticks >> 32) * scale).wrapping_add((ticks & 0xffff_ffff) * scale >> 32)
+    ((ticks >> 32) * scale).wrapping_add(((ticks & 0xffff_ffff) * scale) >> 32)
 }
 
 /// The rate of the counter, in kHz.

@@ -119,7 +119,8 @@ fn name(vector: u64) -> &'static str {
 /// ours and above the one before, so that garbage ends the list.
 fn backtrace(mut frame: u64) {
     let stacks = [paging::stack(), exception_stacks()[0], exception_stacks()[1]];
-    let is_frame = |at: u64| at % 8 == 0 && stacks.iter().any(|&(low, high)| at >= low && at + 16 <= high);
+    let is_frame =
+        |at: u64| at.is_multiple_of(8) && stacks.iter().any(|&(low, high)| (low..=high - 16).contains(&at));
     for depth in 0..BACKTRACE_MAX {
         if !is_frame(frame) {
             return;
