@@ -21,18 +21,8 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    pub(crate) fn new(
-        plan: Plan,
-        program: Program,
-        warnings: Diagnostics,
-        files: Vec<PathBuf>,
-    ) -> Self {
-        Self {
-            plan,
-            program,
-            warnings,
-            files,
-        }
+    pub(crate) fn new(plan: Plan, program: Program, warnings: Diagnostics, files: Vec<PathBuf>) -> Self {
+        Self { plan, program, warnings, files }
     }
 
     /// The site for use in this process, which keeps it for good.
@@ -47,13 +37,7 @@ impl Compiled {
                 mac: self.plan.uplink.mac,
                 mtu: self.plan.uplink.mtu,
             },
-            clients: self
-                .plan
-                .clients
-                .into_iter()
-                .map(leak_client)
-                .collect::<Vec<_>>()
-                .leak(),
+            clients: self.plan.clients.into_iter().map(leak_client).collect::<Vec<_>>().leak(),
             routes: self.plan.routes.leak(),
             nat: self.plan.nat,
             panic: self.plan.panic,
@@ -102,11 +86,7 @@ impl Compiled {
         let program = &self.program;
         let rules = program.chains.iter().flatten();
         let steps: usize = rules.clone().map(|rule| rule.steps.len()).sum();
-        let ranges: usize = rules
-            .clone()
-            .flat_map(|rule| &rule.steps)
-            .map(ranges_of)
-            .sum();
+        let ranges: usize = rules.clone().flat_map(|rule| &rule.steps).map(ranges_of).sum();
         rules.count() * size_of::<Rule>()
             + steps * size_of::<Step>()
             + ranges * size_of::<(u32, u32)>()
@@ -124,10 +104,7 @@ impl Compiled {
 
 fn ranges_of(step: &program::Step) -> usize {
     match step {
-        program::Step::Match(program::Match {
-            test: program::Test::In(ranges),
-            ..
-        }) => ranges.len(),
+        program::Step::Match(program::Match { test: program::Test::In(ranges), .. }) => ranges.len(),
         _ => 0,
     }
 }
@@ -145,14 +122,7 @@ fn leak_client(client: crate::plan::Client) -> Client {
 
 fn leak_program(program: Program) -> Policy {
     let locations = |lines: Vec<u32>| -> &'static [Location] {
-        lines
-            .into_iter()
-            .map(|line| Location {
-                file: "rules.nft",
-                line,
-            })
-            .collect::<Vec<_>>()
-            .leak()
+        lines.into_iter().map(|line| Location { file: "rules.nft", line }).collect::<Vec<_>>().leak()
     };
     let chains: Vec<Chain> = program.chains.into_iter().map(leak_chain).collect();
     Policy {
@@ -168,39 +138,24 @@ fn leak_chain(rules: Vec<program::Rule>) -> Chain {
         .into_iter()
         .map(|rule| Rule {
             id: rule.id,
-            steps: rule
-                .steps
-                .into_iter()
-                .map(leak_step)
-                .collect::<Vec<_>>()
-                .leak(),
+            steps: rule.steps.into_iter().map(leak_step).collect::<Vec<_>>().leak(),
         })
         .collect();
-    Chain {
-        rules: rules.leak(),
-    }
+    Chain { rules: rules.leak() }
 }
 
 fn leak_step(step: program::Step) -> Step {
     match step {
         program::Step::Count(counter) => Step::Count(counter),
         program::Step::Do(action) => Step::Do(action),
-        program::Step::Match(program::Match {
-            field,
-            test,
-            negated,
-        }) => {
+        program::Step::Match(program::Match { field, test, negated }) => {
             let test = match test {
                 program::Test::Equal(value) => Test::Equal(value),
                 program::Test::Range(first, last) => Test::Range(first, last),
                 program::Test::Masked { mask, value } => Test::Masked { mask, value },
                 program::Test::In(ranges) => Test::In(ranges.leak()),
             };
-            Step::Match(Match {
-                field,
-                test,
-                negated,
-            })
+            Step::Match(Match { field, test, negated })
         }
     }
 }

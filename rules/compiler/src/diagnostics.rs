@@ -52,14 +52,8 @@ struct Shown {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.message
-        )?;
-        self.label
-            .iter()
-            .try_for_each(|label| write!(f, "; {label}"))
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
+        self.label.iter().try_for_each(|label| write!(f, "; {label}"))
     }
 }
 
@@ -92,11 +86,7 @@ impl Diagnostics {
     /// The findings as text for people, each with its line and a caret; empty when there are none.
     #[must_use]
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
         for diagnostic in &self.told {
             text.push_str(&renderer.render(&[diagnostic.group()]));
@@ -114,12 +104,7 @@ impl Diagnostics {
         self.told.len() >= TOLD_MAX
     }
 
-    pub(crate) fn error(
-        &mut self,
-        source: &Source,
-        span: Range<usize>,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn error(&mut self, source: &Source, span: Range<usize>, message: impl Into<String>) {
         self.tell(Severity::Error, source, span, message.into(), None);
     }
 
@@ -130,13 +115,7 @@ impl Diagnostics {
         message: impl Into<String>,
         label: impl Into<String>,
     ) {
-        self.tell(
-            Severity::Error,
-            source,
-            span,
-            message.into(),
-            Some(label.into()),
-        );
+        self.tell(Severity::Error, source, span, message.into(), Some(label.into()));
     }
 
     pub(crate) fn warning(
@@ -222,10 +201,7 @@ fn shown(source: &Source, span: &Range<usize>, line: u32) -> Option<Shown> {
     while !text.is_char_boundary(end) {
         end += 1;
     }
-    Some(Shown {
-        text,
-        span: start..end,
-    })
+    Some(Shown { text, span: start..end })
 }
 
 impl Diagnostic {
@@ -238,9 +214,7 @@ impl Diagnostic {
         let Some(shown) = &self.shown else {
             let mut origin = Origin::path(self.path.as_str());
             if self.line > 0 {
-                origin = origin
-                    .line(self.line as usize)
-                    .char_column(self.column as usize);
+                origin = origin.line(self.line as usize).char_column(self.column as usize);
             }
             let group = Group::with_title(title).element(origin);
             return match &self.label {
@@ -248,9 +222,7 @@ impl Diagnostic {
                 None => group,
             };
         };
-        let annotation = AnnotationKind::Primary
-            .span(shown.span.clone())
-            .label(self.label.as_deref());
+        let annotation = AnnotationKind::Primary.span(shown.span.clone()).label(self.label.as_deref());
         let snippet = Snippet::source(shown.text.as_str())
             .path(self.path.as_str())
             .line_start(self.line as usize)
@@ -275,11 +247,8 @@ pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
 
 /// A name as it stands in a message: quoted, without control characters, not too long.
 pub(crate) fn quoted(word: &str) -> Rc<str> {
-    let mut text: String = word
-        .chars()
-        .take(48)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut text: String =
+        word.chars().take(48).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if word.chars().nth(48).is_some() {
         text.push('…');
     }

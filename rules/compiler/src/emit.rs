@@ -28,19 +28,10 @@ macro_rules! line {
 
 fn program(out: &mut String, program: &Program) {
     for (name, bases) in HOOKS.iter().zip(&program.hooks) {
-        line!(
-            out,
-            "static {name}: [::rules::table::Base; {}] = [{}];",
-            bases.len(),
-            joined(bases, base)
-        );
+        line!(out, "static {name}: [::rules::table::Base; {}] = [{}];", bases.len(), joined(bases, base));
     }
     for (index, rules) in program.chains.iter().enumerate() {
-        line!(
-            out,
-            "static CHAIN_{index}: [::rules::table::Rule; {}] = [",
-            rules.len()
-        );
+        line!(out, "static CHAIN_{index}: [::rules::table::Rule; {}] = [", rules.len());
         for each in rules {
             line!(out, "    {},", rule(each));
         }
@@ -49,57 +40,25 @@ fn program(out: &mut String, program: &Program) {
     let chains = (0..program.chains.len())
         .map(|index| format!("::rules::table::Chain {{ rules: &CHAIN_{index} }}"))
         .collect::<Vec<_>>();
-    line!(
-        out,
-        "static CHAINS: [::rules::table::Chain; {}] = [{}];",
-        chains.len(),
-        chains.join(", ")
-    );
-    for (name, lines) in [
-        ("LOCATIONS", &program.locations),
-        ("COUNTERS", &program.counters),
-    ] {
-        let entries = joined(lines, |line| {
-            format!("::rules::table::Location {{ file: \"rules.nft\", line: {line} }}")
-        });
-        line!(
-            out,
-            "static {name}: [::rules::table::Location; {}] = [{entries}];",
-            lines.len()
-        );
+    line!(out, "static CHAINS: [::rules::table::Chain; {}] = [{}];", chains.len(), chains.join(", "));
+    for (name, lines) in [("LOCATIONS", &program.locations), ("COUNTERS", &program.counters)] {
+        let entries =
+            joined(lines, |line| format!("::rules::table::Location {{ file: \"rules.nft\", line: {line} }}"));
+        line!(out, "static {name}: [::rules::table::Location; {}] = [{entries}];", lines.len());
     }
 }
 
 fn plan(out: &mut String, plan: &Plan) {
     let uplink = &plan.uplink;
     line!(out, "/// The compiled site.");
-    line!(
-        out,
-        "pub static SITE: ::rules::site::Site = ::rules::site::Site {{"
-    );
-    line!(
-        out,
-        "    memory: {},",
-        option(plan.memory, |m| m.to_string())
-    );
+    line!(out, "pub static SITE: ::rules::site::Site = ::rules::site::Site {{");
+    line!(out, "    memory: {},", option(plan.memory, |m| m.to_string()));
     line!(out, "    uplink: ::rules::site::Uplink {{");
     line!(out, "        address: {},", prefix(&uplink.address));
     line!(out, "        gateway: {},", option(uplink.gateway, address));
-    line!(
-        out,
-        "        extra: &[{}],",
-        joined(&uplink.extra, |a| address(*a))
-    );
-    line!(
-        out,
-        "        mac: {},",
-        option(uplink.mac, |mac| format!("{mac:?}"))
-    );
-    line!(
-        out,
-        "        mtu: {},",
-        option(uplink.mtu, |mtu| mtu.to_string())
-    );
+    line!(out, "        extra: &[{}],", joined(&uplink.extra, |a| address(*a)));
+    line!(out, "        mac: {},", option(uplink.mac, |mac| format!("{mac:?}")));
+    line!(out, "        mtu: {},", option(uplink.mtu, |mtu| mtu.to_string()));
     line!(out, "    }},");
     line!(out, "    clients: &[");
     for each in &plan.clients {
@@ -107,11 +66,7 @@ fn plan(out: &mut String, plan: &Plan) {
     }
     line!(out, "    ],");
     let routes = joined(&plan.routes, |route| {
-        format!(
-            "::rules::site::Route {{ to: {}, via: {} }}",
-            prefix(&route.to),
-            address(route.via)
-        )
+        format!("::rules::site::Route {{ to: {}, via: {} }}", prefix(&route.to), address(route.via))
     });
     line!(out, "    routes: &[{routes}],");
     line!(out, "    nat: {},", nat(&plan.nat));
@@ -167,21 +122,14 @@ fn base(base: &Base) -> String {
 
 fn rule(rule: &Rule) -> String {
     let steps = joined(&rule.steps, step);
-    format!(
-        "::rules::table::Rule {{ id: ::rules::RuleId({}), steps: &[{steps}] }}",
-        rule.id.0
-    )
+    format!("::rules::table::Rule {{ id: ::rules::RuleId({}), steps: &[{steps}] }}", rule.id.0)
 }
 
 fn step(step: &Step) -> String {
     let text = match step {
         Step::Count(counter) => format!("Count(::rules::CounterId({}))", counter.0),
         Step::Do(action) => format!("Do(::rules::table::Action::{})", action_of(action)),
-        Step::Match(Match {
-            field,
-            test,
-            negated,
-        }) => format!(
+        Step::Match(Match { field, test, negated }) => format!(
             "Match(::rules::table::Match {{ field: ::rules::table::Field::{field:?}, test: ::rules::table::Test::{}, negated: {negated} }})",
             test_of(test),
         ),
@@ -207,11 +155,7 @@ fn action_of(action: &Action) -> String {
         Action::Jump(chain) => format!("Jump({chain})"),
         Action::Goto(chain) => format!("Goto({chain})"),
         Action::Snat(to) => format!("Snat({})", address(*to)),
-        Action::Dnat(to, port) => format!(
-            "Dnat({}, {})",
-            address(*to),
-            option(*port, |p| p.to_string())
-        ),
+        Action::Dnat(to, port) => format!("Dnat({}, {})", address(*to), option(*port, |p| p.to_string())),
         Action::Reject(Reject::TcpReset) => "Reject(::rules::Reject::TcpReset)".to_owned(),
         Action::Reject(Reject::Icmp(code)) => format!("Reject(::rules::Reject::Icmp({code}))"),
     }
@@ -223,11 +167,7 @@ fn address(address: Ipv4Addr) -> String {
 }
 
 fn prefix(prefix: &Prefix) -> String {
-    format!(
-        "::rules::site::Prefix {{ address: {}, length: {} }}",
-        address(prefix.address),
-        prefix.length
-    )
+    format!("::rules::site::Prefix {{ address: {}, length: {} }}", address(prefix.address), prefix.length)
 }
 
 fn option<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {

@@ -8,11 +8,13 @@ mod check;
 mod compiled;
 mod diagnostics;
 mod emit;
+mod lower;
 mod names;
 mod plan;
 mod program;
 mod site_file;
 mod source;
+mod syntax;
 
 use std::path::{Path, PathBuf};
 
@@ -43,18 +45,9 @@ pub fn compile(directory: &Path) -> Result<Compiled, Diagnostics> {
 /// As [`compile`].
 pub fn compile_text(weir_toml: &str, rules_nft: &str) -> Result<Compiled, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let plan = source::accept(
-        "weir.toml".into(),
-        "weir.toml",
-        weir_toml.as_bytes().into(),
-        &mut diagnostics,
-    );
-    let rules = source::accept(
-        "rules.nft".into(),
-        "rules.nft",
-        rules_nft.as_bytes().into(),
-        &mut diagnostics,
-    );
+    let plan = source::accept("weir.toml".into(), "weir.toml", weir_toml.as_bytes().into(), &mut diagnostics);
+    let rules =
+        source::accept("rules.nft".into(), "rules.nft", rules_nft.as_bytes().into(), &mut diagnostics);
     compile_sources(plan, rules, Vec::new(), diagnostics)
 }
 
@@ -67,14 +60,8 @@ fn compile_sources(
     let plan = plan.map(|source| site_file::read(&source, &mut diagnostics));
     let program = match (&plan, rules) {
         (Some(plan), Some(source)) => {
-            let _ = plan;
-            diagnostics.warning(
-                &source,
-                0..0,
-                "rules.nft is not compiled yet: every packet passes",
-                None,
-            );
-            Some(program::Program::default())
+            let ruleset = syntax::parse(&source, &mut diagnostics);
+            Some(lower::lower(&ruleset, &source, plan, &mut diagnostics))
         }
         _ => None,
     };

@@ -38,14 +38,8 @@ pub(crate) struct Client {
 impl Client {
     pub fn on_link(&self) -> Prefix {
         match self.network {
-            ClientNetwork::Subnet(length) => Prefix {
-                address: self.address,
-                length,
-            },
-            ClientNetwork::Peer(address) => Prefix {
-                address,
-                length: 32,
-            },
+            ClientNetwork::Subnet(length) => Prefix { address: self.address, length },
+            ClientNetwork::Peer(address) => Prefix { address, length: 32 },
         }
     }
 }

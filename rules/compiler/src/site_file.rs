@@ -72,22 +72,12 @@ pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
         let span = error.span().unwrap_or(0..0);
         diagnostics.error(source, span, error.message().to_owned());
     }
-    let mut reader = Reader {
-        source,
-        diagnostics,
-    };
-    let top = Section {
-        title: "weir.toml".to_owned(),
-        table: root.get_ref(),
-        span: 0..0,
-    };
+    let mut reader = Reader { source, diagnostics };
+    let top = Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0 };
     let known = ["memory", "uplink", "client", "route", "nat", "panic"];
     reader.keys(&top, &known, &[]);
-    let draft = Draft {
-        uplink: reader.uplink(&top),
-        clients: reader.clients(&top),
-        routes: reader.routes(&top),
-    };
+    let draft =
+        Draft { uplink: reader.uplink(&top), clients: reader.clients(&top), routes: reader.routes(&top) };
     let memory = reader.memory(&top);
     let nat = reader.nat(&top);
     let panic = reader.panic(&top);
@@ -99,13 +89,7 @@ pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
 fn plan(draft: Draft, memory: Option<u32>, nat: Nat, panic: PanicAction, is_sound: bool) -> Plan {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let uplink = Uplink {
-        address: draft.uplink.address.map_or(
-            Prefix {
-                address: nowhere,
-                length: 32,
-            },
-            |at| at.value,
-        ),
+        address: draft.uplink.address.map_or(Prefix { address: nowhere, length: 32 }, |at| at.value),
         gateway: draft.uplink.gateway.map(|at| at.value),
         extra: draft.uplink.extra.into_iter().map(|at| at.value).collect(),
         mac: draft.uplink.mac.map(|at| at.value),
@@ -114,9 +98,7 @@ fn plan(draft: Draft, memory: Option<u32>, nat: Nat, panic: PanicAction, is_soun
     let client = |client: ClientDraft| Client {
         name: client.name.map_or_else(String::new, |at| at.value),
         address: client.address.map_or(nowhere, |at| at.value),
-        network: client
-            .network
-            .map_or(ClientNetwork::Peer(nowhere), |at| at.value),
+        network: client.network.map_or(ClientNetwork::Peer(nowhere), |at| at.value),
         mac: client.mac.map(|at| at.value),
         hosts: client.hosts.into_iter().map(|at| at.value).collect(),
         mtu: client.mtu,
@@ -125,14 +107,7 @@ fn plan(draft: Draft, memory: Option<u32>, nat: Nat, panic: PanicAction, is_soun
         memory,
         uplink,
         clients: draft.clients.into_iter().map(client).collect(),
-        routes: draft
-            .routes
-            .iter()
-            .map(|r| Route {
-                to: r.to.value,
-                via: r.via.value,
-            })
-            .collect(),
+        routes: draft.routes.iter().map(|r| Route { to: r.to.value, via: r.via.value }).collect(),
         nat,
         panic,
         is_sound,
@@ -158,47 +133,32 @@ impl Reader<'_> {
 
     /// Refuses keys that are not known, and those that are known but not built.
     fn keys(&mut self, section: &Section, known: &[&str], unbuilt: &[&str]) {
-        let mut keys: Vec<_> = section
-            .table
-            .iter()
-            .map(|(key, _)| (key.span(), key.get_ref().as_ref()))
-            .collect();
+        let mut keys: Vec<_> =
+            section.table.iter().map(|(key, _)| (key.span(), key.get_ref().as_ref())).collect();
         keys.sort_by_key(|(span, _)| span.start);
         for (span, key) in keys {
             if known.contains(&key) {
                 continue;
             }
             if unbuilt.contains(&key) {
-                self.error(
-                    span,
-                    format!("{} is not available in this version", quoted(key)),
-                );
+                self.error(span, format!("{} is not available in this version", quoted(key)));
                 continue;
             }
             let message = format!("unknown key {} in {}", quoted(key), section.title);
             match meant(key, known.iter().copied()) {
-                Some(label) => self
-                    .diagnostics
-                    .error_with(self.source, span, message, label),
+                Some(label) => self.diagnostics.error_with(self.source, span, message, label),
                 None => self.error(span, message),
             }
         }
     }
 
     fn get<'t>(&self, section: &Section<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
-        section
-            .table
-            .iter()
-            .find(|(known, _)| known.get_ref() == key)
-            .map(|(_, value)| value)
+        section.table.iter().find(|(known, _)| known.get_ref() == key).map(|(_, value)| value)
     }
 
     fn wrong_type(&mut self, value: &Spanned<DeValue>, key: &str, wanted: &str) {
         let given = value.get_ref().type_str();
-        self.error(
-            value.span(),
-            format!("{} must be {wanted}, not {given}", quoted(key)),
-        );
+        self.error(value.span(), format!("{} must be {wanted}, not {given}", quoted(key)));
     }
 
     fn section<'t>(&mut self, parent: &Section<'t>, key: &str) -> Option<Section<'t>> {
@@ -207,11 +167,7 @@ impl Reader<'_> {
             self.wrong_type(value, key, "a table");
             return None;
         };
-        Some(Section {
-            title: format!("[{key}]"),
-            table,
-            span: value.span(),
-        })
+        Some(Section { title: format!("[{key}]"), table, span: value.span() })
     }
 
     /// The tables of `[[key]]`.
@@ -226,11 +182,9 @@ impl Reader<'_> {
         let mut sections = Vec::new();
         for item in array.iter() {
             match item.get_ref().as_table() {
-                Some(table) => sections.push(Section {
-                    title: format!("[[{key}]]"),
-                    table,
-                    span: item.span(),
-                }),
+                Some(table) => {
+                    sections.push(Section { title: format!("[[{key}]]"), table, span: item.span() })
+                }
                 None => self.wrong_type(item, key, &format!("a list of tables, [[{key}]]")),
             }
         }
@@ -240,10 +194,7 @@ impl Reader<'_> {
     fn text<'t>(&mut self, section: &Section<'t>, key: &str) -> Option<At<&'t str>> {
         let value = self.get(section, key)?;
         match value.get_ref().as_str() {
-            Some(text) => Some(At {
-                value: text,
-                span: value.span(),
-            }),
+            Some(text) => Some(At { value: text, span: value.span() }),
             None => {
                 self.wrong_type(value, key, "a string");
                 None
@@ -262,10 +213,7 @@ impl Reader<'_> {
         let mut texts = Vec::new();
         for item in array.iter() {
             match item.get_ref().as_str() {
-                Some(text) => texts.push(At {
-                    value: text,
-                    span: item.span(),
-                }),
+                Some(text) => texts.push(At { value: text, span: item.span() }),
                 None => self.wrong_type(item, key, "a list of strings"),
             }
         }
@@ -282,14 +230,7 @@ impl Reader<'_> {
     }
 
     /// A whole number from `least` to `most`; `why` names who says so.
-    fn number(
-        &mut self,
-        section: &Section,
-        key: &str,
-        least: i64,
-        most: i64,
-        why: &str,
-    ) -> Option<u32> {
+    fn number(&mut self, section: &Section, key: &str, least: i64, most: i64, why: &str) -> Option<u32> {
         let value = self.get(section, key)?;
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong_type(value, key, "a whole number");
@@ -315,34 +256,19 @@ impl Reader<'_> {
             return;
         }
         if words.contains(&text.value) {
-            self.error(
-                text.span,
-                format!(
-                    "{key} = {} is not available in this version",
-                    quoted(text.value)
-                ),
-            );
+            self.error(text.span, format!("{key} = {} is not available in this version", quoted(text.value)));
             return;
         }
-        let message = format!(
-            "{} is no {key}; expected one of: {}",
-            quoted(text.value),
-            words.join(", ")
-        );
+        let message = format!("{} is no {key}; expected one of: {}", quoted(text.value), words.join(", "));
         match meant(text.value, words.iter().copied()) {
-            Some(label) => self
-                .diagnostics
-                .error_with(self.source, text.span, message, label),
+            Some(label) => self.diagnostics.error_with(self.source, text.span, message, label),
             None => self.error(text.span, message),
         }
     }
 
     fn address(&mut self, text: At<&str>) -> Option<At<Ipv4Addr>> {
         match names::address(text.value) {
-            Ok(value) => Some(At {
-                value,
-                span: text.span,
-            }),
+            Ok(value) => Some(At { value, span: text.span }),
             Err(reason) => {
                 self.error(text.span, reason);
                 None
@@ -352,10 +278,7 @@ impl Reader<'_> {
 
     fn prefix(&mut self, text: At<&str>) -> Option<At<Prefix>> {
         match names::prefix(text.value) {
-            Ok(value) => Some(At {
-                value,
-                span: text.span,
-            }),
+            Ok(value) => Some(At { value, span: text.span }),
             Err(reason) => {
                 self.error(text.span, reason);
                 None
@@ -366,10 +289,7 @@ impl Reader<'_> {
     fn mac(&mut self, section: &Section) -> Option<At<[u8; 6]>> {
         let text = self.text(section, "mac")?;
         match names::mac(text.value) {
-            Ok(value) => Some(At {
-                value,
-                span: text.span,
-            }),
+            Ok(value) => Some(At { value, span: text.span }),
             Err(reason) => {
                 self.error(text.span, reason);
                 None
@@ -379,20 +299,12 @@ impl Reader<'_> {
 
     /// RFC 791 3.1: every module must forward a datagram of 68 octets.
     fn mtu(&mut self, section: &Section) -> Option<u16> {
-        self.number(section, "mtu", 68, 65_535, "")
-            .and_then(|mtu| u16::try_from(mtu).ok())
+        self.number(section, "mtu", 68, 65_535, "").and_then(|mtu| u16::try_from(mtu).ok())
     }
 
     fn missing(&mut self, section: &Section, key: &str, example: &str) {
         let span = section.span.start..section.span.start;
-        self.error(
-            span,
-            format!(
-                "{} has no {}, such as {key} = \"{example}\"",
-                section.title,
-                quoted(key)
-            ),
-        );
+        self.error(span, format!("{} has no {}, such as {key} = \"{example}\"", section.title, quoted(key)));
     }
 
     fn uplink(&mut self, top: &Section) -> UplinkDraft {
@@ -402,11 +314,7 @@ impl Reader<'_> {
             }
             return UplinkDraft::default();
         };
-        self.keys(
-            &section,
-            &["address", "gateway", "extra", "mac", "mtu"],
-            &[],
-        );
+        self.keys(&section, &["address", "gateway", "extra", "mac", "mtu"], &[]);
         let address = match self.text(&section, "address") {
             None => {
                 if self.get(&section, "address").is_none() {
@@ -415,8 +323,7 @@ impl Reader<'_> {
                 None
             }
             Some(text) if text.value == "dhcp" => {
-                let message =
-                    "address = \"dhcp\": the image has no DHCP client yet; give a static address";
+                let message = "address = \"dhcp\": the image has no DHCP client yet; give a static address";
                 self.error(text.span, message);
                 None
             }
@@ -429,21 +336,10 @@ impl Reader<'_> {
             }
             Some(text) => self.prefix(text),
         };
-        let gateway = self
-            .text(&section, "gateway")
-            .and_then(|text| self.address(text));
+        let gateway = self.text(&section, "gateway").and_then(|text| self.address(text));
         let extra = self.texts(&section, "extra");
-        let extra = extra
-            .into_iter()
-            .filter_map(|text| self.address(text))
-            .collect();
-        UplinkDraft {
-            address,
-            gateway,
-            extra,
-            mac: self.mac(&section),
-            mtu: self.mtu(&section),
-        }
+        let extra = extra.into_iter().filter_map(|text| self.address(text)).collect();
+        UplinkDraft { address, gateway, extra, mac: self.mac(&section), mtu: self.mtu(&section) }
     }
 
     fn clients(&mut self, top: &Section) -> Vec<ClientDraft> {
@@ -452,19 +348,11 @@ impl Reader<'_> {
             let span = over.span.start..over.span.start;
             self.error(span, format!("a site has at most {CLIENTS_MAX} clients"));
         }
-        sections
-            .iter()
-            .take(CLIENTS_MAX)
-            .map(|section| self.client(section))
-            .collect()
+        sections.iter().take(CLIENTS_MAX).map(|section| self.client(section)).collect()
     }
 
     fn client(&mut self, section: &Section) -> ClientDraft {
-        self.keys(
-            section,
-            &["name", "address", "peer", "mac", "hosts", "mtu"],
-            &["dhcp"],
-        );
+        self.keys(section, &["name", "address", "peer", "mac", "hosts", "mtu"], &["dhcp"]);
         let (address, network) = self.client_network(section);
         let hosts = self.texts(section, "hosts");
         ClientDraft {
@@ -472,10 +360,7 @@ impl Reader<'_> {
             address,
             network,
             mac: self.mac(section),
-            hosts: hosts
-                .into_iter()
-                .filter_map(|text| self.address(text))
-                .collect(),
+            hosts: hosts.into_iter().filter_map(|text| self.address(text)).collect(),
             mtu: self.mtu(section),
         }
     }
@@ -490,43 +375,23 @@ impl Reader<'_> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         if text.value.is_empty() || text.value.len() > 15 || !text.value.chars().all(is_plain) {
             let name = quoted(text.value);
-            self.error(
-                text.span,
-                format!("{name} is no client name: 1 to 15 of a-z A-Z 0-9 _ . -"),
-            );
+            self.error(text.span, format!("{name} is no client name: 1 to 15 of a-z A-Z 0-9 _ . -"));
             return None;
         }
         if ["uplink", "lo", "all"].contains(&text.value) {
-            self.error(
-                text.span,
-                format!(
-                    "{} is reserved; a client needs another name",
-                    quoted(text.value)
-                ),
-            );
+            self.error(text.span, format!("{} is reserved; a client needs another name", quoted(text.value)));
             return None;
         }
         // The names of directories, which no interface of Linux may have.
         if [".", ".."].contains(&text.value) {
-            self.error(
-                text.span,
-                format!("{} is no client name", quoted(text.value)),
-            );
+            self.error(text.span, format!("{} is no client name", quoted(text.value)));
             return None;
         }
-        Some(At {
-            value: text.value.to_owned(),
-            span: text.span,
-        })
+        Some(At { value: text.value.to_owned(), span: text.span })
     }
 
-    fn client_network(
-        &mut self,
-        section: &Section,
-    ) -> (Option<At<Ipv4Addr>>, Option<At<ClientNetwork>>) {
-        let peer = self
-            .text(section, "peer")
-            .and_then(|text| self.address(text));
+    fn client_network(&mut self, section: &Section) -> (Option<At<Ipv4Addr>>, Option<At<ClientNetwork>>) {
+        let peer = self.text(section, "peer").and_then(|text| self.address(text));
         let Some(text) = self.text(section, "address") else {
             if self.get(section, "address").is_none() {
                 self.missing(section, "address", "10.0.1.1/24");
@@ -536,46 +401,27 @@ impl Reader<'_> {
         let has_peer = self.get(section, "peer").is_some();
         if has_peer {
             if text.value.contains('/') && names::prefix(text.value).is_ok() {
-                self.error(
-                    text.span,
-                    "a client with a peer has an address without a prefix length",
-                );
+                self.error(text.span, "a client with a peer has an address without a prefix length");
                 return (None, None);
             }
-            let network = peer.map(|peer| At {
-                value: ClientNetwork::Peer(peer.value),
-                span: peer.span,
-            });
+            let network = peer.map(|peer| At { value: ClientNetwork::Peer(peer.value), span: peer.span });
             return (self.address(text), network);
         }
         if !text.value.contains('/') && names::address(text.value).is_ok() {
-            let message =
-                "the client's address needs a prefix length, such as \"10.0.1.1/24\", or a peer";
+            let message = "the client's address needs a prefix length, such as \"10.0.1.1/24\", or a peer";
             self.error(text.span, message);
             return (None, None);
         }
         let Some(prefix) = self.prefix(text) else {
             return (None, None);
         };
-        let network = At {
-            value: ClientNetwork::Subnet(prefix.value.length),
-            span: prefix.span.clone(),
-        };
-        (
-            Some(At {
-                value: prefix.value.address,
-                span: prefix.span,
-            }),
-            Some(network),
-        )
+        let network = At { value: ClientNetwork::Subnet(prefix.value.length), span: prefix.span.clone() };
+        (Some(At { value: prefix.value.address, span: prefix.span }), Some(network))
     }
 
     fn routes(&mut self, top: &Section) -> Vec<RouteDraft> {
         let sections = self.sections(top, "route");
-        sections
-            .iter()
-            .filter_map(|section| self.route(section))
-            .collect()
+        sections.iter().filter_map(|section| self.route(section)).collect()
     }
 
     fn route(&mut self, section: &Section) -> Option<RouteDraft> {
@@ -586,9 +432,7 @@ impl Reader<'_> {
             }
         }
         let to = self.text(section, "to").and_then(|text| self.prefix(text));
-        let via = self
-            .text(section, "via")
-            .and_then(|text| self.address(text));
+        let via = self.text(section, "via").and_then(|text| self.address(text));
         Some(RouteDraft { to: to?, via: via? })
     }
 
@@ -602,17 +446,10 @@ impl Reader<'_> {
         };
         let is_number =
             |digits: &&str| digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
-        let number = digits
-            .filter(is_number)
-            .and_then(|digits| digits.parse::<u32>().ok());
-        let mebibytes = number
-            .and_then(|n| n.checked_mul(factor))
-            .filter(|n| (4..=1_048_576).contains(n));
+        let number = digits.filter(is_number).and_then(|digits| digits.parse::<u32>().ok());
+        let mebibytes = number.and_then(|n| n.checked_mul(factor)).filter(|n| (4..=1_048_576).contains(n));
         if mebibytes.is_none() {
-            self.error(
-                text.span,
-                "memory must be a size from \"4M\" to \"1024G\", such as \"32M\"",
-            );
+            self.error(text.span, "memory must be a size from \"4M\" to \"1024G\", such as \"32M\"");
         }
         mebibytes
     }
@@ -622,14 +459,7 @@ impl Reader<'_> {
         let Some(section) = self.section(top, "nat") else {
             return nat;
         };
-        let known = [
-            "mapping",
-            "filtering",
-            "sessions",
-            "external_ports",
-            "inbound_refresh",
-            "timeout",
-        ];
+        let known = ["mapping", "filtering", "sessions", "external_ports", "inbound_refresh", "timeout"];
         let unbuilt = [
             "port_rest",
             "port_blocks",
@@ -641,28 +471,17 @@ impl Reader<'_> {
             "filtering_by",
         ];
         self.keys(&section, &known, &unbuilt);
-        let kinds = [
-            "endpoint-independent",
-            "address-dependent",
-            "address-and-port-dependent",
-        ];
+        let kinds = ["endpoint-independent", "address-dependent", "address-and-port-dependent"];
         self.default_only(&section, "mapping", &kinds);
         let [a, b, c] = kinds;
         self.default_only(&section, "filtering", &[c, b, a]);
-        nat.sessions = self
-            .number(&section, "sessions", 16, 1_048_576, "")
-            .unwrap_or(nat.sessions);
+        nat.sessions = self.number(&section, "sessions", 16, 1_048_576, "").unwrap_or(nat.sessions);
         nat.external_ports = self.external_ports(&section).unwrap_or(nat.external_ports);
-        nat.inbound_refresh = self
-            .boolean(&section, "inbound_refresh")
-            .unwrap_or(nat.inbound_refresh);
+        nat.inbound_refresh = self.boolean(&section, "inbound_refresh").unwrap_or(nat.inbound_refresh);
         let Some(timeout) = self.section(&section, "timeout") else {
             return nat;
         };
-        let timeout = Section {
-            title: "[nat.timeout]".to_owned(),
-            ..timeout
-        };
+        let timeout = Section { title: "[nat.timeout]".to_owned(), ..timeout };
         self.timeouts(&timeout, &mut nat);
         nat
     }
@@ -673,25 +492,13 @@ impl Reader<'_> {
         let t = &mut nat.timeout;
         let rules = [
             ("udp", 120, " seconds (RFC 4787 REQ-5)", &mut t.udp),
-            (
-                "tcp_established",
-                7440,
-                " seconds (RFC 5382 REQ-5)",
-                &mut t.tcp_established,
-            ),
-            (
-                "tcp_transitory",
-                240,
-                " seconds (RFC 5382 REQ-5)",
-                &mut t.tcp_transitory,
-            ),
+            ("tcp_established", 7440, " seconds (RFC 5382 REQ-5)", &mut t.tcp_established),
+            ("tcp_transitory", 240, " seconds (RFC 5382 REQ-5)", &mut t.tcp_transitory),
             ("icmp", 60, " seconds (RFC 5508 REQ-2)", &mut t.icmp),
             ("other", 1, " seconds", &mut t.other),
         ];
         for (key, least, why, value) in rules {
-            *value = self
-                .number(section, key, least, TIMEOUT_MAX, why)
-                .unwrap_or(*value);
+            *value = self.number(section, key, least, TIMEOUT_MAX, why).unwrap_or(*value);
         }
     }
 
@@ -705,8 +512,7 @@ impl Reader<'_> {
         match ports.filter(|&(first, last)| first >= 1024 && first <= last) {
             Some(ports) => Some(ports),
             None => {
-                let message =
-                    "external_ports must be a range within 1024-65535, such as \"1024-65535\"";
+                let message = "external_ports must be a range within 1024-65535, such as \"1024-65535\"";
                 self.error(text.span, message);
                 None
             }
@@ -727,10 +533,7 @@ impl Reader<'_> {
             other => {
                 self.error(
                     text.span,
-                    format!(
-                        "{} is no action; expected \"poweroff\" or \"reboot\"",
-                        quoted(other)
-                    ),
+                    format!("{} is no action; expected \"poweroff\" or \"reboot\"", quoted(other)),
                 );
                 PanicAction::PowerOff
             }

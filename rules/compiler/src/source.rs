@@ -22,15 +22,8 @@ pub(crate) struct Source {
 
 impl Source {
     fn new(path: String, file: &'static str, text: String) -> Self {
-        let lines = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Self {
-            path,
-            file,
-            text,
-            lines,
-        }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { path, file, text, lines }
     }
 
     /// The line and the column, in characters, of an offset; both from 1.
@@ -39,10 +32,7 @@ impl Source {
         let start = self.lines.get(line.wrapping_sub(1)).copied().unwrap_or(0);
         let before = self.text.get(start..offset).unwrap_or("");
         let column = before.chars().count() + 1;
-        (
-            u32::try_from(line).unwrap_or(u32::MAX),
-            u32::try_from(column).unwrap_or(u32::MAX),
-        )
+        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
     }
 
     pub fn line_of(&self, offset: usize) -> u32 {
@@ -54,10 +44,7 @@ impl Source {
     pub fn line_range(&self, line: u32) -> Range<usize> {
         let index = (line as usize).saturating_sub(1);
         let start = self.lines.get(index).copied().unwrap_or(self.text.len());
-        let end = self
-            .lines
-            .get(index + 1)
-            .map_or(self.text.len(), |next| next - 1);
+        let end = self.lines.get(index + 1).map_or(self.text.len(), |next| next - 1);
         start..end.max(start)
     }
 
@@ -67,15 +54,10 @@ impl Source {
 }
 
 /// Reads a file; what is wrong with it as a file is told.
-pub(crate) fn read(
-    path: &Path,
-    file: &'static str,
-    diagnostics: &mut Diagnostics,
-) -> Option<Source> {
+pub(crate) fn read(path: &Path, file: &'static str, diagnostics: &mut Diagnostics) -> Option<Source> {
     let shown = path.display().to_string();
     let mut octets = Vec::new();
-    let result =
-        File::open(path).and_then(|opened| opened.take(FILE_MAX + 1).read_to_end(&mut octets));
+    let result = File::open(path).and_then(|opened| opened.take(FILE_MAX + 1).read_to_end(&mut octets));
     if let Err(error) = result {
         diagnostics.error_in(&shown, file, format!("cannot read {file}: {error}"));
         return None;
@@ -91,11 +73,7 @@ pub(crate) fn accept(
     diagnostics: &mut Diagnostics,
 ) -> Option<Source> {
     if octets.len() as u64 > FILE_MAX {
-        diagnostics.error_in(
-            &path,
-            file,
-            format!("{file} is larger than {} MiB", FILE_MAX >> 20),
-        );
+        diagnostics.error_in(&path, file, format!("{file} is larger than {} MiB", FILE_MAX >> 20));
         return None;
     }
     let text = match String::from_utf8(octets) {
@@ -109,11 +87,8 @@ pub(crate) fn accept(
         }
     };
     let source = Source::new(path, file, text);
-    let refused = [
-        ('\u{feff}', "a byte order mark"),
-        ('\0', "a NUL"),
-        ('\r', "a carriage return (CR LF line end)"),
-    ];
+    let refused =
+        [('\u{feff}', "a byte order mark"), ('\0', "a NUL"), ('\r', "a carriage return (CR LF line end)")];
     for (character, name) in refused {
         // TOML allows CR LF; nft does not.
         if character == '\r' && file == "weir.toml" {

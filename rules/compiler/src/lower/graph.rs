@@ -1,0 +1,233 @@
+//! Who jumps to whom: loops, depth, cost, and the hooks that reach a chain.
+
+use std::collections::HashMap;
+
+use rules::Hook;
+use rules::table::Kind;
+
+use super::matches::bit;
+use super::{Context, Lowering, STEPS_MAX, chains};
+use crate::diagnostics::{meant, quoted};
+use crate::syntax::tree::{Family, Ruleset, Span, What};
+
+/// The most nested jumps, NFT_JUMP_STACK_SIZE less the base chain.
+const JUMPS_MAX: usize = 15;
+
+/// A jump or goto.
+struct Edge {
+    to: Option<usize>,
+    name: String,
+    span: Span,
+}
+
+/// The chains of all tables as one graph; a chain is named by its place among all.
+pub(super) struct Graph {
+    edges: Vec<Vec<Edge>>,
+    /// Steps of a chain's own rules.
+    own_steps: Vec<u64>,
+    pub contexts: Vec<Context>,
+    /// Callers ahead of whom they call; empty when there is a loop.
+    order: Vec<usize>,
+    index: HashMap<(usize, String), usize>,
+}
+
+impl Graph {
+    pub fn new(ruleset: &Ruleset) -> Self {
+        let index: HashMap<_, _> = chains(ruleset)
+            .enumerate()
+            .map(|(at, (table, _, chain))| ((table, chain.name.clone()), at))
+            .collect();
+        let mut graph =
+            Self { edges: Vec::new(), own_steps: Vec::new(), contexts: Vec::new(), order: Vec::new(), index };
+        for (table, of, chain) in chains(ruleset) {
+            let statements = chain.rules.iter().flat_map(|rule| &rule.statements);
+            let edges = statements.clone().filter_map(|statement| match &statement.what {
+                What::Jump(name, span) | What::Goto(name, span) => {
+                    Some(Edge { to: graph.find(table, name), name: name.clone(), span: span.clone() })
+                }
+                _ => None,
+            });
+            let edges = edges.collect();
+            graph.edges.push(edges);
+            // A match may need one more for its protocol.
+            let steps = statements.count() as u64 * 2 + 1;
+            graph.own_steps.push(steps);
+            let base = chain.base.as_ref();
+            graph.contexts.push(Context {
+                family: of.family,
+                reached: base.map_or(0, |base| bit(base.kind, base.hook)),
+                is_early: base.is_some_and(|base| {
+                    base.priority <= -200 && matches!(base.hook, Hook::Prerouting | Hook::Output)
+                }),
+                table,
+            });
+        }
+        graph.order = graph.topological();
+        graph.spread();
+        graph
+    }
+
+    pub fn find(&self, table: usize, name: &str) -> Option<usize> {
+        self.index.get(&(table, name.to_owned())).copied()
+    }
+
+    fn targets(&self, chain: usize) -> impl Iterator<Item = usize> {
+        self.edges.get(chain).into_iter().flatten().filter_map(|edge| edge.to)
+    }
+
+    /// Callers first (Kahn's algorithm); what is on a loop, or behind one, is left out.
+    fn topological(&self) -> Vec<usize> {
+        let count = self.edges.len();
+        let mut callers = vec![0usize; count];
+        for target in (0..count).flat_map(|chain| self.targets(chain)) {
+            callers[target] += 1;
+        }
+        let mut order: Vec<usize> = (0..count).filter(|&chain| callers[chain] == 0).collect();
+        let mut next = 0;
+        while let Some(&chain) = order.get(next) {
+            next += 1;
+            for target in self.targets(chain) {
+                callers[target] -= 1;
+                if callers[target] == 0 {
+                    order.push(target);
+                }
+            }
+        }
+        order
+    }
+
+    /// Tells each chain which hooks reach it.
+    fn spread(&mut self) {
+        for &chain in &self.order {
+            let Context { reached, is_early, .. } = self.contexts[chain];
+            for target in self.edges[chain].iter().filter_map(|edge| edge.to) {
+                self.contexts[target].reached |= reached;
+                self.contexts[target].is_early |= is_early;
+            }
+        }
+    }
+
+    /// A jump on a loop, if there is a loop.
+    fn looping(&self) -> Option<&Edge> {
+        let mut is_sorted = vec![false; self.edges.len()];
+        for &chain in &self.order {
+            is_sorted[chain] = true;
+        }
+        // Of the chains left, follow a caller that is left too until one is met again.
+        let mut callers = HashMap::new();
+        for chain in (0..self.edges.len()).filter(|&chain| !is_sorted[chain]) {
+            for edge in self.edges[chain].iter() {
+                if let Some(target) = edge.to.filter(|&target| !is_sorted[target]) {
+                    callers.entry(target).or_insert((chain, edge));
+                }
+            }
+        }
+        let mut at = (0..self.edges.len()).find(|&chain| !is_sorted[chain])?;
+        let mut is_met = vec![false; self.edges.len()];
+        loop {
+            let &(caller, edge) = callers.get(&at)?;
+            if is_met[at] {
+                return Some(edge);
+            }
+            is_met[at] = true;
+            at = caller;
+        }
+    }
+
+    /// The first jump that is nested too deep, if there is one.
+    fn too_deep(&self) -> Option<&Edge> {
+        let mut depth: Vec<usize> = vec![0; self.edges.len()];
+        for &chain in &self.order {
+            if self.contexts[chain].reached == 0 {
+                continue;
+            }
+            for edge in &self.edges[chain] {
+                let Some(target) = edge.to else { continue };
+                depth[target] = depth[target].max(depth[chain] + 1);
+                if depth[target] > JUMPS_MAX {
+                    return Some(edge);
+                }
+            }
+        }
+        None
+    }
+
+    /// The most steps a packet takes from each chain on.
+    fn steps(&self) -> Vec<u64> {
+        let mut steps = self.own_steps.clone();
+        for &chain in self.order.iter().rev() {
+            let below = self.targets(chain).fold(0u64, |sum, target| sum.saturating_add(steps[target]));
+            steps[chain] = steps[chain].saturating_add(below);
+        }
+        steps
+    }
+}
+
+impl Lowering<'_> {
+    /// Judges the graph; false when it is no use to look at rules.
+    pub(super) fn graph(&mut self, graph: &Graph, ruleset: &Ruleset) -> bool {
+        self.jump_targets(graph, ruleset);
+        let name = |edge: &Edge| quoted(&edge.name);
+        if let Some(edge) = graph.looping() {
+            let message = format!("chain {} comes back to itself by this jump", name(edge));
+            self.refuse::<()>(edge.span.clone(), message);
+            return false;
+        }
+        if let Some(edge) = graph.too_deep() {
+            let message = format!("more than {JUMPS_MAX} nested jumps, here to chain {}", name(edge));
+            self.refuse::<()>(edge.span.clone(), message);
+            return false;
+        }
+        self.costs(graph, ruleset);
+        true
+    }
+
+    fn jump_targets(&mut self, graph: &Graph, ruleset: &Ruleset) {
+        let all: Vec<_> = chains(ruleset).collect();
+        for ((table, of, _), edges) in all.iter().zip(&graph.edges) {
+            for edge in edges {
+                let Some(target) = edge.to else {
+                    let known = of.chains.iter().filter(|chain| chain.base.is_none());
+                    let label = meant(&edge.name, known.map(|chain| chain.name.as_str()));
+                    let message = format!("there is no chain {} in this table", quoted(&edge.name));
+                    // A chain that could not be read may be the one.
+                    if ruleset.is_whole || label.is_some() {
+                        self.refuse_with::<()>(edge.span.clone(), message, label);
+                    }
+                    continue;
+                };
+                let is_base = all.get(target).is_some_and(|(t, _, chain)| t == table && chain.base.is_some());
+                if is_base {
+                    let message =
+                        format!("chain {} belongs to a hook; no jump leads there", quoted(&edge.name));
+                    self.refuse::<()>(edge.span.clone(), message);
+                }
+            }
+        }
+    }
+
+    fn costs(&mut self, graph: &Graph, ruleset: &Ruleset) {
+        let steps = graph.steps();
+        let mut by_hook = [0u64; 5];
+        for ((_, table, chain), &steps) in chains(ruleset).zip(&steps) {
+            let Some(base) = &chain.base else { continue };
+            if table.family == Family::Ip6 {
+                continue;
+            }
+            let sum = &mut by_hook[base.hook as usize];
+            let before = *sum;
+            *sum = sum.saturating_add(steps);
+            if before <= STEPS_MAX && *sum > STEPS_MAX {
+                let message = format!("a packet may take more than {STEPS_MAX} steps at this hook");
+                self.refuse::<()>(base.span.clone(), message);
+            }
+        }
+        self.program.steps = by_hook.into_iter().max().unwrap_or(0);
+    }
+}
+
+/// Whether base chains of this kind and these hooks alone reach the chain.
+pub(super) fn reached_only_by(context: &Context, allowed: &[(Kind, Hook)]) -> bool {
+    let inside = allowed.iter().fold(0, |bits, &(kind, hook)| bits | bit(kind, hook));
+    context.reached & !inside == 0
+}

@@ -1,0 +1,100 @@
+//! Base chains: which run at a hook, and in what order.
+
+use rules::Hook;
+use rules::table::{Base, Kind};
+
+use super::graph::Graph;
+use super::{Lowering, chains};
+use crate::syntax::tree::{BaseSpec, Family, Ruleset};
+
+/// What a hook calls: a filter chain, or all nat chains together.
+struct Entry {
+    priority: i32,
+    bases: Vec<(i32, Base)>,
+    kind: Kind,
+}
+
+/// Puts a base chain where the kernel does: ahead of those with the same priority.
+fn insert<T>(list: &mut Vec<T>, item: T, priority: impl Fn(&T) -> i32) {
+    let at = list.iter().position(|other| priority(&item) <= priority(other)).unwrap_or(list.len());
+    list.insert(at, item);
+}
+
+/// Where the kernel translates, whatever the priorities of nat chains among each other.
+fn nat_priority(hook: Hook) -> i32 {
+    match hook {
+        Hook::Prerouting | Hook::Output => -100,
+        Hook::Input | Hook::Forward | Hook::Postrouting => 100,
+    }
+}
+
+impl Lowering<'_> {
+    /// Sorts the base chains of each hook.
+    pub(super) fn hooks(&mut self, graph: &Graph, ruleset: &Ruleset) {
+        let mut bases = Vec::new();
+        for (at, (_, table, chain)) in chains(ruleset).enumerate() {
+            let Some(spec) = &chain.base else {
+                if chain.policy.is_some() {
+                    self.refuse::<()>(chain.span.clone(), "a chain without a hook has no policy");
+                }
+                continue;
+            };
+            if table.family == Family::Ip6 {
+                continue;
+            }
+            let id = self.rule_id(&spec.span);
+            let Ok(index) = u16::try_from(at) else {
+                self.refuse::<()>(chain.span.clone(), "the file has more than 65536 chains");
+                return;
+            };
+            let base = Base { kind: spec.kind, chain: index, accepts: chain.policy.unwrap_or(true), id };
+            bases.push((spec, base));
+        }
+        debug_assert_eq!(graph.contexts.len(), self.program.chains.len());
+        bases.sort_by_key(|(spec, _)| spec.order);
+        for hook in Hook::ALL {
+            let of_hook: Vec<_> = bases.iter().filter(|(spec, _)| spec.hook == hook).cloned().collect();
+            if hook == Hook::Postrouting {
+                self.after_srcnat(&of_hook);
+            }
+            self.program.hooks[hook as usize] = sorted(hook, &of_hook);
+        }
+        self.forward_is_filtered(ruleset);
+    }
+
+    /// Behind the translation a chain would see the new source; the policy does not know its port.
+    fn after_srcnat(&mut self, bases: &[(&BaseSpec, Base)]) {
+        let translates = bases.iter().any(|(spec, _)| spec.kind == Kind::Nat);
+        for (spec, _) in bases {
+            if translates && spec.kind == Kind::Filter && spec.priority >= nat_priority(spec.hook) {
+                let message = "a filter chain at postrouting behind srcnat is not in this version's subset";
+                self.refuse::<()>(spec.span.clone(), message);
+            }
+        }
+    }
+
+    fn forward_is_filtered(&mut self, ruleset: &Ruleset) {
+        let is_filtered = !self.program.hooks[Hook::Forward as usize].is_empty();
+        if is_filtered || ruleset.allows_open || !ruleset.is_whole {
+            return;
+        }
+        let label = Some("if that is meant, say so: # weir: allow open".to_owned());
+        self.refuse_with::<()>(0..0, "no chain is on forward: everything would pass", label);
+    }
+}
+
+fn sorted(hook: Hook, bases: &[(&BaseSpec, Base)]) -> Vec<Base> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for (spec, base) in bases {
+        let item = (spec.priority, *base);
+        let nat = entries.iter_mut().find(|entry| entry.kind == Kind::Nat);
+        match (spec.kind, nat) {
+            (Kind::Nat, Some(nat)) => insert(&mut nat.bases, item, |(priority, _)| *priority),
+            (kind, _) => {
+                let priority = if kind == Kind::Nat { nat_priority(hook) } else { spec.priority };
+                insert(&mut entries, Entry { priority, bases: vec![item], kind }, |entry| entry.priority);
+            }
+        }
+    }
+    entries.into_iter().flat_map(|entry| entry.bases).map(|(_, base)| base).collect()
+}

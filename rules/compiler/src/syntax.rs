@@ -1,0 +1,12 @@
+//! `rules.nft` as text: from characters to a tree. What the tree means is the business of `lower`.
+//!
+//! Every error is told and the parser goes on behind it: at the next line, `;` or `}`.
+
+pub(crate) mod keys;
+pub(crate) mod lexer;
+mod parser;
+mod rule;
+pub(crate) mod tree;
+mod value;
+
+pub(crate) use parser::parse;

@@ -1,0 +1,129 @@
+//! Characters to tokens.
+
+use std::ops::Range;
+
+use logos::{Lexer, Logos};
+
+/// A token of the rules language.
+#[derive(Logos, Debug, Clone, Copy, PartialEq, Eq)]
+#[logos(skip r"[ \t]+")]
+#[logos(skip r"\\\n")]
+pub(crate) enum Token {
+    #[token("\n")]
+    Newline,
+    #[regex(r"#[^\n]*", allow_greedy = true)]
+    Comment,
+    #[regex(r"[A-Za-z_][A-Za-z0-9_/.\-]*\*?")]
+    Word,
+    #[regex(r#""[^"\n]*""#)]
+    Quoted,
+    #[regex(r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+")]
+    Address,
+    #[regex(r"[0-9]+|0[xX][0-9A-Fa-f]+")]
+    Number,
+    /// An IPv6 or Ethernet address.
+    #[regex(r"[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,}(\.[0-9]+)*", priority = 5)]
+    Colons,
+    #[regex(r"\$[A-Za-z_][A-Za-z0-9_/.\-]*")]
+    Variable,
+    #[regex(r"@[A-Za-z_][A-Za-z0-9_/.\-]*")]
+    SetName,
+    #[token("{")]
+    Open,
+    #[token("}")]
+    Close,
+    #[token("(")]
+    OpenParen,
+    #[token(")")]
+    CloseParen,
+    #[token(";")]
+    Semicolon,
+    #[token(",")]
+    Comma,
+    #[token(":")]
+    Colon,
+    #[token(".")]
+    Dot,
+    #[token("/")]
+    Slash,
+    #[token("-")]
+    Minus,
+    #[token("+")]
+    Plus,
+    #[token("*")]
+    Star,
+    #[token("&")]
+    And,
+    #[token("|")]
+    Or,
+    #[token("^")]
+    Xor,
+    #[token("!")]
+    Not,
+    #[token("=")]
+    Assign,
+    #[token("==")]
+    Equal,
+    #[token("!=")]
+    NotEqual,
+    #[token("<=")]
+    AtMost,
+    #[token(">=")]
+    AtLeast,
+    #[token("<")]
+    Less,
+    #[token(">")]
+    Greater,
+    /// A character that begins no token.
+    Unknown,
+    /// The end of the file.
+    End,
+}
+
+/// A token and where it stands.
+pub(crate) type Spanned = (Token, Range<usize>);
+
+/// The tokens of a file, comments set aside.
+pub(crate) struct Tokens<'s> {
+    lexer: Lexer<'s, Token>,
+    text: &'s str,
+    ahead: Option<Spanned>,
+    /// Comments met since somebody asked.
+    pub comments: Vec<Range<usize>>,
+}
+
+impl<'s> Tokens<'s> {
+    pub fn new(text: &'s str) -> Self {
+        Self { lexer: Token::lexer(text), text, ahead: None, comments: Vec::new() }
+    }
+
+    fn read(&mut self) -> Spanned {
+        loop {
+            let Some(token) = self.lexer.next() else {
+                return (Token::End, self.text.len()..self.text.len());
+            };
+            match token.unwrap_or(Token::Unknown) {
+                // Only directives are of interest; the others may be many.
+                Token::Comment if self.lexer.slice().contains("weir:") => {
+                    self.comments.push(self.lexer.span())
+                }
+                Token::Comment => {}
+                token => return (token, self.lexer.span()),
+            }
+        }
+    }
+
+    pub fn peek(&mut self) -> &Spanned {
+        if self.ahead.is_none() {
+            self.ahead = Some(self.read());
+        }
+        self.ahead.get_or_insert((Token::End, 0..0))
+    }
+
+    pub fn next(&mut self) -> Spanned {
+        match self.ahead.take() {
+            Some(token) => token,
+            None => self.read(),
+        }
+    }
+}

@@ -1,0 +1,868 @@
+//! The file, its tables, chains and sets.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use rules::Hook;
+use rules::table::Kind;
+
+use super::keys::Datatype;
+use super::lexer::{Spanned, Token, Tokens};
+use super::tree::{BaseSpec, Chain, Family, NamedSet, Ruleset, Span, Table, Value};
+use crate::diagnostics::{Diagnostics, meant, quoted};
+use crate::names;
+use crate::source::Source;
+
+/// The error has been told.
+#[derive(Debug)]
+pub(super) struct Told;
+
+pub(super) type Parsed<T> = Result<T, Told>;
+
+/// The most values and statements that a file may have.
+const NODES_MAX: usize = 400_000;
+
+/// The most variables within each other.
+const DEFINES_MAX: usize = 32;
+
+/// Words that nft does not take as names.
+const RESERVED: &[&str] = &[
+    "accept",
+    "drop",
+    "return",
+    "jump",
+    "goto",
+    "continue",
+    "reject",
+    "counter",
+    "comment",
+    "table",
+    "chain",
+    "set",
+    "map",
+    "flush",
+    "ruleset",
+    "add",
+    "delete",
+    "define",
+    "include",
+    "type",
+    "hook",
+    "priority",
+    "policy",
+    "flags",
+    "elements",
+    "ip",
+    "ip6",
+    "inet",
+    "arp",
+    "bridge",
+    "netdev",
+    "tcp",
+    "udp",
+    "icmp",
+    "icmpv6",
+    "ct",
+    "meta",
+    "th",
+    "iif",
+    "oif",
+    "iifname",
+    "oifname",
+    "log",
+    "limit",
+    "quota",
+    "masquerade",
+    "snat",
+    "dnat",
+    "redirect",
+    "to",
+    "with",
+    "vmap",
+    "notrack",
+    "queue",
+    "dup",
+    "fwd",
+    "mark",
+    "rule",
+    "element",
+    "list",
+    "reset",
+    "rename",
+    "insert",
+    "replace",
+    "create",
+    "export",
+    "import",
+    "monitor",
+    "describe",
+    "all",
+    "esp",
+    "ah",
+    "comp",
+    "sctp",
+    "dccp",
+    "udplite",
+    "ether",
+    "vlan",
+    "fib",
+    "rt",
+    "socket",
+    "osf",
+    "size",
+    "typeof",
+    "timeout",
+    "gc-interval",
+    "handle",
+    "device",
+    "devices",
+    "dynamic",
+    "constant",
+    "interval",
+    "auto-merge",
+    "performance",
+    "memory",
+    "over",
+    "until",
+    "used",
+    "name",
+    "packets",
+    "bytes",
+    "original",
+    "reply",
+    "prefix",
+    "snaplen",
+    "level",
+    "group",
+    "undefine",
+    "redefine",
+    "synproxy",
+    "tproxy",
+    "update",
+    "meter",
+    "flowtable",
+    "secmark",
+    "xt",
+    "last",
+    "exists",
+    "missing",
+    "and",
+    "or",
+    "xor",
+    "not",
+    "eq",
+    "ne",
+    "lt",
+    "gt",
+    "le",
+    "ge",
+    "destroy",
+];
+
+/// Reads the file; everything wrong with its form is told.
+pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
+    let before = diagnostics.errors();
+    let mut parser = Parser {
+        source,
+        diagnostics,
+        tokens: Tokens::new(&source.text),
+        scopes: vec![HashMap::new()],
+        depth: 0,
+        braces: 0,
+        nodes: 0,
+        bases: 0,
+        ruleset: Ruleset::default(),
+    };
+    parser.file();
+    parser.directives();
+    let mut ruleset = parser.ruleset;
+    ruleset.is_whole = diagnostics.errors() == before;
+    ruleset
+}
+
+/// What a variable stands for, and how many others stand within it.
+struct Defined {
+    value: Rc<Value>,
+    depth: usize,
+}
+
+pub(super) struct Parser<'s, 'd> {
+    source: &'s Source,
+    diagnostics: &'d mut Diagnostics,
+    tokens: Tokens<'s>,
+    scopes: Vec<HashMap<&'s str, Defined>>,
+    /// How many variables stand within each other in the value that is read.
+    depth: usize,
+    /// Braces opened since the statement began.
+    pub braces: usize,
+    nodes: usize,
+    bases: usize,
+    ruleset: Ruleset,
+}
+
+impl<'s> Parser<'s, '_> {
+    pub fn peek(&mut self) -> Token {
+        self.tokens.peek().0
+    }
+
+    pub fn here(&mut self) -> Span {
+        self.tokens.peek().1.clone()
+    }
+
+    pub fn next(&mut self) -> Spanned {
+        self.tokens.next()
+    }
+
+    pub fn text(&self, span: &Span) -> &'s str {
+        self.source.text.get(span.clone()).unwrap_or("")
+    }
+
+    /// The word that comes next, or nothing.
+    pub fn peek_word(&mut self) -> &'s str {
+        let (token, span) = self.tokens.peek().clone();
+        if token == Token::Word { self.text(&span) } else { "" }
+    }
+
+    pub fn takes(&mut self, token: Token) -> bool {
+        let found = self.peek() == token;
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    pub fn takes_word(&mut self, word: &str) -> bool {
+        let found = self.peek_word() == word;
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    pub fn error<T>(&mut self, span: Span, message: impl Into<String>) -> Parsed<T> {
+        self.diagnostics.error(self.source, span, message);
+        Err(Told)
+    }
+
+    pub fn error_with<T>(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        label: Option<String>,
+    ) -> Parsed<T> {
+        match label {
+            Some(label) => self.diagnostics.error_with(self.source, span, message, label),
+            None => self.diagnostics.error(self.source, span, message),
+        }
+        Err(Told)
+    }
+
+    pub fn unbuilt<T>(&mut self, span: Span, what: &str) -> Parsed<T> {
+        self.error(span, format!("{} is not in this version's subset", quoted(what)))
+    }
+
+    /// The next token is not what the language wants here.
+    pub fn unexpected<T>(&mut self, wanted: &str) -> Parsed<T> {
+        let (token, span) = self.tokens.peek().clone();
+        let found = match token {
+            Token::Newline => "the end of the line".to_owned(),
+            Token::End => "the end of the file".to_owned(),
+            _ => quoted(self.text(&span)).to_string(),
+        };
+        self.error(span, format!("expected {wanted}, found {found}"))
+    }
+
+    /// Counts what is kept; a file with too much of it is refused.
+    pub fn node(&mut self, span: &Span) -> Parsed<()> {
+        self.nodes += 1;
+        if self.nodes == NODES_MAX {
+            return self
+                .error(span.clone(), format!("the file has more than {NODES_MAX} values and statements"));
+        }
+        if self.nodes > NODES_MAX { Err(Told) } else { Ok(()) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.diagnostics.is_full() || self.nodes >= NODES_MAX
+    }
+
+    pub fn skip_newlines(&mut self) {
+        while self.takes(Token::Newline) {}
+    }
+
+    fn skip_separators(&mut self) {
+        while matches!(self.peek(), Token::Newline | Token::Semicolon) {
+            self.next();
+        }
+    }
+
+    /// The end of a statement: a line's end or `;`.
+    fn end_of_statement(&mut self) -> Parsed<()> {
+        match self.peek() {
+            Token::Newline | Token::Semicolon => {
+                self.next();
+                Ok(())
+            }
+            Token::End if self.scopes.len() == 1 => Ok(()),
+            _ => self.unexpected("the end of the line or \";\""),
+        }
+    }
+
+    /// Goes on behind an error.
+    fn recover(&mut self) {
+        let mut depth = std::mem::take(&mut self.braces);
+        loop {
+            match self.peek() {
+                Token::End => return,
+                Token::Newline | Token::Semicolon if depth == 0 => return,
+                Token::Close if depth == 0 => return,
+                Token::Close => depth -= 1,
+                Token::Open => depth += 1,
+                _ => {}
+            }
+            self.next();
+        }
+    }
+
+    fn file(&mut self) {
+        loop {
+            self.skip_separators();
+            if self.peek() == Token::End || self.is_over() {
+                return;
+            }
+            self.braces = 0;
+            if self.command().is_err() {
+                self.recover();
+                // A stray brace must not stop the reading.
+                self.takes(Token::Close);
+            }
+        }
+    }
+
+    fn command(&mut self) -> Parsed<()> {
+        let span = self.here();
+        match self.peek_word() {
+            "table" => self.table(),
+            "define" => self.define(),
+            "flush" => {
+                self.next();
+                if !self.takes_word("ruleset") {
+                    return self.unexpected("\"ruleset\" after \"flush\"");
+                }
+                self.end_of_statement()
+            }
+            "delete" | "destroy" => self.delete_table(),
+            word @ ("include" | "undefine" | "redefine" | "add" | "create" | "insert" | "replace"
+            | "list" | "reset" | "rename" | "monitor" | "describe" | "export" | "import"
+            | "chain" | "rule" | "set" | "map" | "element") => self.unbuilt(span, word),
+            word => {
+                let label = meant(word, ["table", "define", "flush"]);
+                let message = match self.peek() {
+                    Token::Word => format!("expected \"table\" or \"define\", found {}", quoted(word)),
+                    _ => return self.unexpected("\"table\" or \"define\""),
+                };
+                self.error_with(span, message, label)
+            }
+        }
+    }
+
+    /// A name of a table, chain or set.
+    pub fn name(&mut self, what: &str) -> Parsed<(String, Span)> {
+        let span = self.here();
+        let word = self.peek_word();
+        if word.is_empty() || word.ends_with('*') {
+            return self.unexpected(&format!("a name for the {what}"));
+        }
+        if RESERVED.contains(&word) {
+            return self.error(span, format!("{} is a word of the language, not a name", quoted(word)));
+        }
+        if word.len() > 127 {
+            return self.error(span, "a name has at most 127 characters");
+        }
+        self.next();
+        Ok((word.to_owned(), span))
+    }
+
+    fn family(&mut self) -> Parsed<Family> {
+        let span = self.here();
+        let family = match self.peek_word() {
+            "ip" => Family::Ip,
+            "ip6" => Family::Ip6,
+            "inet" => Family::Inet,
+            word @ ("arp" | "bridge" | "netdev") => {
+                return self.error(span, format!("tables of family {word} are not in this version's subset"));
+            }
+            _ => return Ok(Family::Ip),
+        };
+        self.next();
+        Ok(family)
+    }
+
+    fn table(&mut self) -> Parsed<()> {
+        self.next();
+        let family = self.family()?;
+        let (name, span) = self.name("table")?;
+        let index = match self.ruleset.tables.iter().position(|t| t.family == family && t.name == name) {
+            Some(index) => index,
+            None => {
+                self.ruleset.tables.push(Table { family, name, span, chains: Vec::new(), sets: Vec::new() });
+                self.ruleset.tables.len() - 1
+            }
+        };
+        if self.peek() != Token::Open {
+            return self.end_of_statement();
+        }
+        self.block(|parser| parser.table_item(index))
+    }
+
+    /// `delete table ...`: the head of the idiom that makes a file loadable again.
+    fn delete_table(&mut self) -> Parsed<()> {
+        let (_, start) = self.next();
+        let forgives = self.text(&start) == "destroy";
+        if !self.takes_word("table") {
+            return self.unexpected("\"table\"");
+        }
+        let family = self.family()?;
+        let (name, span) = self.name("table")?;
+        match self.ruleset.tables.iter().position(|t| t.family == family && t.name == name) {
+            Some(index) => {
+                self.ruleset.tables.remove(index);
+            }
+            None if forgives => {}
+            None => return self.error(span, format!("there is no table {} to delete here", quoted(&name))),
+        }
+        self.end_of_statement()
+    }
+
+    /// `{ item; item; }`, with a scope of its own.
+    fn block(&mut self, mut item: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
+        let (_, open) = self.next();
+        self.scopes.push(HashMap::new());
+        loop {
+            self.skip_separators();
+            match self.peek() {
+                Token::Close => break,
+                Token::End => {
+                    self.scopes.pop();
+                    return self.error(open, "this brace is never closed");
+                }
+                _ if self.is_over() => break,
+                _ => {}
+            }
+            self.braces = 0;
+            if item(self).is_err() {
+                self.recover();
+            }
+        }
+        self.scopes.pop();
+        self.next();
+        if self.is_over() { Ok(()) } else { self.end_of_statement() }
+    }
+
+    fn table_item(&mut self, table: usize) -> Parsed<()> {
+        let span = self.here();
+        match self.peek_word() {
+            "chain" => self.chain(table),
+            "set" => self.set(table),
+            "define" => self.define(),
+            "comment" => {
+                self.next();
+                self.comment(&[])?;
+                self.end_of_statement()
+            }
+            word @ ("map" | "flags" | "counter" | "quota" | "limit" | "ct" | "flowtable" | "secmark"
+            | "synproxy" | "include" | "undefine" | "redefine" | "elements") => self.unbuilt(span, word),
+            word => {
+                let label = meant(word, ["chain", "set", "define", "comment"]);
+                let message = match self.peek() {
+                    Token::Word => format!("expected \"chain\" or \"set\", found {}", quoted(word)),
+                    _ => return self.unexpected("\"chain\" or \"set\""),
+                };
+                self.error_with(span, message, label)
+            }
+        }
+    }
+
+    /// The text of a comment; those for Weir must be among the allowed ones. True when it is one of them.
+    pub fn comment(&mut self, allowed: &[&str]) -> Parsed<bool> {
+        let (token, span) = self.tokens.peek().clone();
+        if token != Token::Quoted && token != Token::Word {
+            return self.unexpected("a comment in quotes");
+        }
+        self.next();
+        let text = self.text(&span).trim_matches('"').trim();
+        if text.len() > 128 {
+            return self.error(span, "a comment has at most 128 octets");
+        }
+        let Some(word) = text.strip_prefix("weir:").map(str::trim) else { return Ok(false) };
+        if allowed.contains(&word) {
+            return Ok(true);
+        }
+        self.error(span, format!("{} says nothing to Weir here", quoted(word)))
+    }
+
+    fn define(&mut self) -> Parsed<()> {
+        self.next();
+        let span = self.here();
+        let name = self.peek_word();
+        if name.is_empty() {
+            return self.unexpected("a name to define");
+        }
+        self.next();
+        if !self.takes(Token::Assign) {
+            return self.unexpected("\"=\"");
+        }
+        self.depth = 0;
+        let value = Rc::new(self.right_hand_side()?);
+        let depth = self.depth;
+        if depth > DEFINES_MAX {
+            return self.error(span, format!("more than {DEFINES_MAX} defines within each other"));
+        }
+        let value = Defined { value, depth };
+        let taken = self.scopes.last_mut().is_some_and(|scope| scope.insert(name, value).is_some());
+        if taken {
+            return self.error(span, format!("{} is defined already", quoted(name)));
+        }
+        self.end_of_statement()
+    }
+
+    /// What a variable stands for.
+    pub fn variable(&mut self, span: &Span) -> Parsed<Rc<Value>> {
+        let name = self.text(span).trim_start_matches('$');
+        if let Some(defined) = self.scopes.iter().rev().find_map(|scope| scope.get(name)) {
+            self.depth = self.depth.max(defined.depth + 1);
+            return Ok(Rc::clone(&defined.value));
+        }
+        let label = meant(name, self.scopes.iter().flat_map(|scope| scope.keys().copied()));
+        self.error_with(span.clone(), format!("{} is not defined", quoted(name)), label)
+    }
+
+    fn chain(&mut self, table: usize) -> Parsed<()> {
+        self.next();
+        let (name, span) = self.name("chain")?;
+        let Some(chains) = self.ruleset.tables.get_mut(table).map(|table| &mut table.chains) else {
+            return Err(Told);
+        };
+        let chain = match chains.iter().position(|chain| chain.name == name) {
+            Some(index) => index,
+            None => {
+                chains.push(Chain { name, span, base: None, policy: None, rules: Vec::new() });
+                chains.len() - 1
+            }
+        };
+        if self.peek() != Token::Open {
+            return self.unexpected("\"{\"");
+        }
+        self.block(|parser| parser.chain_item(table, chain))
+    }
+
+    fn chain_item(&mut self, table: usize, chain: usize) -> Parsed<()> {
+        match self.peek_word() {
+            "type" => {
+                let base = self.base()?;
+                self.end_of_statement()?;
+                self.set_base(table, chain, base)
+            }
+            "policy" => {
+                let (accepts, span) = self.policy()?;
+                self.end_of_statement()?;
+                match self.chain_at(table, chain) {
+                    Some(chain) => chain.policy = Some(accepts),
+                    None => return self.error(span, "no chain to have a policy"),
+                }
+                Ok(())
+            }
+            "define" => self.define(),
+            "comment" => {
+                self.next();
+                self.comment(&["allow unreachable"])?;
+                self.end_of_statement()
+            }
+            word @ ("flags" | "include" | "undefine" | "redefine" | "devices") => {
+                let span = self.here();
+                self.unbuilt(span, word)
+            }
+            _ => {
+                let rule = self.rule()?;
+                self.end_of_statement()?;
+                if let Some(chain) = self.chain_at(table, chain) {
+                    chain.rules.push(rule);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn chain_at(&mut self, table: usize, chain: usize) -> Option<&mut Chain> {
+        self.ruleset.tables.get_mut(table).and_then(|table| table.chains.get_mut(chain))
+    }
+
+    fn set_base(&mut self, table: usize, chain: usize, base: BaseSpec) -> Parsed<()> {
+        let span = base.span.clone();
+        let Some(chain) = self.chain_at(table, chain) else { return Err(Told) };
+        match &chain.base {
+            None => chain.base = Some(base),
+            Some(old) if (old.kind, old.hook, old.priority) == (base.kind, base.hook, base.priority) => {}
+            Some(_) => return self.error(span, "the chain has another type, hook or priority already"),
+        }
+        Ok(())
+    }
+
+    fn policy(&mut self) -> Parsed<(bool, Span)> {
+        let (_, span) = self.next();
+        let accepts = match self.peek_word() {
+            "accept" => true,
+            "drop" => false,
+            _ => return self.unexpected("\"accept\" or \"drop\""),
+        };
+        self.next();
+        Ok((accepts, span))
+    }
+
+    /// `type T hook H priority P`
+    fn base(&mut self) -> Parsed<BaseSpec> {
+        let (_, start) = self.next();
+        let here = self.here();
+        let kind = match self.peek_word() {
+            "filter" => Kind::Filter,
+            "nat" => Kind::Nat,
+            "route" => return self.error(here, "chains of type route are not in this version's subset"),
+            _ => return self.unexpected("\"filter\" or \"nat\""),
+        };
+        self.next();
+        if !self.takes_word("hook") {
+            return self.unexpected("\"hook\"");
+        }
+        let hook = self.hook(kind)?;
+        if !self.takes_word("priority") {
+            return self.unexpected("\"priority\"");
+        }
+        let (priority, end) = self.priority(kind, hook)?;
+        let order = self.bases;
+        self.bases += 1;
+        Ok(BaseSpec { kind, hook, priority, span: start.start..end, order })
+    }
+
+    fn hook(&mut self, kind: Kind) -> Parsed<Hook> {
+        let span = self.here();
+        let word = self.peek_word();
+        let hook = match word {
+            "prerouting" => Hook::Prerouting,
+            "input" => Hook::Input,
+            "forward" => Hook::Forward,
+            "output" => Hook::Output,
+            "postrouting" => Hook::Postrouting,
+            "ingress" | "egress" => return self.unbuilt(span, word),
+            "" => return self.unexpected("a hook"),
+            _ => {
+                let hooks = ["prerouting", "input", "forward", "output", "postrouting"];
+                return self.error_with(span, format!("{} is no hook", quoted(word)), meant(word, hooks));
+            }
+        };
+        match (kind, hook) {
+            (Kind::Nat, Hook::Forward) => self.error(span, "a nat chain has no hook forward"),
+            (Kind::Nat, Hook::Input | Hook::Output) => {
+                self.error(span, format!("nat chains at {word} are not in this version's subset"))
+            }
+            _ => {
+                self.next();
+                Ok(hook)
+            }
+        }
+    }
+
+    fn priority(&mut self, kind: Kind, hook: Hook) -> Parsed<(i32, usize)> {
+        let start = self.here();
+        let mut end = start.end;
+        let named = match (self.peek_word(), hook) {
+            ("", _) => None,
+            ("raw", _) => Some(-300),
+            ("mangle", _) => Some(-150),
+            ("dstnat", Hook::Prerouting) => Some(-100),
+            ("filter", _) => Some(0),
+            ("security", _) => Some(50),
+            ("srcnat", Hook::Postrouting) => Some(100),
+            ("dstnat", _) => return self.error(start, "priority dstnat is for the hook prerouting"),
+            ("srcnat", _) => return self.error(start, "priority srcnat is for the hook postrouting"),
+            (word, _) => {
+                let names = ["raw", "mangle", "dstnat", "filter", "security", "srcnat"];
+                return self.error_with(
+                    start,
+                    format!("{} is no priority", quoted(word)),
+                    meant(word, names),
+                );
+            }
+        };
+        if named.is_some() {
+            self.next();
+        }
+        let sign = match self.peek() {
+            Token::Minus => Some(-1),
+            Token::Plus if named.is_some() => Some(1),
+            _ => None,
+        };
+        if sign.is_some() {
+            self.next();
+        }
+        let mut number = 0;
+        if sign.is_some() || named.is_none() {
+            let (token, span) = self.tokens.peek().clone();
+            if token != Token::Number {
+                return self.unexpected("a priority, such as \"filter\" or 0");
+            }
+            let value = names::decimal(self.text(&span)).filter(|&value| value <= 1_000_000);
+            let Some(value) = value.and_then(|value| i32::try_from(value).ok()) else {
+                return self.error(span, "a priority is a decimal number from -1000000 to 1000000");
+            };
+            self.next();
+            number = value * sign.unwrap_or(1);
+            end = span.end;
+        }
+        let priority = named.unwrap_or(0) + number;
+        // NF_IP_PRI_CONNTRACK: there is no translation before connections are known.
+        if kind == Kind::Nat && priority <= -200 {
+            return self.error(start.start..end, "the priority of a nat chain is above -200");
+        }
+        Ok((priority, end))
+    }
+
+    fn set(&mut self, table: usize) -> Parsed<()> {
+        self.next();
+        let (name, span) = self.name("set")?;
+        let is_taken =
+            self.ruleset.tables.get(table).is_some_and(|table| table.sets.iter().any(|set| set.name == name));
+        if is_taken {
+            return self.error(span, format!("there is a set {} already", quoted(&name)));
+        }
+        if self.peek() != Token::Open {
+            return self.unexpected("\"{\"");
+        }
+        let mut set = NamedSet {
+            name,
+            span: span.clone(),
+            datatype: None,
+            is_interval: false,
+            merges: false,
+            elements: Vec::new(),
+        };
+        let before = self.diagnostics.errors();
+        let result = self.block(|parser| parser.set_item(&mut set));
+        if set.datatype.is_none() && self.diagnostics.errors() == before {
+            let _ = self.error::<()>(span, "the set has no type, such as \"type ipv4_addr\"");
+        }
+        if let Some(table) = self.ruleset.tables.get_mut(table) {
+            table.sets.push(set);
+        }
+        result
+    }
+
+    fn set_item(&mut self, set: &mut NamedSet) -> Parsed<()> {
+        let span = self.here();
+        let word = self.peek_word();
+        match word {
+            "type" => {
+                self.next();
+                set.datatype = Some(self.set_type()?);
+            }
+            "flags" => {
+                self.next();
+                self.set_flags(set)?;
+            }
+            "auto-merge" => {
+                self.next();
+                set.merges = true;
+            }
+            "comment" => {
+                self.next();
+                self.comment(&[])?;
+            }
+            "elements" => {
+                self.next();
+                if !self.takes(Token::Assign) {
+                    return self.unexpected("\"=\"");
+                }
+                if !matches!(self.peek(), Token::Open | Token::Variable) {
+                    return self.unexpected("\"{\"");
+                }
+                let elements = self.right_hand_side()?;
+                set.elements.push(elements);
+            }
+            "typeof" | "size" | "timeout" | "gc-interval" | "policy" | "counter" | "limit" | "quota" => {
+                return self.unbuilt(span, word);
+            }
+            _ => return self.unexpected("\"type\", \"flags\", \"auto-merge\", \"elements\" or \"comment\""),
+        }
+        self.end_of_statement()
+    }
+
+    fn set_type(&mut self) -> Parsed<Datatype> {
+        let span = self.here();
+        let word = self.peek_word();
+        if word.is_empty() {
+            return self.unexpected("a type, such as \"ipv4_addr\"");
+        }
+        let Some(datatype) = Datatype::of_set(word) else {
+            let known = ["ipv4_addr", "inet_service", "inet_proto", "ifname", "icmp_type"];
+            let message = match word {
+                "ipv6_addr" | "ether_addr" | "mark" | "ether_type" | "iface_index" | "icmpv6_type"
+                | "pkt_type" => {
+                    format!("sets of type {word} are not in this version's subset")
+                }
+                _ => format!("{} is no type of a set", quoted(word)),
+            };
+            return self.error_with(span, message, meant(word, known));
+        };
+        self.next();
+        let dot = self.here();
+        if self.peek() == Token::Dot {
+            return self.error(dot, "concatenations are not in this version's subset");
+        }
+        Ok(datatype)
+    }
+
+    fn set_flags(&mut self, set: &mut NamedSet) -> Parsed<()> {
+        loop {
+            let span = self.here();
+            match self.peek_word() {
+                "interval" => set.is_interval = true,
+                "constant" => {}
+                word @ ("timeout" | "dynamic") => {
+                    return self
+                        .error(span, format!("sets with flag {word} are not in this version's subset"));
+                }
+                _ => return self.unexpected("\"interval\" or \"constant\""),
+            }
+            self.next();
+            if !self.takes(Token::Comma) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What comments say to Weir.
+    fn directives(&mut self) {
+        for span in std::mem::take(&mut self.tokens.comments) {
+            let text = self.text(&span);
+            let Some((before, after)) = text.split_once("weir:") else { continue };
+            if !before.trim_matches(['#', ' ', '\t']).is_empty() {
+                continue;
+            }
+            let line = self.source.line_range(self.source.line_of(span.start));
+            let begins_line = self.text(&(line.start..span.start)).trim().is_empty();
+            let mut words = after.split_whitespace();
+            let result = match (words.next(), words.next(), words.next()) {
+                _ if !begins_line => self.error(span, "a word to Weir stands at the start of a line"),
+                (Some("allow"), Some("open"), None) => {
+                    self.ruleset.allows_open = true;
+                    Ok(())
+                }
+                (Some("never" | "always"), _, _) => {
+                    self.error(span, "assertions are not proven by this version yet")
+                }
+                (None, _, _) => self.error(span, "a word to Weir is missing, such as \"allow open\""),
+                _ => self.error(span, format!("unknown word to Weir: {}", quoted(after.trim()))),
+            };
+            debug_assert!(result.is_ok() || self.diagnostics.errors() > 0);
+        }
+    }
+}

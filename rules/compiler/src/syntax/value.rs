@@ -1,0 +1,148 @@
+//! Right-hand sides.
+
+use super::lexer::Token;
+use super::parser::{Parsed, Parser};
+use super::tree::{Value, ValueWhat};
+use crate::diagnostics::quoted;
+use crate::names;
+
+/// Braces and parentheses within each other; sets of sets are no use.
+const NESTING_MAX: usize = 8;
+
+impl Parser<'_, '_> {
+    /// A value, a list `a, b`, bits `a | b`, or a set.
+    pub fn right_hand_side(&mut self) -> Parsed<Value> {
+        let first = self.bits(0)?;
+        if self.peek() != Token::Comma {
+            return Ok(first);
+        }
+        let start = first.span.start;
+        let mut end = first.span.end;
+        let mut items = vec![first];
+        while self.takes(Token::Comma) {
+            self.skip_newlines();
+            let item = self.bits(0)?;
+            end = item.span.end;
+            items.push(item);
+        }
+        Ok(Value { span: start..end, what: ValueWhat::List(items) })
+    }
+
+    /// `a | b`
+    pub fn bits(&mut self, depth: usize) -> Parsed<Value> {
+        let first = self.range(depth)?;
+        if self.peek() != Token::Or {
+            return Ok(first);
+        }
+        let start = first.span.start;
+        let mut end = first.span.end;
+        let mut items = vec![first];
+        while self.takes(Token::Or) {
+            let item = self.range(depth)?;
+            end = item.span.end;
+            items.push(item);
+        }
+        Ok(Value { span: start..end, what: ValueWhat::Or(items) })
+    }
+
+    /// `a`, `a-b` or `a/n`
+    fn range(&mut self, depth: usize) -> Parsed<Value> {
+        let first = self.primary(depth)?;
+        let (token, span) = (self.peek(), self.here());
+        match token {
+            Token::Minus => {
+                self.next();
+                let last = self.primary(depth)?;
+                let span = first.span.start..last.span.end;
+                Ok(Value { span, what: ValueWhat::Range(Box::new((first, last))) })
+            }
+            Token::Slash if matches!(first.resolved().what, ValueWhat::Address) => {
+                self.next();
+                let length = self.here();
+                if self.peek() != Token::Number {
+                    return self.unexpected("a prefix length");
+                }
+                let number = names::decimal(self.text(&length)).and_then(|n| u8::try_from(n).ok());
+                let Some(number) = number.filter(|&number| number <= 32) else {
+                    return self.error(length, "a prefix length is 0 to 32");
+                };
+                self.next();
+                let span = first.span.start..length.end;
+                Ok(Value { span, what: ValueWhat::Prefix(Box::new(first), number) })
+            }
+            Token::Dot => self.error(span, "concatenations are not in this version's subset"),
+            Token::Xor => self.error(span, "the operator ^ is not in this version's subset"),
+            _ => Ok(first),
+        }
+    }
+
+    pub fn primary(&mut self, depth: usize) -> Parsed<Value> {
+        let span = self.here();
+        self.node(&span)?;
+        let what = match self.peek() {
+            Token::Word => ValueWhat::Word,
+            Token::Quoted => ValueWhat::Quoted,
+            Token::Number => ValueWhat::Number,
+            Token::Address => ValueWhat::Address,
+            Token::SetName => ValueWhat::Named,
+            Token::Variable => ValueWhat::Variable(self.variable(&span)?),
+            Token::Open | Token::OpenParen if depth >= NESTING_MAX => {
+                return self.error(span, format!("more than {NESTING_MAX} braces within each other"));
+            }
+            Token::Open => return self.set_literal(depth),
+            Token::OpenParen => {
+                self.next();
+                let inner = self.bits(depth + 1)?;
+                let end = self.here();
+                if !self.takes(Token::CloseParen) {
+                    return self.unexpected("\")\"");
+                }
+                return Ok(Value { span: span.start..end.end, what: inner.what });
+            }
+            Token::Colons => {
+                let text = self.text(&span);
+                let message =
+                    format!("{}: IPv6 and Ethernet addresses are not in this version's subset", quoted(text));
+                return self.error(span, message);
+            }
+            Token::Star => return self.error(span, "the wildcard alone is not in this version's subset"),
+            Token::Minus => return self.error(span, "negative numbers have no meaning here"),
+            _ => return self.unexpected("a value"),
+        };
+        self.next();
+        Ok(Value { span, what })
+    }
+
+    fn set_literal(&mut self, depth: usize) -> Parsed<Value> {
+        let (_, open) = self.next();
+        self.braces += 1;
+        let mut items = Vec::new();
+        loop {
+            self.skip_newlines();
+            if self.peek() == Token::Close && !items.is_empty() {
+                break;
+            }
+            items.push(self.bits(depth + 1)?);
+            self.skip_newlines();
+            let here = self.here();
+            match self.peek() {
+                Token::Comma => {
+                    self.next();
+                }
+                Token::Close => break,
+                Token::Colon => return self.error(here, "maps are not in this version's subset"),
+                Token::Word => {
+                    let word = self.peek_word();
+                    if matches!(word, "timeout" | "expires" | "counter" | "comment" | "limit" | "quota") {
+                        return self.unbuilt(here, word);
+                    }
+                    return self.unexpected("\",\" or \"}\"");
+                }
+                _ => return self.unexpected("\",\" or \"}\""),
+            }
+        }
+        let (_, close) = self.next();
+        self.braces -= 1;
+        Ok(Value { span: open.start..close.end, what: ValueWhat::Set(items) })
+    }
+}
