@@ -56,14 +56,9 @@ impl Header {
 /// Splits a frame into its header and what it carries.
 #[inline]
 pub fn strip(octets: &[u8]) -> Result<(Header, &[u8]), Runt> {
-    let frame = EthernetFrame::new_checked(octets).map_err(|_| Runt {
-        length: octets.len(),
-    })?;
-    let header = Header {
-        destination: frame.dst_addr(),
-        source: frame.src_addr(),
-        ethertype: frame.ethertype(),
-    };
+    let frame = EthernetFrame::new_checked(octets).map_err(|_| Runt { length: octets.len() })?;
+    let header =
+        Header { destination: frame.dst_addr(), source: frame.src_addr(), ethertype: frame.ethertype() };
     let payload = octets.get(ETHERNET_HEADER..).unwrap_or_default();
     Ok((header, payload))
 }
@@ -88,10 +83,7 @@ mod tests {
             frame[..6].copy_from_slice(&destination);
             frame[12..14].copy_from_slice(&[8, 6]);
             let (header, payload) = strip(&frame).unwrap();
-            assert_eq!(
-                (header.ethertype, payload.len()),
-                (EthernetProtocol::Arp, 6)
-            );
+            assert_eq!((header.ethertype, payload.len()), (EthernetProtocol::Arp, 6));
             header.destination(own)
         };
         assert_eq!(kind([2, 0, 0, 0, 0, 1]), Destination::Own);

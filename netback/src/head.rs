@@ -28,19 +28,12 @@ pub struct Head {
 impl Head {
     /// A head that consists of an Ethernet header, with no offload asked for.
     #[inline]
-    pub fn new(
-        destination: EthernetAddress,
-        source: EthernetAddress,
-        ethertype: EthernetProtocol,
-    ) -> Self {
+    pub fn new(destination: EthernetAddress, source: EthernetAddress, ethertype: EthernetProtocol) -> Self {
         let mut header = [0; ETHERNET_HEADER];
         header[..6].copy_from_slice(&destination.0);
         header[6..12].copy_from_slice(&source.0);
         header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
-        let mut head = Self {
-            octets: heapless::Vec::new(),
-            offload: Offload::default(),
-        };
+        let mut head = Self { octets: heapless::Vec::new(), offload: Offload::default() };
         // An Ethernet header always fits.
         let _ = head.octets.extend_from_slice(&header);
         head
@@ -67,10 +60,7 @@ impl Head {
 
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Head")
-            .field("octets", &self.as_slice())
-            .field("offload", &self.offload)
-            .finish()
+        f.debug_struct("Head").field("octets", &self.as_slice()).field("offload", &self.offload).finish()
     }
 }
 
@@ -80,11 +70,7 @@ mod tests {
 
     #[test]
     fn head_begins_with_the_ethernet_header_and_refuses_what_does_not_fit() {
-        let mut head = Head::new(
-            EthernetAddress([1; 6]),
-            EthernetAddress([2; 6]),
-            EthernetProtocol::Ipv4,
-        );
+        let mut head = Head::new(EthernetAddress([1; 6]), EthernetAddress([2; 6]), EthernetProtocol::Ipv4);
         assert_eq!(head.as_slice(), [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 8, 0]);
         assert_eq!(head.extend_from_slice(&[7; NETWORK_HEAD_MAX]), Ok(()));
         assert_eq!(head.extend_from_slice(&[7]), Err(HeadFull));

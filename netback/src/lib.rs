@@ -4,7 +4,7 @@
 //! [`Head`]; its octets stay where the first device put them. What the octets mean above Ethernet is the
 //! datapath's business.
 //!
-//! [`wire::Wire`] is the link of tests and benches.
+//! [`port::Port`] is a virtio-net device, [`wire::Wire`] the link of tests and benches.
 
 #![no_std]
 
@@ -13,17 +13,28 @@ extern crate alloc;
 extern crate std;
 
 pub mod ethernet;
+mod features;
+mod frame;
 mod head;
+mod header;
+pub mod pci;
+pub mod pool;
+pub mod port;
 pub mod segment;
 mod statistics;
+mod transport;
 pub mod wire;
 
 use core::ops::Range;
 
 use smoltcp::wire::EthernetAddress;
 
+pub use frame::Received;
 pub use head::{HEAD_MAX, Head, HeadFull, NETWORK_HEAD_MAX};
+pub use pool::Pool;
+pub use port::Port;
 pub use statistics::Statistics;
+pub use transport::AnyTransport;
 
 /// A received frame; it owns its buffer and gives it back when dropped.
 pub trait Frame {
@@ -67,9 +78,7 @@ impl Checksum {
     /// The end of the checksum field, counted from the Ethernet header; `None` unless partial.
     pub(crate) fn field_end(self) -> Option<usize> {
         match self {
-            Checksum::Partial { start, offset } => {
-                Some(usize::from(start) + usize::from(offset) + 2)
-            }
+            Checksum::Partial { start, offset } => Some(usize::from(start) + usize::from(offset) + 2),
             _ => None,
         }
     }
@@ -120,11 +129,7 @@ pub trait Link {
     /// Sends `head`, followed by a range of a received frame's [`Frame::octets`].
     ///
     /// `head.offload` describes the frame that leaves: its partial checksum counts from the head's first octet.
-    fn transmit(
-        &mut self,
-        head: &Head,
-        payload: Option<(Self::Frame, Range<usize>)>,
-    ) -> Result<(), Refused>;
+    fn transmit(&mut self, head: &Head, payload: Option<(Self::Frame, Range<usize>)>) -> Result<(), Refused>;
 
     /// A fresh frame with a copy of `octets`, as payload of what the appliance itself says.
     ///

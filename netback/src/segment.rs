@@ -15,30 +15,19 @@ pub struct Misplaced;
 pub fn complete_checksum(head: &mut Head, payload: &[u8]) -> Result<(), Misplaced> {
     if let Checksum::Partial { start, offset } = head.offload.checksum {
         complete(head.as_mut_slice(), payload, start, offset)?;
-        head.offload = Offload {
-            checksum: Checksum::Unverified,
-        };
+        head.offload = Offload { checksum: Checksum::Unverified };
     }
     Ok(())
 }
 
 /// Completes a partial checksum whose field lies at `start + offset` in `head`.
-pub(crate) fn complete(
-    head: &mut [u8],
-    payload: &[u8],
-    start: u16,
-    offset: u16,
-) -> Result<(), Misplaced> {
+pub(crate) fn complete(head: &mut [u8], payload: &[u8], start: u16, offset: u16) -> Result<(), Misplaced> {
     let start = usize::from(start);
     let covered = head.get_mut(start..).ok_or(Misplaced)?;
     let mut total = u64::from(sum(covered));
     let rest = sum(payload);
     // RFC 1071, 2(B): behind an odd number of octets the sum's octets change places.
-    total += u64::from(if covered.len() % 2 == 1 {
-        rest.swap_bytes()
-    } else {
-        rest
-    });
+    total += u64::from(if covered.len() % 2 == 1 { rest.swap_bytes() } else { rest });
     let field = covered
         .get_mut(usize::from(offset)..)
         .and_then(|rest| rest.first_chunk_mut::<2>())
@@ -96,11 +85,7 @@ mod tests {
     }
 
     fn head(octets: &[u8], start: u16, offset: u16) -> Head {
-        let mut head = Head::new(
-            EthernetAddress([2; 6]),
-            EthernetAddress([4; 6]),
-            EthernetProtocol::Ipv4,
-        );
+        let mut head = Head::new(EthernetAddress([2; 6]), EthernetAddress([4; 6]), EthernetProtocol::Ipv4);
         head.extend_from_slice(octets).unwrap();
         head.offload.checksum = Checksum::Partial { start, offset };
         head
@@ -117,11 +102,7 @@ mod tests {
                     0 => 0xffff,
                     sum => sum,
                 };
-                assert_eq!(
-                    head.as_slice()[20..22],
-                    expected.to_be_bytes(),
-                    "length {length} split {split}"
-                );
+                assert_eq!(head.as_slice()[20..22], expected.to_be_bytes(), "length {length} split {split}");
                 assert_eq!(head.offload, Offload::default());
             }
         }
@@ -149,11 +130,7 @@ mod tests {
         for (start, offset) in [(14, 5), (18, 1), (21, 0), (0xffff, 0xffff), (14, 0xffff)] {
             let mut head = head(&[9; 6], start, offset);
             let before = head.as_slice().to_vec();
-            assert_eq!(
-                complete_checksum(&mut head, &[1, 2, 3]),
-                Err(Misplaced),
-                "{start} {offset}"
-            );
+            assert_eq!(complete_checksum(&mut head, &[1, 2, 3]), Err(Misplaced), "{start} {offset}");
             assert_eq!(head.as_slice(), before);
         }
     }

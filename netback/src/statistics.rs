@@ -37,10 +37,7 @@ pub struct Statistics {
 
 impl Statistics {
     /// Counts a frame that a link did or did not take.
-    pub(crate) fn sent(
-        &mut self,
-        result: Result<usize, crate::Refused>,
-    ) -> Result<(), crate::Refused> {
+    pub(crate) fn sent(&mut self, result: Result<usize, crate::Refused>) -> Result<(), crate::Refused> {
         use crate::Refused;
         match result {
             Ok(octets) => {

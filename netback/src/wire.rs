@@ -70,19 +70,13 @@ impl State {
         if length > usize::from(settings.mtu) + ETHERNET_HEADER {
             return Err(Refused::TooLong);
         }
-        if head
-            .offload
-            .checksum
-            .field_end()
-            .is_some_and(|end| end > length)
-        {
+        if head.offload.checksum.field_end().is_some_and(|end| end > length) {
             return Err(Refused::Malformed);
         }
         if settings.full || self.outgoing.len() >= settings.capacity {
             return Err(Refused::Full);
         }
-        self.put(head, payload)
-            .map_err(|segment::Misplaced| Refused::Malformed)?;
+        self.put(head, payload).map_err(|segment::Misplaced| Refused::Malformed)?;
         Ok(length)
     }
 
@@ -156,19 +150,13 @@ impl Wire {
 
     fn frame(&self, octets: Vec<u8>, offload: Offload) -> WireFrame {
         self.0.borrow_mut().outstanding += 1;
-        WireFrame {
-            octets,
-            offload,
-            home: self.0.clone(),
-        }
+        WireFrame { octets, offload, home: self.0.clone() }
     }
 }
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire")
-            .field("settings", &self.0.borrow().settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Wire").field("settings", &self.0.borrow().settings).finish_non_exhaustive()
     }
 }
 
@@ -203,11 +191,7 @@ impl Link for Wire {
         Some(self.frame(octets, offload))
     }
 
-    fn transmit(
-        &mut self,
-        head: &Head,
-        payload: Option<(WireFrame, Range<usize>)>,
-    ) -> Result<(), Refused> {
+    fn transmit(&mut self, head: &Head, payload: Option<(WireFrame, Range<usize>)>) -> Result<(), Refused> {
         let octets = match &payload {
             Some((frame, range)) => frame.octets.get(range.clone()),
             None => Some(&[][..]),
@@ -235,10 +219,7 @@ impl Link for Wire {
     fn statistics(&self) -> Statistics {
         let state = self.0.borrow();
         let free = state.settings.capacity.saturating_sub(state.outstanding);
-        Statistics {
-            free_buffers: u32::try_from(free).unwrap_or(u32::MAX),
-            ..state.statistics
-        }
+        Statistics { free_buffers: u32::try_from(free).unwrap_or(u32::MAX), ..state.statistics }
     }
 }
 
@@ -269,9 +250,6 @@ impl Drop for WireFrame {
 
 impl fmt::Debug for WireFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WireFrame")
-            .field("octets", &self.octets)
-            .field("offload", &self.offload)
-            .finish()
+        f.debug_struct("WireFrame").field("octets", &self.octets).field("offload", &self.offload).finish()
     }
 }

@@ -1,0 +1,120 @@
+//! What a virtio-net device offers and what we take of it; its reset and its configuration.
+//!
+//! Waiting for a device is always bounded: it may be gone, or wish us ill.
+
+use smoltcp::wire::EthernetAddress;
+use virtio_drivers::transport::{DeviceStatus, Transport};
+
+use crate::port::StartError;
+
+const CSUM: u64 = 1 << 0;
+const GUEST_CSUM: u64 = 1 << 1;
+const MTU: u64 = 1 << 3;
+const MAC: u64 = 1 << 5;
+const STATUS: u64 = 1 << 16;
+const VERSION_1: u64 = 1 << 32;
+
+/// Left out on purpose: EVENT_IDX (its suppression loses wake-ups with batches), INDIRECT_DESC (allocates per frame),
+/// CTRL_VQ (the device stays promiscuous, destinations are checked).
+const WANTED: u64 = CSUM | GUEST_CSUM | MTU | MAC | STATUS | VERSION_1;
+
+/// Offsets of the configuration's fields (virtio 1.2, 5.1.4).
+const CONFIG_STATUS: usize = 6;
+const CONFIG_MTU: usize = 10;
+const LINK_UP: u16 = 1;
+
+/// Reads of the status until a reset counts as stuck.
+const RESET_READS: usize = 1000;
+
+/// The features that device and driver agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Features(u64);
+
+impl Features {
+    /// The device completes partial checksums of what we send.
+    pub(crate) fn checksum(self) -> bool {
+        self.0 & CSUM != 0
+    }
+
+    /// The device may pass partial or verified checksums on to us.
+    pub(crate) fn guest_checksum(self) -> bool {
+        self.0 & GUEST_CSUM != 0
+    }
+}
+
+/// How a reset ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reset {
+    /// The device has let go of all memory.
+    Done,
+    /// There is no device any more: its registers read as ones.
+    Gone,
+    /// The device did not confirm and may still write into its buffers.
+    Stuck,
+}
+
+/// Whether a status is what the bus answers in the place of a device.
+pub(crate) fn is_gone(status: DeviceStatus) -> bool {
+    matches!(status.bits(), 0xff | u32::MAX)
+}
+
+/// Resets the device and waits, not for ever, until it says so (virtio 1.2, 4.1.4.3.2).
+pub(crate) fn reset<T: Transport>(transport: &mut T) -> Reset {
+    transport.set_status(DeviceStatus::empty());
+    for _ in 0..RESET_READS {
+        let status = transport.get_status();
+        if status.is_empty() {
+            return Reset::Done;
+        }
+        if is_gone(status) {
+            return Reset::Gone;
+        }
+        core::hint::spin_loop();
+    }
+    Reset::Stuck
+}
+
+/// Negotiates features with a device that was reset (virtio 1.2, 3.1.1, steps 2 to 6).
+pub(crate) fn negotiate<T: Transport>(transport: &mut T) -> Result<Features, StartError> {
+    let known = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+    transport.set_status(DeviceStatus::ACKNOWLEDGE);
+    transport.set_status(known);
+    let features = transport.read_device_features() & WANTED;
+    if features & VERSION_1 == 0 {
+        return Err(StartError::Legacy);
+    }
+    transport.write_driver_features(features);
+    transport.set_status(known | DeviceStatus::FEATURES_OK);
+    if !transport.get_status().contains(DeviceStatus::FEATURES_OK) {
+        return Err(StartError::FeaturesRefused);
+    }
+    Ok(Features(features))
+}
+
+/// The device's address, if it has one that a station may have.
+pub(crate) fn mac<T: Transport>(transport: &T, features: Features) -> Option<EthernetAddress> {
+    if features.0 & MAC == 0 {
+        return None;
+    }
+    let mut octets = [0; 6];
+    for (offset, octet) in octets.iter_mut().enumerate() {
+        *octet = transport.read_config_space(offset).ok()?;
+    }
+    let mac = EthernetAddress(octets);
+    (mac.is_unicast() && octets != [0; 6]).then_some(mac)
+}
+
+/// The largest IP packet that the device wants, in octets.
+pub(crate) fn mtu<T: Transport>(transport: &T, features: Features) -> Option<u16> {
+    if features.0 & MTU == 0 {
+        return None;
+    }
+    // virtio 1.2, 5.1.4.1: the device sets it between 68 and 65535.
+    transport.read_config_space(CONFIG_MTU).ok().filter(|mtu| *mtu >= 68)
+}
+
+/// Whether there is carrier; a device without STATUS always has it (virtio 1.2, 5.1.4.2).
+pub(crate) fn is_up<T: Transport>(transport: &T, features: Features) -> bool {
+    features.0 & STATUS == 0
+        || transport.read_config_space::<u16>(CONFIG_STATUS).is_ok_and(|status| status & LINK_UP != 0)
+}

@@ -1,0 +1,283 @@
+//! virtio over PCI with MSI-X (virtio 1.2, 4.1), and where on the buses its devices are.
+//!
+//! Firmware has assigned BARs, bridge windows and bus numbers. The hypervisor's word on addresses is taken, it owns
+//! our memory anyway; its structures are walked with bounds, since a loop in them would hang us.
+
+mod discover;
+
+use core::{marker::PhantomData, ptr::NonNull};
+
+use virtio_drivers::{
+    Error, Hal, PhysAddr, Result,
+    transport::{
+        DeviceStatus, DeviceType, InterruptStatus, Transport,
+        pci::bus::{ConfigurationAccess, DeviceFunction},
+    },
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use discover::{Layout, Structure};
+pub use discover::{Missing, discover};
+
+/// What an MSI-X vector writes, and where: the local APIC's address and a vector number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Address of the write.
+    pub address: u64,
+    /// The value written.
+    pub data: u32,
+}
+
+/// Offsets in the common configuration (virtio 1.2, 4.1.4.3).
+mod common {
+    pub const DEVICE_FEATURE_SELECT: usize = 0;
+    pub const DEVICE_FEATURE: usize = 4;
+    pub const DRIVER_FEATURE_SELECT: usize = 8;
+    pub const DRIVER_FEATURE: usize = 12;
+    pub const CONFIG_MSIX_VECTOR: usize = 16;
+    pub const DEVICE_STATUS: usize = 20;
+    pub const CONFIG_GENERATION: usize = 21;
+    pub const QUEUE_SELECT: usize = 22;
+    pub const QUEUE_SIZE: usize = 24;
+    pub const QUEUE_MSIX_VECTOR: usize = 26;
+    pub const QUEUE_ENABLE: usize = 28;
+    pub const QUEUE_NOTIFY_OFF: usize = 30;
+    pub const QUEUE_DESC: usize = 32;
+    pub const QUEUE_DRIVER: usize = 40;
+    pub const QUEUE_DEVICE: usize = 48;
+    pub const LENGTH: usize = 56;
+}
+
+/// The one entry of the MSI-X table that all our interrupts use.
+const VECTOR: u16 = 0;
+const NO_VECTOR: u16 = 0xffff;
+
+/// Octets of a structure that we map at most: no device that we drive uses more.
+const REGION_MAX: u32 = 0x1_0000;
+
+/// Registers of a device.
+struct Region {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+impl Region {
+    fn map<H: Hal>(structure: Structure) -> Self {
+        let length = structure.length.min(REGION_MAX) as usize;
+        // SAFETY: address and length are those of a memory BAR that firmware assigned; decoding is on.
+        let base = unsafe { H::mmio_phys_to_virt(structure.address, length) };
+        Self { base, length }
+    }
+
+    fn pointer<T>(&self, offset: usize) -> Option<NonNull<T>> {
+        let end = offset.checked_add(size_of::<T>())?;
+        let address = self.base.addr().get().checked_add(offset)?;
+        if end > self.length || !address.is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: `offset` is inside the region.
+        Some(unsafe { self.base.add(offset) }.cast())
+    }
+
+    fn read<T: FromBytes>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `pointer` checked bounds and alignment of a mapped register; any octets are a `T`.
+        self.pointer::<T>(offset).map(|register| unsafe { register.read_volatile() })
+    }
+
+    /// What lies outside the region is not written; constructors check for what is used.
+    fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: T) {
+        if let Some(register) = self.pointer::<T>(offset) {
+            // SAFETY: `pointer` checked bounds and alignment of a mapped register, which only this transport drives.
+            unsafe { register.write_volatile(value) }
+        }
+    }
+
+    /// 64-bit registers may be written in halves (virtio 1.2, 4.1.3.1).
+    fn write_long(&self, offset: usize, value: u64) {
+        self.write(offset, value as u32);
+        self.write(offset + 4, (value >> 32) as u32);
+    }
+}
+
+/// A virtio device on a PCI bus.
+///
+/// Unlike virtio-drivers' own it has MSI-X and remembers where to notify, and dropping it touches nothing.
+pub struct PciTransport<H> {
+    common: Region,
+    notify: Region,
+    isr: Region,
+    config: Option<Region>,
+    multiplier: u32,
+    /// Where receive and transmit queue are notified.
+    doorbells: [usize; 2],
+    has_msix: bool,
+    /// The device did not take a vector.
+    failed: bool,
+    _hal: PhantomData<fn() -> H>,
+}
+
+impl<H: Hal> PciTransport<H> {
+    /// The network device at `function`, its memory decoding and bus mastering switched on.
+    ///
+    /// With `message` all its interrupts arrive as that MSI-X message, if the device can. Otherwise they use the line.
+    pub fn new<C: ConfigurationAccess>(
+        access: &mut C,
+        function: DeviceFunction,
+        message: Option<Message>,
+    ) -> core::result::Result<Self, Missing> {
+        discover::enable(access, function);
+        let layout = Layout::read(access, function)?;
+        let common = Region::map::<H>(layout.common);
+        if common.length < common::LENGTH {
+            return Err(Missing::Common);
+        }
+        let mut transport = Self {
+            common,
+            notify: Region::map::<H>(layout.notify),
+            isr: Region::map::<H>(layout.isr),
+            config: layout.config.map(Region::map::<H>),
+            multiplier: layout.multiplier,
+            doorbells: [usize::MAX; 2],
+            has_msix: false,
+            failed: false,
+            _hal: PhantomData,
+        };
+        if let (Some(message), Some(msix)) = (message, layout.msix) {
+            write_table(&Region::map::<H>(msix.table), message);
+            discover::enable_msix(access, function, msix);
+            transport.has_msix = true;
+        }
+        Ok(transport)
+    }
+
+    /// Whether interrupts arrive as messages; otherwise each must be acknowledged at the device.
+    pub fn has_msix(&self) -> bool {
+        self.has_msix
+    }
+
+    fn get<V: FromBytes + Default>(&self, offset: usize) -> V {
+        self.common.read(offset).unwrap_or_default()
+    }
+
+    fn select(&self, queue: u16) {
+        self.common.write(common::QUEUE_SELECT, queue);
+    }
+
+    /// Routes interrupts of one kind to our vector; a device without room says so by another value.
+    fn route(&mut self, offset: usize) {
+        if self.has_msix {
+            self.common.write(offset, VECTOR);
+            self.failed |= self.get::<u16>(offset) == NO_VECTOR;
+        }
+    }
+}
+
+/// Entry 0 of the table: the message, not masked (PCI 3.0, 6.8.2).
+fn write_table(table: &Region, message: Message) {
+    table.write_long(0, message.address);
+    table.write(8, message.data);
+    table.write(12, 0u32);
+}
+
+impl<H: Hal> Transport for PciTransport<H> {
+    fn device_type(&self) -> DeviceType {
+        // `Layout::read` refuses anything else.
+        DeviceType::Network
+    }
+
+    fn read_device_features(&mut self) -> u64 {
+        self.common.write(common::DEVICE_FEATURE_SELECT, 0u32);
+        let low: u32 = self.get(common::DEVICE_FEATURE);
+        self.common.write(common::DEVICE_FEATURE_SELECT, 1u32);
+        let high: u32 = self.get(common::DEVICE_FEATURE);
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    fn write_driver_features(&mut self, driver_features: u64) {
+        // A reset forgot the vectors; this is the first step after it that may write.
+        self.route(common::CONFIG_MSIX_VECTOR);
+        self.common.write(common::DRIVER_FEATURE_SELECT, 0u32);
+        self.common.write(common::DRIVER_FEATURE, driver_features as u32);
+        self.common.write(common::DRIVER_FEATURE_SELECT, 1u32);
+        self.common.write(common::DRIVER_FEATURE, (driver_features >> 32) as u32);
+    }
+
+    fn max_queue_size(&mut self, queue: u16) -> u32 {
+        self.select(queue);
+        self.get::<u16>(common::QUEUE_SIZE).into()
+    }
+
+    #[inline]
+    fn notify(&mut self, queue: u16) {
+        if let Some(offset) = self.doorbells.get(usize::from(queue)) {
+            self.notify.write(*offset, queue);
+        }
+    }
+
+    fn get_status(&self) -> DeviceStatus {
+        let status = DeviceStatus::from_bits_retain(self.get::<u8>(common::DEVICE_STATUS).into());
+        if self.failed { status | DeviceStatus::FAILED } else { status }
+    }
+
+    fn set_status(&mut self, status: DeviceStatus) {
+        self.failed &= !status.is_empty();
+        self.common.write(common::DEVICE_STATUS, status.bits() as u8);
+    }
+
+    fn set_guest_page_size(&mut self, _guest_page_size: u32) {}
+
+    fn requires_legacy_layout(&self) -> bool {
+        false
+    }
+
+    fn queue_set(
+        &mut self,
+        queue: u16,
+        size: u32,
+        descriptors: PhysAddr,
+        driver: PhysAddr,
+        device: PhysAddr,
+    ) {
+        self.select(queue);
+        self.common.write(common::QUEUE_SIZE, size as u16);
+        self.route(common::QUEUE_MSIX_VECTOR);
+        self.common.write_long(common::QUEUE_DESC, descriptors);
+        self.common.write_long(common::QUEUE_DRIVER, driver);
+        self.common.write_long(common::QUEUE_DEVICE, device);
+        let place = u64::from(self.get::<u16>(common::QUEUE_NOTIFY_OFF)) * u64::from(self.multiplier);
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        self.failed |= self.notify.pointer::<u16>(place).is_none();
+        if let Some(doorbell) = self.doorbells.get_mut(usize::from(queue)) {
+            *doorbell = place;
+        }
+        self.common.write(common::QUEUE_ENABLE, 1u16);
+    }
+
+    /// Queues end with a reset (virtio 1.2, 4.1.4.3.2).
+    fn queue_unset(&mut self, _queue: u16) {}
+
+    fn queue_used(&mut self, queue: u16) -> bool {
+        self.select(queue);
+        self.get::<u16>(common::QUEUE_ENABLE) == 1
+    }
+
+    fn ack_interrupt(&mut self) -> InterruptStatus {
+        InterruptStatus::from_bits_truncate(self.isr.read::<u8>(0).unwrap_or_default().into())
+    }
+
+    fn read_config_generation(&self) -> u32 {
+        self.get::<u8>(common::CONFIG_GENERATION).into()
+    }
+
+    fn read_config_space<V: FromBytes + IntoBytes>(&self, offset: usize) -> Result<V> {
+        let config = self.config.as_ref().ok_or(Error::ConfigSpaceMissing)?;
+        config.read(offset).ok_or(Error::ConfigSpaceTooSmall)
+    }
+
+    fn write_config_space<V: IntoBytes + Immutable>(&mut self, offset: usize, value: V) -> Result<()> {
+        let config = self.config.as_ref().ok_or(Error::ConfigSpaceMissing)?;
+        config.pointer::<V>(offset).ok_or(Error::ConfigSpaceTooSmall)?;
+        config.write(offset, value);
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Finding virtio network devices on the PCI buses, and their structures in configuration space.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use virtio_drivers::{
+    PhysAddr,
+    transport::pci::bus::{ConfigurationAccess, DeviceFunction},
+};
+
+/// Registers of configuration space (PCI 3.0, 6.1).
+const COMMAND_STATUS: u8 = 0x04;
+const HEADER_TYPE: u8 = 0x0c;
+const BAR: u8 = 0x10;
+const BUS_NUMBERS: u8 = 0x18;
+const CAPABILITIES: u8 = 0x34;
+
+const MEMORY_SPACE: u32 = 1 << 1;
+const BUS_MASTER: u32 = 1 << 2;
+const INTERRUPT_DISABLE: u32 = 1 << 10;
+const HAS_CAPABILITIES: u32 = 1 << 20;
+
+const VENDOR_VIRTIO: u16 = 0x1af4;
+const DEVICE_NET: [u16; 2] = [0x1041, 0x1000];
+
+const CAPABILITY_VENDOR: u8 = 0x09;
+const CAPABILITY_MSIX: u8 = 0x11;
+const MSIX_ENABLE: u32 = 1 << 31;
+const MSIX_MASK_ALL: u32 = 1 << 30;
+
+/// Capabilities that fit behind the header of configuration space, four octets each.
+const CAPABILITIES_MAX: usize = 48;
+
+/// What a device lacks that we need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// There is no virtio network device at this place.
+    Device,
+    /// No usable common configuration: perhaps a device of before virtio 1.0.
+    Common,
+    /// No usable notification structure.
+    Notify,
+    /// No usable interrupt status.
+    Isr,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "no virtio network device",
+            Self::Common => "no common configuration (legacy device?)",
+            Self::Notify => "no notification structure",
+            Self::Isr => "no interrupt status",
+        })
+    }
+}
+
+impl core::error::Error for Missing {}
+
+/// Registers inside a memory BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Structure {
+    pub(super) address: PhysAddr,
+    pub(super) length: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Msix {
+    capability: u8,
+    pub(super) table: Structure,
+}
+
+/// Where the structures of a virtio device are (virtio 1.2, 4.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) common: Structure,
+    pub(super) notify: Structure,
+    pub(super) multiplier: u32,
+    pub(super) isr: Structure,
+    pub(super) config: Option<Structure>,
+    pub(super) msix: Option<Msix>,
+}
+
+impl Layout {
+    pub(super) fn read<C: ConfigurationAccess>(
+        access: &C,
+        function: DeviceFunction,
+    ) -> Result<Self, Missing> {
+        if !is_virtio_net(access.read_word(function, 0)) {
+            return Err(Missing::Device);
+        }
+        let mut structures = [None; 5];
+        let mut multiplier = 0;
+        let mut msix = None;
+        for (offset, header) in capabilities(access, function) {
+            match header as u8 {
+                CAPABILITY_VENDOR => {
+                    // Of several structures of a kind the first that we can reach counts: another may be port I/O.
+                    let kind = usize::from((header >> 24) as u8);
+                    let Some(place @ None) = structures.get_mut(kind) else { continue };
+                    *place = structure(access, function, offset);
+                    if kind == 2 && place.is_some() {
+                        multiplier = word(access, function, offset, 16).unwrap_or_default();
+                    }
+                }
+                CAPABILITY_MSIX => msix = msix.or(msix_table(access, function, offset)),
+                _ => {}
+            }
+        }
+        let [_, common, notify, isr, config] = structures;
+        Ok(Self {
+            common: common.ok_or(Missing::Common)?,
+            notify: notify.ok_or(Missing::Notify)?,
+            multiplier,
+            isr: isr.ok_or(Missing::Isr)?,
+            config,
+            msix,
+        })
+    }
+}
+
+/// Virtio network devices of all buses, in the order of their addresses: the order on the hypervisor's command line.
+///
+/// Bridges on the way are made to pass memory accesses of both sides.
+pub fn discover<C: ConfigurationAccess>(access: &mut C) -> Vec<DeviceFunction> {
+    let mut found = Vec::new();
+    // A bridge leads to a higher bus number than its own, or firmware did not number it.
+    let mut reached = [false; 256];
+    reached[0] = true;
+    for bus in 0..=u8::MAX {
+        if !reached[usize::from(bus)] {
+            continue;
+        }
+        for function in functions(access, bus) {
+            if is_virtio_net(access.read_word(function, 0)) {
+                found.push(function);
+            } else if is_bridge(access, function) {
+                let secondary = (access.read_word(function, BUS_NUMBERS) >> 8) as u8;
+                if secondary > bus {
+                    enable(access, function);
+                    reached[usize::from(secondary)] = true;
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Functions that answer on a bus.
+fn functions<C: ConfigurationAccess>(access: &C, bus: u8) -> Vec<DeviceFunction> {
+    let mut found = Vec::new();
+    for device in 0..32 {
+        let first = DeviceFunction { bus, device, function: 0 };
+        if access.read_word(first, 0) as u16 == u16::MAX {
+            continue;
+        }
+        let is_multifunction = access.read_word(first, HEADER_TYPE) & 1 << 23 != 0;
+        let all =
+            (0..if is_multifunction { 8 } else { 1 }).map(|function| DeviceFunction { function, ..first });
+        found.extend(all.filter(|function| access.read_word(*function, 0) as u16 != u16::MAX));
+    }
+    found
+}
+
+fn is_bridge<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> bool {
+    access.read_word(function, HEADER_TYPE) >> 16 & 0x7f == 1
+}
+
+fn is_virtio_net(identity: u32) -> bool {
+    identity as u16 == VENDOR_VIRTIO && DEVICE_NET.contains(&((identity >> 16) as u16))
+}
+
+/// Switches memory decoding and bus mastering on.
+pub(super) fn enable<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction) {
+    set_command(access, function, MEMORY_SPACE | BUS_MASTER);
+}
+
+/// Switches message interrupts on and the line off.
+pub(super) fn enable_msix<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction, msix: Msix) {
+    let control = access.read_word(function, msix.capability);
+    access.write_word(function, msix.capability, (control | MSIX_ENABLE) & !MSIX_MASK_ALL);
+    set_command(access, function, INTERRUPT_DISABLE);
+}
+
+fn set_command<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction, bits: u32) {
+    // Status, the upper half, is cleared by ones: write none.
+    let command = access.read_word(function, COMMAND_STATUS) & 0xffff;
+    access.write_word(function, COMMAND_STATUS, command | bits);
+}
+
+/// Offset and first word of each capability.
+fn capabilities<C: ConfigurationAccess>(
+    access: &C,
+    function: DeviceFunction,
+) -> impl Iterator<Item = (u8, u32)> {
+    let listed = access.read_word(function, COMMAND_STATUS) & HAS_CAPABILITIES != 0;
+    let mut next = if listed { access.read_word(function, CAPABILITIES) as u8 } else { 0 };
+    core::iter::from_fn(move || {
+        let offset = next & 0xfc;
+        (offset >= 0x40).then(|| {
+            let header = access.read_word(function, offset);
+            next = (header >> 8) as u8;
+            (offset, header)
+        })
+    })
+    .take(CAPABILITIES_MAX)
+}
+
+/// A word of a capability, if it lies in configuration space.
+fn word<C: ConfigurationAccess>(
+    access: &C,
+    function: DeviceFunction,
+    capability: u8,
+    offset: u8,
+) -> Option<u32> {
+    Some(access.read_word(function, capability.checked_add(offset)?))
+}
+
+/// The place that a virtio capability names.
+fn structure<C: ConfigurationAccess>(
+    access: &C,
+    function: DeviceFunction,
+    capability: u8,
+) -> Option<Structure> {
+    let bar = word(access, function, capability, 4)? as u8;
+    let offset = word(access, function, capability, 8)?;
+    let length = word(access, function, capability, 12)?;
+    place(access, function, bar, offset, length)
+}
+
+fn msix_table<C: ConfigurationAccess>(access: &C, function: DeviceFunction, capability: u8) -> Option<Msix> {
+    let table = word(access, function, capability, 4)?;
+    // Table offset and BAR share a word; an entry has sixteen octets.
+    let table = place(access, function, table as u8 & 7, table & !7, 16)?;
+    Some(Msix { capability, table })
+}
+
+/// Octets of a memory BAR, 32 or 64 bits wide, that has an address.
+fn place<C: ConfigurationAccess>(
+    access: &C,
+    function: DeviceFunction,
+    bar: u8,
+    offset: u32,
+    length: u32,
+) -> Option<Structure> {
+    if bar > 5 || length == 0 {
+        return None;
+    }
+    let low = access.read_word(function, BAR + 4 * bar);
+    let high = match low & 0b111 {
+        0b000 => 0,
+        0b100 if bar < 5 => access.read_word(function, BAR + 4 * bar + 4),
+        _ => return None,
+    };
+    let base = u64::from(high) << 32 | u64::from(low & !0xf);
+    let address = base.checked_add(offset.into())?;
+    address.checked_add(length.into())?;
+    (base != 0).then_some(Structure { address, length })
+}
