@@ -12,6 +12,23 @@ pub(crate) const fn fold(sum: u64) -> u16 {
     ((sum >> 16) + (sum & 0xffff)) as u16
 }
 
+/// The same for a handful of 16-bit values.
+#[inline]
+const fn fold_few(sum: u32) -> u16 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ((sum >> 16) + (sum & 0xffff)) as u16
+}
+
+/// Whether an IPv4 header without options contains its own right checksum.
+///
+/// Its sum is minus zero then: a multiple of 0xffff, and not zero, as the version is not.
+#[inline]
+pub(crate) fn is_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let words = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word)));
+    words.sum::<u64>().is_multiple_of(0xffff)
+}
+
 /// The ones-complement sum over the octets, not inverted. An odd last octet counts as if a zero
 /// followed it.
 ///
@@ -85,14 +102,20 @@ impl Difference {
     /// The checksum after the change, from the one before.
     #[inline]
     pub const fn update(self, checksum: u16) -> u16 {
-        !fold(!checksum as u64 + self.0 as u64)
+        !fold_few(!checksum as u32 + self.0 as u32)
+    }
+
+    /// The checksum after both changes, from the one before.
+    #[inline]
+    pub const fn update_both(self, other: Self, checksum: u16) -> u16 {
+        !fold_few(!checksum as u32 + self.0 as u32 + other.0 as u32)
     }
 
     /// The sum after the change, from the one before; for partial checksums, which hold a
     /// sum that is not inverted.
     #[inline]
     pub const fn add_to(self, sum: u16) -> u16 {
-        fold(sum as u64 + self.0 as u64)
+        fold_few(sum as u32 + self.0 as u32)
     }
 }
 

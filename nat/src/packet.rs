@@ -141,6 +141,32 @@ impl Packet {
     /// [`Malformed`] tells the first thing that is wrong; such a packet is to be dropped.
     #[inline]
     pub fn parse(octets: &[u8], checksum: Checksum) -> Result<Self, Malformed> {
+        let mut packet = Self::EMPTY;
+        packet.read(octets, checksum)?;
+        Ok(packet)
+    }
+
+    /// No packet; [`Packet::read`] makes it one.
+    pub const EMPTY: Self = Self {
+        head: [0; HEAD_MAX],
+        head_len: 0,
+        header_len: 0,
+        transport: Transport::Opaque,
+        checksum: Checksum::Complete,
+        total_len: 0,
+        source_port: 0,
+        destination_port: 0,
+        icmp: (0, 0),
+        segment: Segment::NONE,
+        embedded: None,
+    };
+
+    /// As [`Packet::parse`], into a packet at hand, which spares copying it.
+    ///
+    /// # Errors
+    /// [`Malformed`]; what the packet then holds is of no use.
+    #[inline]
+    pub fn read(&mut self, octets: &[u8], checksum: Checksum) -> Result<(), Malformed> {
         let fixed = octets.first_chunk::<IPV4>().ok_or(Malformed::Short)?;
         if fixed[0] >> 4 != 4 {
             return Err(Malformed::Version);
@@ -154,47 +180,39 @@ impl Packet {
             .get(..usize::from(total_len))
             .and_then(|packet| packet.split_at_checked(header_len))
             .ok_or(Malformed::TotalLength)?;
-        let mut packet = Self {
-            head: [0; HEAD_MAX],
-            head_len: header_len as u8,
-            header_len: header_len as u8,
-            transport: Transport::Opaque,
-            checksum,
-            total_len,
-            source_port: 0,
-            destination_port: 0,
-            icmp: (0, 0),
-            segment: Segment::default(),
-            embedded: None,
-        };
-        put(&mut packet.head, 0, fixed);
-        let mut sum = u64::from(checksum::sum(fixed));
-        if header_len > IPV4 {
-            sum += u64::from(packet.copy_options(header));
+        put(&mut self.head, 0, fixed);
+        self.total_len = total_len;
+        self.checksum = checksum;
+        self.head_len = header_len as u8;
+        self.header_len = header_len as u8;
+        self.transport = Transport::Opaque;
+        self.segment = Segment::NONE;
+        self.embedded = None;
+        // The usual length is a constant from here on: no offset needs checking.
+        match header_len {
+            IPV4 if checksum::is_right(fixed) => self.read_transport(IPV4, payload),
+            IPV4 => Err(Malformed::HeaderChecksum),
+            _ => self.read_behind_options(header, payload),
         }
-        if checksum::fold(sum) != 0xffff {
-            return Err(Malformed::HeaderChecksum);
-        }
-        packet.read_transport(payload)?;
-        Ok(packet)
     }
 
-    /// Copies the IP options and returns their sum.
-    fn copy_options(&mut self, header: &[u8]) -> u16 {
-        let options = header.get(IPV4..).unwrap_or_default();
-        if let Some(place) = self.head.get_mut(IPV4..IPV4 + options.len()) {
-            place.copy_from_slice(options);
+    #[cold]
+    fn read_behind_options(&mut self, header: &[u8], payload: &[u8]) -> Result<(), Malformed> {
+        let place = self.head.get_mut(..header.len());
+        place.ok_or(Malformed::HeaderLength)?.copy_from_slice(header);
+        match checksum::sum(header) {
+            0xffff => self.read_transport(header.len(), payload),
+            _ => Err(Malformed::HeaderChecksum),
         }
-        checksum::sum(options)
     }
 
-    #[inline]
-    fn read_transport(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+    #[inline(always)]
+    fn read_transport(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         match self.protocol() {
             _ if self.is_fragment() => {}
-            protocol::UDP => return self.read_udp(payload),
-            protocol::TCP => return self.read_tcp(payload),
-            protocol::ICMP => self.read_icmp(payload)?,
+            protocol::UDP => return self.read_udp(at, payload),
+            protocol::TCP => return self.read_tcp(at, payload),
+            protocol::ICMP => self.read_icmp(at, payload)?,
             _ => {}
         }
         match self.checksum {
@@ -214,26 +232,26 @@ impl Packet {
     }
 
     /// Takes the transport header into the head.
-    #[inline]
-    fn take<const N: usize>(&mut self, header: &[u8; N], transport: Transport) {
-        put(&mut self.head, usize::from(self.header_len), header);
-        self.head_len = self.header_len + N as u8;
+    #[inline(always)]
+    fn take<const N: usize>(&mut self, at: usize, header: &[u8; N], transport: Transport) {
+        put(&mut self.head, at, header);
+        self.head_len = (at + N) as u8;
         self.transport = transport;
     }
 
-    #[inline]
-    fn read_udp(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+    #[inline(always)]
+    fn read_udp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let udp = payload.first_chunk::<UDP>().ok_or(Malformed::ShortTransport)?;
         let length = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
         if length < UDP || length > payload.len() {
             return Err(Malformed::UdpLength);
         }
-        self.take(udp, Transport::Udp);
+        self.take(at, udp, Transport::Udp);
         self.read_ports([udp[0], udp[1], udp[2], udp[3]])
     }
 
-    #[inline]
-    fn read_tcp(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+    #[inline(always)]
+    fn read_tcp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let tcp = payload.first_chunk::<TCP>().ok_or(Malformed::ShortTransport)?;
         let offset = usize::from(tcp[12] >> 4) * 4;
         if offset < TCP || offset > payload.len() {
@@ -247,11 +265,11 @@ impl Packet {
             window: u16::from_be_bytes([tcp[14], tcp[15]]),
             flags: tcp[13],
         };
-        self.take(tcp, Transport::Tcp);
+        self.take(at, tcp, Transport::Tcp);
         self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]])
     }
 
-    fn read_icmp(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+    fn read_icmp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let header = payload.first_chunk::<{ icmp::HEADER }>().ok_or(Malformed::ShortTransport)?;
         self.icmp = (header[0], header[1]);
         let kind = Kind::of(header[0]);
@@ -259,8 +277,8 @@ impl Packet {
             (self.source_port, self.destination_port) = ports;
         }
         match kind {
-            Kind::Query => self.take(header, Transport::Query),
-            Kind::Reply(_) => self.take(header, Transport::Reply),
+            Kind::Query => self.take(at, header, Transport::Query),
+            Kind::Reply(_) => self.take(at, header, Transport::Reply),
             Kind::Error => return self.read_error(payload),
             Kind::DeadError | Kind::Other => {}
         }

@@ -33,6 +33,9 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// The one of packets that have none.
+    pub(crate) const NONE: Self = Self { sequence: 0, acknowledgement: 0, length: 0, window: 0, flags: 0 };
+
     /// The sequence number that acknowledges all of it.
     pub const fn end(&self) -> u32 {
         self.sequence.wrapping_add(self.length)

@@ -16,10 +16,10 @@ const UNLINKED: u16 = u16::MAX;
 /// The longest timeout, in seconds: seconds are compared within half of their range.
 pub(crate) const TIMEOUT_MAX: u32 = 1 << 30;
 
-/// Whole seconds of an instant.
+/// Whole seconds of an instant; time begins at 0.
 #[inline]
-pub(crate) const fn seconds(now: Instant) -> i64 {
-    now.total_micros().div_euclid(1_000_000)
+pub(crate) fn seconds(now: Instant) -> i64 {
+    (now.total_micros().max(0) as u64 / 1_000_000) as i64
 }
 
 /// The wheel. Its lists run through the sessions.

@@ -6,7 +6,7 @@
 use crate::checksum::{self, Difference};
 use crate::endpoint::{Endpoint, Tuple};
 use crate::icmp::{self, Embedded};
-use crate::packet::{Checksum, HEAD_MAX, Packet, Transport};
+use crate::packet::{Checksum, HEAD_MAX, IPV4, Packet, Transport};
 
 /// Offset of the checksum in its header: IPv4 (RFC 791 3.1), UDP (RFC 768), TCP (RFC 9293 3.1),
 /// ICMP (RFC 792).
@@ -18,6 +18,8 @@ const ICMP_CHECKSUM: usize = 2;
 const ICMP_ID: usize = 4;
 const IPV4_TTL: usize = 8;
 const IPV4_SOURCE: usize = 12;
+/// The head of a UDP or TCP packet without IP options fits in here.
+const USUAL: usize = 40;
 
 /// What becomes of a packet's endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +69,9 @@ pub struct Head {
 }
 
 impl Head {
+    /// Nothing yet; [`Packet::rewrite_to`] fills it.
+    pub const EMPTY: Self = Self { octets: [0; HEAD_MAX], length: 0 };
+
     /// The octets to send, from the IPv4 header on; the payload follows them.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
@@ -89,16 +94,21 @@ impl Head {
 
     #[inline]
     fn update(&mut self, at: usize, difference: Difference) {
-        let checksum = difference.update(self.field(at));
+        self.update_both(at, difference, Difference::NONE);
+    }
+
+    #[inline]
+    fn update_both(&mut self, at: usize, one: Difference, other: Difference) {
+        let checksum = one.update_both(other, self.field(at));
         self.set(at, checksum.to_ne_bytes());
     }
 
     /// RFC 768: 0 means that there is no checksum; one that comes out as 0 is sent as 0xffff.
     #[inline]
-    fn update_udp(&mut self, at: usize, difference: Difference) {
+    fn update_udp(&mut self, at: usize, one: Difference, other: Difference) {
         let checksum = self.field(at);
         if checksum != 0 {
-            let updated = match difference.update(checksum) {
+            let updated = match one.update_both(other, checksum) {
                 0 => 0xffff_u16,
                 updated => updated,
             };
@@ -135,16 +145,14 @@ impl Head {
 }
 
 impl Packet {
-    /// A copy of the head; the usual one is short, and zeroes cost less than a long copy.
+    /// Copies the head; the usual one is short.
     #[inline]
-    fn copied(&self) -> Head {
-        const USUAL: usize = 40;
-        let mut octets = [0; HEAD_MAX];
+    fn copy_to(&self, head: &mut Head) {
+        head.length = self.head_len;
         match self.head_len <= USUAL as u8 {
-            true => octets[..USUAL].copy_from_slice(&self.head[..USUAL]),
-            false => octets = self.head,
+            true => head.octets[..USUAL].copy_from_slice(&self.head[..USUAL]),
+            false => head.octets.copy_from_slice(&self.head),
         }
-        Head { octets, length: self.head_len }
     }
 
     /// The head of the translated packet, time to live lowered by one.
@@ -153,36 +161,45 @@ impl Packet {
     /// the pseudo-header's sum, and the device sums the ports later (virtio 1.2, 5.1.6.2).
     #[inline]
     pub fn rewrite(&self, translation: &Translation) -> Head {
-        let mut head = self.copied();
-        let ttl = head.lower_ttl();
-        head.update(IPV4_CHECKSUM, ttl.and(translation.addresses));
-        let (source, destination) = (translation.source, translation.destination);
-        head.set_addresses(0, source.address.octets(), destination.address.octets());
-        let at = self.header_len();
-        match self.transport {
-            Transport::Udp | Transport::Tcp => {
-                head.set_ports(at, source.port, destination.port);
-                self.rewrite_checksum(&mut head, translation);
-            }
-            Transport::Query => head.set_id(at, source.port, translation.ports),
-            Transport::Reply => head.set_id(at, destination.port, translation.ports),
-            Transport::Opaque | Transport::Error => {}
-        }
+        let mut head = Head::EMPTY;
+        self.rewrite_to(&mut head, translation);
         head
     }
 
+    /// As [`Packet::rewrite`], into a head at hand, which spares copying it.
     #[inline]
-    fn rewrite_checksum(&self, head: &mut Head, translation: &Translation) {
-        let is_udp = self.transport == Transport::Udp;
-        let at = self.header_len() + if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
-        let both = translation.addresses.and(translation.ports);
-        match self.checksum {
-            Checksum::Partial => {
-                let sum = translation.addresses.add_to(head.field(at));
-                head.set(at, sum.to_ne_bytes());
+    pub fn rewrite_to(&self, head: &mut Head, translation: &Translation) {
+        self.copy_to(head);
+        let ttl = head.lower_ttl();
+        head.update_both(IPV4_CHECKSUM, ttl, translation.addresses);
+        let (source, destination) = (translation.source, translation.destination);
+        head.set_addresses(0, source.address.octets(), destination.address.octets());
+        // The usual length as a constant: then no offset needs checking.
+        match self.header_len() {
+            IPV4 => self.rewrite_transport(IPV4, head, translation),
+            at => self.rewrite_transport(at, head, translation),
+        }
+    }
+
+    #[inline(always)]
+    fn rewrite_transport(&self, at: usize, head: &mut Head, translation: &Translation) {
+        let (source, destination) = (translation.source.port, translation.destination.port);
+        let (addresses, ports) = (translation.addresses, translation.ports);
+        let checksum = match self.transport {
+            Transport::Udp => at + UDP_CHECKSUM,
+            Transport::Tcp => at + TCP_CHECKSUM,
+            Transport::Query => return head.set_id(at, source, ports),
+            Transport::Reply => return head.set_id(at, destination, ports),
+            Transport::Opaque | Transport::Error => return,
+        };
+        head.set_ports(at, source, destination);
+        match (self.checksum, self.transport) {
+            (Checksum::Partial, _) => {
+                let sum = addresses.add_to(head.field(checksum));
+                head.set(checksum, sum.to_ne_bytes());
             }
-            Checksum::Complete if is_udp => head.update_udp(at, both),
-            Checksum::Complete => head.update(at, both),
+            (Checksum::Complete, Transport::Udp) => head.update_udp(checksum, addresses, ports),
+            (Checksum::Complete, _) => head.update_both(checksum, addresses, ports),
         }
     }
 
@@ -208,7 +225,8 @@ impl Packet {
         let Some(embedded) = self.embedded() else {
             return self.rewrite(translation);
         };
-        let mut head = self.copied();
+        let mut head = Head::EMPTY;
+        self.copy_to(&mut head);
         let icmp = self.header_len();
         let quote = |head: &Head| checksum::sum(head.as_slice().get(icmp..).unwrap_or_default());
         self.rewrite_outer(&mut head, translation);
@@ -261,11 +279,10 @@ impl Head {
             }
             number => {
                 self.set_ports(transport, source.port, destination.port);
-                let both = addresses.and(ports);
                 if number == crate::protocol::UDP {
-                    self.update_udp(transport + UDP_CHECKSUM, both);
+                    self.update_udp(transport + UDP_CHECKSUM, addresses, ports);
                 } else if usize::from(embedded.transport_len) >= TCP_CHECKSUM + 2 {
-                    self.update(transport + TCP_CHECKSUM, both);
+                    self.update_both(transport + TCP_CHECKSUM, addresses, ports);
                 }
             }
         }
