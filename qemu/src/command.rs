@@ -19,6 +19,16 @@ pub enum Machine {
     Microvm,
 }
 
+impl Machine {
+    /// The word QEMU uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::Microvm => "microvm",
+        }
+    }
+}
+
 /// One virtio-net device and what it is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {

@@ -8,6 +8,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A failure told to a person: what happened, and where known, what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
+    /// Compiler output ahead of the message.
+    diagnosis: String,
     message: String,
     advice: Option<String>,
     usage: bool,
@@ -16,7 +18,7 @@ pub struct Error {
 impl Error {
     /// A failure with exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), advice: None, usage: false }
+        Self { diagnosis: String::new(), message: message.into(), advice: None, usage: false }
     }
 
     /// A wrong use of the command line, with exit code 2.
@@ -24,11 +26,21 @@ impl Error {
         Self { usage: true, ..Self::new(message) }
     }
 
+    /// A failure that a compiler has explained: its rendered diagnostics come first.
+    pub fn diagnosed(diagnosis: &str, message: impl Into<String>) -> Self {
+        Self { diagnosis: format!("{}\n\n", diagnosis.trim_end()), ..Self::new(message) }
+    }
+
     /// Adds the next step to take.
     #[must_use]
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
+    }
+
+    /// The message alone, to be said within another.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// The exit code of `weir`: 1 for a failure, 2 for a wrong command line.
@@ -39,7 +51,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        write!(f, "{}error: {}", self.diagnosis, self.message)?;
         match &self.advice {
             Some(advice) => write!(f, "\n  help: {advice}"),
             None => Ok(()),
@@ -71,8 +83,14 @@ mod tests {
     #[test]
     fn advice_follows_the_message_on_a_line_of_its_own() {
         let error = Error::new("no QEMU").advise("run qemu/setup.sh");
-        assert_eq!(error.to_string(), "no QEMU\n  help: run qemu/setup.sh");
+        assert_eq!(error.to_string(), "error: no QEMU\n  help: run qemu/setup.sh");
         assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_diagnosis_comes_first() {
+        let error = Error::diagnosed("error: odd\n  --> weir.toml:3:1\n", "the site has errors");
+        assert_eq!(error.to_string(), "error: odd\n  --> weir.toml:3:1\n\nerror: the site has errors");
     }
 
     #[test]

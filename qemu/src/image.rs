@@ -53,13 +53,12 @@ impl Site {
         })?;
         let colour = std::io::stderr().is_terminal();
         let compiled = rules_compiler::compile(&directory).map_err(|diagnostics| {
-            Error::new(format!(
-                "{}\nthe site {} has errors, {} in all",
-                diagnostics.render(colour).trim_end(),
-                directory.display(),
-                diagnostics.errors()
-            ))
-            .advise("correct them, then look again with `weir check`")
+            let count = diagnostics.errors();
+            let noun = if count == 1 { "error" } else { "errors" };
+            Error::diagnosed(
+                &diagnostics.render(colour),
+                format!("the site {} has {count} {noun}", directory.display()),
+            )
         })?;
         let summary = compiled.summary();
         let warnings = if compiled.warnings().warnings() > 0 {

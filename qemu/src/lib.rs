@@ -11,7 +11,7 @@
 //! let uplink = Listener::new()?;
 //! config.ports.push(Port::new(site.plan.uplink.mac, Netdev::Connect(uplink.path().into())));
 //! let vm = Vm::start(&config)?;
-//! let link = uplink.accept(Duration::from_secs(5))?;
+//! let link = vm.connect(&uplink, Duration::from_secs(5))?;
 //! vm.ready(Duration::from_secs(30))?;
 //! println!("{} sessions", vm.stats(Duration::from_secs(5))?.sessions);
 //! # drop(link);
@@ -21,10 +21,12 @@
 #![forbid(unsafe_code)]
 
 pub mod accel;
+pub mod args;
 pub mod backend;
 pub mod capture;
 pub mod command;
 pub mod console;
+pub mod demo;
 pub mod dns;
 pub mod elf;
 pub mod error;
@@ -35,7 +37,9 @@ pub mod link;
 pub mod plan;
 pub mod probe;
 pub mod refusal;
+pub mod run;
 pub mod scratch;
 pub mod servers;
 pub mod stats;
+pub mod table;
 pub mod vm;

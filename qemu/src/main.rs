@@ -1,2 +1,53 @@
-//! weir
-fn main() {}
+//! `weir`: builds, checks, boots and shows the firewall image.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use qemu::args::{Arguments, Command};
+use qemu::error::{Error, Result};
+use qemu::{demo, run};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by SIGINT, SIGTERM or SIGHUP. Whoever waits looks at it, cleans up and returns.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The exit code of what an interrupt kept from finishing, as shells have it: 128 and SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match listen().and_then(|()| execute(arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(if interrupted() { EXIT_INTERRUPTED } else { error.exit_code() })
+        }
+    }
+}
+
+fn listen() -> Result<()> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
+        .map_err(|cause| Error::new(format!("cannot listen for interrupts: {cause}")))
+}
+
+fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+fn execute(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.command.unwrap_or(Command::Demo(arguments.demo)) {
+        Command::Demo(arguments) => {
+            demo::run(&arguments, &INTERRUPTED)?;
+            // A demo that goes on is ended by an interrupt; one that runs once is cut short by it.
+            return Ok(if arguments.once && interrupted() {
+                ExitCode::from(EXIT_INTERRUPTED)
+            } else {
+                ExitCode::SUCCESS
+            });
+        }
+        Command::Build(arguments) => run::build(&arguments)?,
+        Command::Check(arguments) => run::check(&arguments)?,
+        Command::Run(arguments) => run::run(&arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -88,6 +88,7 @@ impl Stack {
     /// See [`Host::ping`].
     pub fn ping(&mut self, target: Ipv4Addr, timeout: Duration) -> Probe<Duration> {
         let ident = self.port();
+        let address = self.identity.address();
         let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 4], vec![0; 2048]);
         let mut socket = icmp::Socket::new(buffer(), buffer());
         let bound = socket.bind(icmp::Endpoint::Ident(ident));
@@ -109,7 +110,7 @@ impl Stack {
             if sent_at.is_none_or(|at| at.elapsed() >= RESEND) {
                 sequence = sequence.wrapping_add(1);
                 sent_at = Some(Instant::now());
-                request(socket, ident, sequence, target);
+                request(socket, (address, ident), sequence, target);
             }
             None
         });
@@ -268,10 +269,10 @@ impl Stack {
     }
 }
 
-/// Queues an echo request.
-fn request(socket: &mut icmp::Socket<'_>, ident: u16, seq_no: u16, target: Ipv4Addr) {
-    let data = b"a ping through the firewall";
-    let repr = Icmpv4Repr::EchoRequest { ident, seq_no, data };
+/// Queues an echo request. Its data names the sender: identifiers may be translated, and two hosts' pings still differ.
+fn request(socket: &mut icmp::Socket<'_>, (address, ident): (Ipv4Addr, u16), seq_no: u16, target: Ipv4Addr) {
+    let data = format!("a ping from {address}, identifier {ident}");
+    let repr = Icmpv4Repr::EchoRequest { ident, seq_no, data: data.as_bytes() };
     // One request waits at most: there is room.
     if let Ok(octets) = socket.send(repr.buffer_len(), target.into()) {
         repr.emit(&mut Icmpv4Packet::new_unchecked(octets), &ChecksumCapabilities::default());

@@ -3,6 +3,7 @@
 use crate::command::{self, Config};
 use crate::console::Console;
 use crate::error::{Context, Error, Result};
+use crate::link::{Link, Listener};
 use crate::stats::Stats;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -117,7 +118,35 @@ impl Vm {
         self.lock().id()
     }
 
-    /// Waits until the image says that it forwards; the time since QEMU was started.
+    /// Takes the connection of one of this VM's netdevs.
+    ///
+    /// # Errors
+    /// QEMU ended, or does not connect in time; both with what it said.
+    pub fn connect(&self, listener: &Listener, timeout: Duration) -> Result<Link> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(link) = listener.try_accept()? {
+                return Ok(link);
+            }
+            if let Some(status) = self.exit_status() {
+                self.console.wait_end(Duration::from_secs(1));
+                return Err(self.failure(&format!("QEMU ended ({status})")));
+            }
+            if Instant::now() >= deadline {
+                return Err(self.failure("QEMU did not connect its network"));
+            }
+            thread::sleep(NAP);
+        }
+    }
+
+    /// Ends QEMU at once.
+    pub fn kill(&self) {
+        // Fails only when QEMU is gone already.
+        let _ = self.lock().kill();
+    }
+
+    /// Waits until the image says that it forwards; the time since QEMU was started
+    /// (as much later as this is called late).
     ///
     /// # Errors
     /// QEMU ended, or the time is up; both with the end of the console.
@@ -131,7 +160,7 @@ impl Vm {
     /// QEMU ended, or the time is up; both with the end of the console.
     pub fn expect(&self, text: &str, timeout: Duration) -> Result<String> {
         self.line_after(0, timeout, |line| line.contains(text))
-            .map_err(|error| Error::new(format!("waiting for {text:?} on the console: {error}")))
+            .map_err(|error| Error::new(format!("waiting for {text:?} on the console: {}", error.message())))
     }
 
     fn line_after(&self, from: usize, timeout: Duration, is_it: impl Fn(&str) -> bool) -> Result<String> {
@@ -181,7 +210,7 @@ impl Vm {
         let from = self.console.lines();
         self.send(command)?;
         self.line_after(from, timeout, is_it)
-            .map_err(|error| Error::new(format!("asking the appliance for {command:?}: {error}")))
+            .map_err(|error| Error::new(format!("asking the appliance for {command:?}: {}", error.message())))
     }
 
     /// The appliance's own figures.

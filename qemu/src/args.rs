@@ -1,0 +1,212 @@
+//! The command line of `weir`.
+
+use crate::accel;
+use crate::backend::{Backend, ClientBackend, FORMS};
+use crate::command::Machine;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Weir: a small, fast firewall VM.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    args_conflicts_with_subcommands = true,
+    long_about = "Weir is a NAT firewall that runs as a VM of its own. This is its launcher: it builds the image from a site \
+                  (weir.toml and rules.nft) and boots it under QEMU. Without a command it runs the demo.",
+    after_help = "Exit codes: 0 ok, 1 failed, 2 wrong use, 130 interrupted."
+)]
+pub struct Arguments {
+    /// What to do; the demo when left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of the demo, when no command is given.
+    #[command(flatten)]
+    pub demo: Demo,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot the image with simulated client VMs and show their traffic being translated; needs no root, changes nothing
+    Demo(Demo),
+    /// Build the image of a site
+    Build(Build),
+    /// Check a site without building it: errors, warnings, proofs
+    Check(Check),
+    /// Boot the image for real, its ports connected to this host's networks; the serial line is the terminal
+    Run(Run),
+}
+
+/// Which site.
+#[derive(Debug, Clone, Args)]
+pub struct SiteArgument {
+    /// Directory with weir.toml and rules.nft [default: firewall/site]
+    #[arg(long, value_name = "DIR")]
+    pub site: Option<PathBuf>,
+}
+
+/// How QEMU runs.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct MachineArguments {
+    /// Who runs the guest's instructions; auto is KVM where it is usable
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub accel: accel::Choice,
+    /// The machine QEMU plays
+    #[arg(long, value_enum, default_value_t, value_name = "MACHINE")]
+    pub machine: Machine,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct Demo {
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
+    /// How QEMU runs.
+    #[command(flatten)]
+    pub machine: MachineArguments,
+    /// Run each step once, print a summary, and end: 0 when everything went as it should, else 1
+    #[arg(long)]
+    pub once: bool,
+    /// Copy the appliance's serial line to FILE
+    #[arg(long, value_name = "FILE")]
+    pub keep_log: Option<PathBuf>,
+}
+
+/// Options of `build`.
+#[derive(Debug, Clone, Args)]
+pub struct Build {
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
+    /// Where to put the image [default: below target/image]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Also write FILE.elf32, which Xen wants for an HVM guest
+    #[arg(long)]
+    pub xen_hvm: bool,
+    /// Treat warnings as errors
+    #[arg(long, value_name = "WHAT")]
+    pub deny: Option<Deny>,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
+    /// Treat warnings as errors
+    #[arg(long, value_name = "WHAT")]
+    pub deny: Option<Deny>,
+}
+
+/// What `--deny` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Deny {
+    /// Warnings.
+    Warnings,
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = format!(
+    "BACKEND is one of {FORMS}.\n\
+     stream:PATH connects when PATH exists, else it listens there; dgram:LOCAL,REMOTE binds LOCAL.\n\
+     user is QEMU's own user-mode network and fits the uplink only.\n\n\
+     Example: weir run --uplink tap:tap0 --client work=tap:tap1 --client lab=stream:/run/vm/lab.sock"
+))]
+pub struct Run {
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
+    /// How QEMU runs.
+    #[command(flatten)]
+    pub machine: MachineArguments,
+    /// Memory of the VM, such as 32M [default: the site's, else 32M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u32>,
+    /// What the uplink port is connected to
+    #[arg(long, value_name = "BACKEND")]
+    pub uplink: Backend,
+    /// What a client's port is connected to; once for each client of weir.toml
+    #[arg(long = "client", value_name = "NAME=BACKEND")]
+    pub clients: Vec<ClientBackend>,
+    /// Build the image, then print QEMU's command line instead of running it
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// Memory in MiB: `32M`, `1G`, or a number of MiB.
+fn parse_memory(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no size of memory; write 32M or 1G, 20M at least");
+    let (number, factor) = match text.strip_suffix(['M', 'm']) {
+        Some(number) => (number, 1),
+        None => text.strip_suffix(['G', 'g']).map_or((text, 1), |number| (number, 1024)),
+    };
+    let size: u32 = number.parse().map_err(|_| wrong())?;
+    // The image is linked at 16 MiB and needs some room behind that.
+    size.checked_mul(factor).filter(|size| (20..=1 << 20).contains(size)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_is_the_demo_and_takes_its_options() {
+        let arguments = parse("weir").unwrap();
+        assert!(arguments.command.is_none() && !arguments.demo.once);
+        assert!(parse("weir --once --accel tcg").unwrap().demo.once);
+        assert!(matches!(parse("weir demo --once").unwrap().command, Some(Command::Demo(demo)) if demo.once));
+    }
+
+    #[test]
+    fn run_takes_back_ends_in_any_order() {
+        let line = "weir run --client lab=stream:/a --uplink user --client work=tap:t1 --memory 48M --machine microvm --print";
+        let Some(Command::Run(run)) = parse(line).unwrap().command else { panic!("no run") };
+        assert_eq!(
+            (run.uplink, run.memory, run.machine.machine, run.print),
+            (Backend::User, Some(48), Machine::Microvm, true)
+        );
+        assert_eq!(
+            run.clients.iter().map(|client| client.name.as_str()).collect::<Vec<_>>(),
+            ["lab", "work"]
+        );
+    }
+
+    #[test]
+    fn wrong_use_ends_with_2_and_says_what_is_right() {
+        for line in [
+            "weir run",
+            "weir run --uplink bridge:br0",
+            "weir nothing",
+            "weir demo --accel xen",
+            "weir --once build",
+            "weir run --uplink user --memory 4M",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert!(parse("weir run --uplink bridge:br0").unwrap_err().to_string().contains("vhost-user:PATH"));
+    }
+
+    #[test]
+    fn memory_is_in_mebibytes() {
+        assert_eq!((parse_memory("32M"), parse_memory("1g"), parse_memory("64")), (Ok(32), Ok(1024), Ok(64)));
+        for text in ["", "M", "32K", "-1", "19M", "99999999G", "4294967295M"] {
+            assert!(parse_memory(text).is_err(), "{text}");
+        }
+    }
+}

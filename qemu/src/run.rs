@@ -1,0 +1,235 @@
+//! `weir build`, `weir check` and `weir run`.
+
+use crate::accel;
+use crate::args;
+use crate::backend::{Backend, ClientBackend};
+use crate::command::{Config, Netdev, Port};
+use crate::error::{Context, Error, Result};
+use crate::image::{self, Image, Site};
+use crate::plan::Plan;
+use crate::vm;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Memory of the VM in MiB when neither the site nor the command line says.
+pub const MEMORY: u32 = 32;
+
+/// `weir check`: the diagnostics and the summary of a site.
+///
+/// # Errors
+/// The site has errors, or warnings that are denied.
+pub fn check(arguments: &args::Check) -> Result<()> {
+    let site = open(arguments.site.site.as_deref(), arguments.deny)?;
+    println!("{}: {}", site.directory.display(), site.summary);
+    Ok(())
+}
+
+/// `weir build`: the image of a site, with its size and what it promises.
+///
+/// # Errors
+/// The site has errors, or the image cannot be built or written.
+pub fn build(arguments: &args::Build) -> Result<()> {
+    let site = open(arguments.site.site.as_deref(), arguments.deny)?;
+    let image = image::build(&site)?;
+    let output = arguments.output.clone().unwrap_or_else(|| image.elf.clone());
+    if output != image.elf {
+        image::install(&image, &output)?;
+    }
+    println!("{}", describe(&site, &image, &output));
+    if arguments.xen_hvm {
+        let mut copy = output.into_os_string();
+        copy.push(".elf32");
+        let copy = PathBuf::from(copy);
+        image::write_elf32(&image.elf, &copy)?;
+        println!("elf32   {}", copy.display());
+    }
+    Ok(())
+}
+
+fn describe(site: &Site, image: &Image, output: &Path) -> String {
+    let clients: Vec<&str> = site.plan.clients.iter().map(|client| client.name.as_str()).collect();
+    format!(
+        "image   {} ({} octets)\nmemory  {} MiB\nports   uplink, {}\npolicy  {}\nsymbols {}",
+        output.display(),
+        image.octets,
+        site.plan.memory.unwrap_or(MEMORY),
+        clients.join(", "),
+        site.summary,
+        image.symbols.display()
+    )
+}
+
+/// Opens a site and shows its warnings.
+fn open(directory: Option<&Path>, deny: Option<args::Deny>) -> Result<Site> {
+    let site = Site::open_or_default(directory)?;
+    if deny.is_some() && !site.warnings.is_empty() {
+        return Err(Error::diagnosed(
+            &site.warnings,
+            format!("the site {} has warnings, and they are denied", site.directory.display()),
+        ));
+    }
+    eprint!("{}", site.warnings);
+    Ok(site)
+}
+
+/// `weir run`: the image with real networks, on this terminal.
+///
+/// # Errors
+/// Anything that keeps it from running; or QEMU ended with a failure.
+pub fn run(arguments: &args::Run) -> Result<()> {
+    let site = Site::open_or_default(arguments.site.site.as_deref())?;
+    let ports = ports(&site.plan, &arguments.uplink, &arguments.clients)?;
+    if !arguments.print {
+        vm::find_qemu()?;
+        ports.iter().try_for_each(|port| exists(&port.netdev))?;
+    }
+    eprint!("{}", site.warnings);
+    let image = image::build(&site)?;
+    let mut config = Config::new(&image.elf, accel::choose(arguments.machine.accel)?);
+    config.machine = arguments.machine.machine;
+    config.memory = arguments.memory.or(site.plan.memory).unwrap_or(MEMORY);
+    config.ports = ports;
+    if arguments.print {
+        println!("{}", vm::command_line(&config));
+        return Ok(());
+    }
+    // QEMU shares our terminal and our process group: an interrupt reaches it, and we wait for its end.
+    let status = Command::new(vm::program())
+        .args(config.arguments())
+        .status()
+        .context(|| "cannot run QEMU".to_owned())?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::new(format!("QEMU ended with a failure ({status})"))
+            .advise("it said why, above; `weir run --print` shows its command line"))
+    }
+}
+
+/// One port for the uplink and each client of the site, in the site's order.
+fn ports(plan: &Plan, uplink: &Backend, clients: &[ClientBackend]) -> Result<Vec<Port>> {
+    let names = || plan.clients.iter().map(|client| client.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) =
+        clients.iter().find(|given| plan.clients.iter().all(|client| client.name != given.name))
+    {
+        return Err(Error::usage(format!("the site has no client {:?}", unknown.name))
+            .advise(format!("its clients are: {}", names())));
+    }
+    let uplink_netdev = match uplink {
+        Backend::User => Netdev::User(plan.user_network()?),
+        other => Netdev::Backend(other.clone()),
+    };
+    let mut ports = vec![Port::new(plan.uplink.mac, uplink_netdev)];
+    for client in &plan.clients {
+        let mut given = clients.iter().filter(|given| given.name == client.name);
+        let backend = match (given.next(), given.next()) {
+            (Some(one), None) => &one.backend,
+            (None, _) => {
+                return Err(Error::usage(format!("client {:?} is not connected", client.name))
+                    .advise(format!("add --client {}=BACKEND", client.name)));
+            }
+            (Some(_), Some(_)) => {
+                return Err(Error::usage(format!("client {:?} is connected twice", client.name))
+                    .advise("give --client once for each client"));
+            }
+        };
+        if *backend == Backend::User {
+            return Err(Error::usage(format!("client {:?} cannot be connected to `user`", client.name))
+                .advise("the user-mode network is an outside; it fits --uplink only"));
+        }
+        ports.push(Port::new(client.mac, Netdev::Backend(backend.clone())));
+    }
+    Ok(ports)
+}
+
+/// Whether what a port is connected to is there, as far as it can be told without QEMU.
+fn exists(netdev: &Netdev) -> Result<()> {
+    match netdev {
+        Netdev::Backend(Backend::Tap(name)) => {
+            let interface = Path::new("/sys/class/net").join(name);
+            if interface.join("tun_flags").exists() {
+                return Ok(());
+            }
+            let what = if interface.exists() { "is no tap interface" } else { "does not exist" };
+            Err(Error::new(format!("{name} {what}")).advise(format!(
+                "make it with: sudo ip tuntap add {name} mode tap user $USER && sudo ip link set {name} up"
+            )))
+        }
+        Netdev::Backend(Backend::VhostUser(path)) if !path.exists() => {
+            Err(Error::new(format!("there is no vhost-user socket at {}", path.display()))
+                .advise("start the switch first"))
+        }
+        Netdev::Backend(Backend::Stream(path) | Backend::Dgram { local: path, .. }) => {
+            let directory =
+                path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if directory.is_dir() {
+                Ok(())
+            } else {
+                Err(Error::new(format!("{} is no directory", directory.display())).advise("make it first"))
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Client, Uplink};
+    use smoltcp::wire::EthernetAddress;
+
+    fn plan() -> Plan {
+        let client = |name: &str, number: u8| Client {
+            name: name.into(),
+            gateway: [10, 0, number, 1].into(),
+            host: [10, 0, number, 2].into(),
+            length: 24,
+            mac: EthernetAddress([2, 0, 0, 0, 0, number]),
+        };
+        let uplink = Uplink {
+            address: "192.0.2.2/24".parse().unwrap(),
+            gateway: None,
+            extra: vec![],
+            mac: EthernetAddress([2, 0, 0, 0, 0, 0]),
+        };
+        Plan { memory: None, uplink, clients: vec![client("work", 1), client("lab", 2)] }
+    }
+
+    fn clients(list: &[&str]) -> Vec<ClientBackend> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn ports_come_in_the_order_of_the_site() {
+        let ports = ports(&plan(), &Backend::User, &clients(&["lab=tap:t2", "work=tap:t1"])).unwrap();
+        assert_eq!(ports.iter().map(|port| port.mac.0[5]).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(matches!(ports[0].netdev, Netdev::User(_)));
+        assert_eq!(ports[1].netdev, Netdev::Backend(Backend::Tap("t1".into())));
+    }
+
+    #[test]
+    fn every_client_is_connected_exactly_once_and_to_no_outside() {
+        let cases = [
+            (vec!["work=tap:a"], "--client lab=BACKEND"),
+            (vec!["work=tap:a", "lab=tap:b", "wrok=tap:c"], "work, lab"),
+            (vec!["work=tap:a", "lab=tap:b", "lab=tap:c"], "twice"),
+            (vec!["work=user", "lab=tap:b"], "--uplink"),
+        ];
+        for (given, says) in cases {
+            let error = ports(&plan(), &Backend::User, &clients(&given)).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_on_the_host_is_said_with_the_command_that_makes_it() {
+        let error = exists(&Netdev::Backend(Backend::Tap("weir-none".into()))).unwrap_err().to_string();
+        assert!(error.contains("ip tuntap add weir-none"), "{error}");
+        assert!(
+            exists(&Netdev::Backend(Backend::Tap("lo".into()))).unwrap_err().to_string().contains("no tap")
+        );
+        assert!(exists(&Netdev::Backend(Backend::VhostUser("/nonexistent/s".into()))).is_err());
+        assert!(exists(&Netdev::Backend(Backend::Stream("/nonexistent/s".into()))).is_err());
+        assert!(exists(&Netdev::Backend(Backend::Stream("/tmp/s".into()))).is_ok());
+    }
+}
