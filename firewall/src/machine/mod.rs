@@ -15,6 +15,7 @@ pub mod dma;
 pub mod heap;
 pub mod interrupts;
 mod memory;
+pub mod mmio;
 pub mod paging;
 pub mod panic;
 pub mod pci;
@@ -25,7 +26,7 @@ pub mod serial;
 pub use apic::wait;
 pub use clock::now;
 pub use command_line::CommandLine;
-pub use panic::{power_off, reset};
+pub use panic::{power_off, reset, unfit};
 
 use boot::{BootInfo, Region};
 use core::cell::UnsafeCell;

@@ -19,6 +19,8 @@ pub enum End {
     Exception = 0x12,
     /// Restarted as asked: status 39.
     Reset = 0x13,
+    /// The site and the machine do not fit: status 41.
+    Unfit = 0x14,
 }
 
 /// The port of isa-debug-exit; 0 when there is none.
@@ -159,6 +161,11 @@ fn fail(end: End) -> ! {
 /// Ends the virtual machine, as its owner asked.
 pub fn power_off() -> ! {
     stop(End::PowerOff)
+}
+
+/// Ends the virtual machine because it cannot be what its site says; why is in the log.
+pub fn unfit() -> ! {
+    stop(End::Unfit)
 }
 
 /// Starts the virtual machine anew.

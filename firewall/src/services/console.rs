@@ -79,10 +79,7 @@ pub fn write_stats<L: Link>(
     machine: &MachineFigures,
 ) -> fmt::Result {
     let occupancy = datapath.occupancy();
-    let free = datapath
-        .ports()
-        .first()
-        .map_or(0, |port| port.link.statistics().free_buffers);
+    let free = datapath.ports().first().map_or(0, |port| port.link.statistics().free_buffers);
     write!(
         out,
         r#"{{"uptime_ms":{},"ready":true,"memory":{{"total":{},"heap_free":{},"late_allocations":{}}},"sessions":{},"mappings":{},"neighbors":{},"buffers_free":{},"ports":["#,
@@ -139,11 +136,7 @@ pub fn write_stats<L: Link>(
 }
 
 fn separate(out: &mut impl Write, position: usize) -> fmt::Result {
-    if position > 0 {
-        out.write_char(',')
-    } else {
-        Ok(())
-    }
+    if position > 0 { out.write_char(',') } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -152,9 +145,7 @@ mod tests {
 
     fn commands(text: &[u8]) -> alloc::vec::Vec<Command> {
         let mut console = Console::default();
-        text.iter()
-            .filter_map(|&octet| console.push(octet))
-            .collect()
+        text.iter().filter_map(|&octet| console.push(octet)).collect()
     }
 
     #[test]
