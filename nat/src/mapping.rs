@@ -159,3 +159,52 @@ impl Mappings {
         Some(mapping)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    fn mapping(port: u16) -> Mapping {
+        Mapping {
+            protocol: 17,
+            internal: Endpoint::new(Ipv4Addr::new(10, 0, 0, 7), port),
+            external: Endpoint::new(EXTERNAL, port ^ 1),
+        }
+    }
+
+    #[test]
+    fn a_place_is_small() {
+        assert_eq!(size_of::<Place>(), 24);
+    }
+
+    #[test]
+    fn it_is_found_from_both_sides_until_its_last_session_ends() {
+        let mut mappings = Mappings::new(2, Key::new([1, 2]));
+        let one = mapping(5000);
+        let id = mappings.insert(one).expect("room");
+        mappings.acquire(id);
+        mappings.acquire(id);
+        for _ in 0..2 {
+            let found = mappings.find(17, one.internal, EXTERNAL);
+            assert_eq!(found, Some((id, one.external)));
+            assert_eq!(mappings.at_external(17, one.external), Some(&one));
+            assert_eq!(mappings.find(6, one.internal, EXTERNAL), None);
+            assert_eq!(mappings.at_external(6, one.external), None);
+            let ended = mappings.release(id);
+            assert_eq!(ended.is_some(), mappings.live() == 0);
+        }
+        assert_eq!(mappings.find(17, one.internal, EXTERNAL), None);
+        assert_eq!(mappings.at_external(17, one.external), None);
+    }
+
+    #[test]
+    fn there_are_never_more_than_it_was_made_for() {
+        let mut mappings = Mappings::new(2, Key::new([1, 2]));
+        assert!(mappings.insert(mapping(1000)).is_some());
+        assert!(mappings.insert(mapping(2000)).is_some());
+        assert!(mappings.insert(mapping(3000)).is_none());
+        assert_eq!(mappings.find(17, mapping(3000).internal, EXTERNAL), None);
+    }
+}

@@ -331,6 +331,8 @@ impl Nat {
             Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
         let session = self.session_to_be(&binding, reply, mapping, packet, second);
         let bound = match self.vacate(&reply, second) {
+            // Somebody who speaks to itself: its two directions could not be told apart.
+            Ok(()) if reply == binding.original => Err(Unbound::Conflict),
             Ok(()) => self.insert(session),
             Err(unbound) => Err(unbound),
         };

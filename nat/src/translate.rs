@@ -18,6 +18,7 @@ const ICMP_CHECKSUM: usize = 2;
 const ICMP_ID: usize = 4;
 const IPV4_TTL: usize = 8;
 const IPV4_SOURCE: usize = 12;
+const IPV4_DESTINATION: usize = 16;
 /// The head of a UDP or TCP packet without IP options fits in here.
 const USUAL: usize = 40;
 
@@ -119,16 +120,14 @@ impl Head {
     /// Writes the addresses of the IPv4 header at `at`.
     #[inline]
     fn set_addresses(&mut self, at: usize, source: [u8; 4], destination: [u8; 4]) {
-        let [a, b, c, d] = source;
-        let [e, f, g, h] = destination;
-        self.set(at + IPV4_SOURCE, [a, b, c, d, e, f, g, h]);
+        self.set(at + IPV4_SOURCE, source);
+        self.set(at + IPV4_DESTINATION, destination);
     }
 
     #[inline]
     fn set_ports(&mut self, at: usize, source: u16, destination: u16) {
-        let [a, b] = source.to_be_bytes();
-        let [c, d] = destination.to_be_bytes();
-        self.set(at, [a, b, c, d]);
+        self.set(at, source.to_be_bytes());
+        self.set(at + 2, destination.to_be_bytes());
     }
 
     /// Lowers the time to live. It was checked before: 0 stays 0.

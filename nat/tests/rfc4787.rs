@@ -251,3 +251,19 @@ fn two_ways_to_one_server_cannot_share_a_tuple() {
     world.nat.expire(world.now, 10);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
 }
+
+#[test]
+fn a_packet_to_its_own_sender_opens_nothing() {
+    let mut world = World::new();
+    let from = end(CLIENT, 5000);
+    let packet = parse(&udp(from, from, b"land"));
+    let binding = nat::Binding {
+        original: packet.tuple().unwrap(),
+        destination: from,
+        source: nat::SourceNat::None,
+        residue: [0; 2],
+    };
+    let bound = world.nat.bind(binding, &packet, world.now);
+    assert_eq!(bound, Err(Unbound::Conflict));
+    assert_eq!(world.nat.counts().sessions, 0);
+}
