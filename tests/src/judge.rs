@@ -1,0 +1,192 @@
+//! What must hold of every frame that leaves, whatever the test is about. etherparse computes the
+//! checksums; the appliance's own code has no say.
+
+use std::net::Ipv4Addr;
+
+use etherparse::checksum::Sum16BitWords;
+use etherparse::{Icmpv4Header, Ipv4Header, TcpHeader, UdpHeader};
+use netback::{Checksum, ETHERNET_HEADER, Offload};
+use rules::site::Prefix;
+use smoltcp::wire::EthernetAddress;
+
+use crate::packet::pseudo_sum;
+use crate::view::View;
+
+/// What is known about a port, and what is demanded of its frames.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    /// The port's own hardware address.
+    pub mac: EthernetAddress,
+    /// The port's MTU in octets.
+    pub mtu: usize,
+    /// Own addresses on this port.
+    pub own: Vec<Ipv4Addr>,
+    /// Networks whose addresses must not be seen here.
+    pub hidden: Vec<Prefix>,
+    /// Networks to which every destination belongs; empty: everybody.
+    pub behind: Vec<Prefix>,
+    /// Whether transport checksums are right because those that came in are.
+    pub transport: bool,
+}
+
+impl Judge {
+    /// Passes a frame; the error tells what is wrong with it.
+    ///
+    /// # Errors
+    /// The first thing that no frame of ours may be.
+    pub fn frame(&self, frame: &[u8], offload: Offload) -> Result<(), String> {
+        let (ethernet, octets) =
+            frame.split_at_checked(ETHERNET_HEADER).ok_or("shorter than an Ethernet header")?;
+        check(ethernet[6..12] == self.mac.0, "a source MAC not our own")?;
+        check(octets.len() <= self.mtu, "longer than the MTU")?;
+        let station = EthernetAddress::from_bytes(&ethernet[..6]);
+        match ethernet[12..] {
+            [8, 6] => self.arp(station, octets),
+            [8, 0] => {
+                check(station.is_unicast(), "unicast in a group frame")?;
+                check(station.0 != [0; 6] && station != self.mac, "no station")?;
+                self.packet(octets, offload)
+            }
+            _ => Err("neither IPv4 nor ARP".into()),
+        }
+    }
+
+    fn arp(&self, station: EthernetAddress, octets: &[u8]) -> Result<(), String> {
+        check(octets.len() == 28, "not the length of ARP")?;
+        check(octets[..6] == [0, 1, 8, 0, 6, 4], "not Ethernet and IPv4")?;
+        check(octets[8..14] == self.mac.0, "an ARP sender not our own")?;
+        let sender = Ipv4Addr::new(octets[14], octets[15], octets[16], octets[17]);
+        check(self.own.contains(&sender), "an ARP claim not our own")?;
+        match octets[7] {
+            1 => check(station.is_broadcast(), "a request to one station"),
+            2 => check(station.is_unicast(), "a reply to all"),
+            _ => Err("an unknown ARP operation".into()),
+        }
+    }
+
+    fn packet(&self, octets: &[u8], offload: Offload) -> Result<(), String> {
+        let (header, payload) = whole(octets)?;
+        check(usize::from(header.total_len) == octets.len(), "octets behind the total length")?;
+        check(header.time_to_live > 0, "TTL 0")?;
+        let (source, destination) = (header.source.into(), header.destination.into());
+        self.address(source)?;
+        self.address(destination)?;
+        let known = |address| self.behind.iter().any(|prefix| prefix.contains(address));
+        check(self.behind.is_empty() || known(destination), "a destination that is not behind this port")?;
+        if header.more_fragments || header.fragment_offset.value() > 0 {
+            return Ok(());
+        }
+        match header.protocol.0 {
+            1 => self.icmp(&header, payload),
+            _ => self.transport(octets, &header, payload, offload),
+        }
+    }
+
+    fn address(&self, address: Ipv4Addr) -> Result<(), String> {
+        match self.hidden.iter().any(|prefix| prefix.contains(address)) {
+            true => Err(format!("{address} is seen from outside")),
+            false => Ok(()),
+        }
+    }
+
+    fn transport(
+        &self,
+        octets: &[u8],
+        header: &Ipv4Header,
+        payload: &[u8],
+        offload: Offload,
+    ) -> Result<(), String> {
+        let Checksum::Partial { start, offset } = offload.checksum else {
+            return match self.transport {
+                true => complete(header, payload),
+                false => Ok(()),
+            };
+        };
+        let expected = match header.protocol.0 {
+            6 => 16,
+            17 => 6,
+            _ => return Err("a partial checksum in neither TCP nor UDP".into()),
+        };
+        check(
+            usize::from(start) == ETHERNET_HEADER + header.header_len() && offset == expected,
+            "a misplaced partial checksum",
+        )?;
+        let field = payload
+            .get(usize::from(offset)..)
+            .and_then(|rest| rest.first_chunk::<2>())
+            .ok_or("a partial checksum outside the packet")?;
+        // One number has two forms: 0 and 0xffff.
+        let same = u16::from_be_bytes(*field) % 0xffff == pseudo_sum(octets) % 0xffff;
+        check(same || !self.transport, "a wrong partial checksum")
+    }
+
+    fn icmp(&self, header: &Ipv4Header, payload: &[u8]) -> Result<(), String> {
+        let is_error = matches!(payload.first(), Some(3 | 4 | 5 | 11 | 12));
+        if self.transport || is_error {
+            complete(header, payload)?;
+        }
+        if !is_error {
+            return Ok(());
+        }
+        let quote = &payload[8..];
+        let (inner, rest) = whole(quote).map_err(|error| format!("quoted: {error}"))?;
+        self.address(inner.source.into())?;
+        self.address(inner.destination.into())?;
+        check(rest.len() >= 8, "less than 8 octets of transport quoted")?;
+        match quote.len() >= inner.total_len.into() && self.transport {
+            true => {
+                let length = usize::from(inner.total_len) - inner.header_len();
+                complete(&inner, &rest[..length]).map_err(|error| format!("quoted: {error}"))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+fn check(holds: bool, otherwise: &str) -> Result<(), String> {
+    match holds {
+        true => Ok(()),
+        false => Err(otherwise.into()),
+    }
+}
+
+/// A header with the right checksum, and what is there of its payload.
+fn whole(octets: &[u8]) -> Result<(Ipv4Header, &[u8]), String> {
+    let (header, payload) = Ipv4Header::from_slice(octets).map_err(|error| error.to_string())?;
+    check(header.header_checksum == header.calc_header_checksum(), "a wrong IP header checksum")?;
+    Ok((header, payload))
+}
+
+/// A transport header with the right checksum, over the whole payload.
+fn complete(header: &Ipv4Header, payload: &[u8]) -> Result<(), String> {
+    let (source, destination) = (header.source, header.destination);
+    let right = match header.protocol.0 {
+        17 => {
+            let (udp, data) = UdpHeader::from_slice(payload).map_err(|error| error.to_string())?;
+            check(usize::from(udp.length) <= payload.len() && udp.length >= 8, "a wrong UDP length")?;
+            let data = &data[..usize::from(udp.length) - 8];
+            let computed =
+                udp.calc_checksum_ipv4_raw(source, destination, data).map_err(|error| error.to_string())?;
+            udp.checksum == 0 || udp.checksum == computed
+        }
+        6 => {
+            let (tcp, data) = TcpHeader::from_slice(payload).map_err(|error| error.to_string())?;
+            // RFC 1071: 0 and 0xffff are the same sum, and TCP may carry either.
+            let computed =
+                tcp.calc_checksum_ipv4_raw(source, destination, data).map_err(|error| error.to_string())?;
+            tcp.checksum % 0xffff == computed % 0xffff
+        }
+        1 => {
+            Icmpv4Header::from_slice(payload).map_err(|error| error.to_string())?;
+            Sum16BitWords::new().add_slice(payload).ones_complement() == 0
+        }
+        _ => true,
+    };
+    check(right, "a wrong transport checksum")
+}
+
+/// Whether a packet from outside the tests' reach would pass: used to judge what tests build.
+pub fn is_sound(octets: &[u8]) -> bool {
+    let view = View::new(octets);
+    whole(octets).is_ok_and(|(header, _)| complete(&header, view.transport()).is_ok())
+}
