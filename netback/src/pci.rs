@@ -4,6 +4,8 @@
 //! our memory anyway; its structures are walked with bounds, since a loop in them would hang us.
 
 mod discover;
+#[cfg(test)]
+mod tests;
 
 use core::{marker::PhantomData, ptr::NonNull};
 

@@ -253,3 +253,59 @@ impl fmt::Debug for WireFrame {
         f.debug_struct("WireFrame").field("octets", &self.octets).field("offload", &self.offload).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::wire::EthernetProtocol;
+
+    use super::*;
+
+    fn head() -> Head {
+        Head::new(EthernetAddress([2; 6]), EthernetAddress([4; 6]), EthernetProtocol::Ipv4)
+    }
+
+    #[test]
+    fn what_is_injected_is_received_and_what_is_transmitted_can_be_read() {
+        let (a, b) = (Wire::new(Settings::default()), Wire::new(Settings::default()));
+        let offload = Offload { checksum: Checksum::Verified };
+        assert!(a.inject(&[7; 60], offload));
+        assert!(!a.clone().sleep());
+        let frame = a.clone().receive().unwrap();
+        assert_eq!((frame.octets(), frame.offload(), a.outstanding()), (&[7; 60][..], offload, 1));
+        assert_eq!(b.clone().transmit(&head(), Some((frame, 14..60))), Ok(()));
+        assert_eq!(a.outstanding(), 0);
+        assert_eq!(b.sent(), [([head().as_slice(), &[7; 46]].concat(), Offload::default())]);
+        assert_eq!((a.statistics().rx_octets, b.statistics().tx_octets), (60, 60));
+    }
+
+    #[test]
+    fn faults_refuse_frames_and_give_them_back() {
+        let wire = Wire::new(Settings { capacity: 1, ..Settings::default() });
+        let send = |length: usize, range: Range<usize>| {
+            let frame = wire.clone().compose(&Vec::from_iter((0..length).map(|_| 1))).unwrap();
+            wire.clone().transmit(&head(), Some((frame, range)))
+        };
+        assert_eq!(send(1501, 0..1501), Err(Refused::TooLong));
+        assert_eq!(send(9, 0..10), Err(Refused::Malformed));
+        assert_eq!(send(9, 0..9), Ok(()));
+        assert_eq!(send(9, 0..9), Err(Refused::Full));
+        wire.set(|settings| settings.up = false);
+        assert_eq!(send(9, 0..9), Err(Refused::Down));
+        assert!(!wire.inject(&[0; 60], Offload::default()));
+        assert_eq!((wire.outstanding(), wire.sent().len()), (0, 1));
+        let statistics = wire.statistics();
+        assert_eq!((statistics.tx_full, statistics.tx_down), (1, 1));
+        assert_eq!((statistics.tx_too_long, statistics.tx_malformed), (1, 1));
+    }
+
+    #[test]
+    fn a_wire_without_offload_completes_checksums() {
+        let mut wire = Wire::new(Settings { finishes_checksums: false, ..Settings::default() });
+        let mut head = head();
+        head.extend_from_slice(&[0x12, 0x34, 0, 0]).unwrap();
+        head.offload.checksum = Checksum::Partial { start: 14, offset: 2 };
+        wire.transmit(&head, None).unwrap();
+        let (sent, offload) = wire.pop().unwrap();
+        assert_eq!((&sent[14..], offload), (&[0x12, 0x34, 0xed, 0xcb][..], Offload::default()));
+    }
+}

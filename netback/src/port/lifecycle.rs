@@ -16,7 +16,10 @@ use virtio_drivers::{
     transport::{DeviceStatus, DeviceType, Transport},
 };
 
-use super::{Port, Rings, Standing, Violation};
+use super::{
+    Rings, Violation,
+    link::{Port, Standing},
+};
 use crate::{
     ETHERNET_HEADER, Statistics,
     features::{self, Features, Reset},

@@ -3,13 +3,17 @@
 pub(crate) mod fake;
 mod hostile;
 
+use core::ops::Range;
 use std::vec::Vec;
 
 use fake::{Fake, TestHal};
-use smoltcp::wire::EthernetProtocol;
+use smoltcp::wire::{EthernetAddress, EthernetProtocol};
 
 use super::*;
-use crate::{Checksum, Frame};
+use crate::{
+    Frame, Link,
+    frame::{FRAME_MAX, Received},
+};
 
 type TestPort = Port<TestHal, Fake>;
 
