@@ -107,7 +107,7 @@ const MASKED: u32 = 1 << 30;
 struct Registers(*mut Bar);
 
 #[repr(align(4096))]
-struct Bar([u8; BAR_SIZE]);
+struct Bar(#[allow(dead_code, reason = "reached through pointers")] [u8; BAR_SIZE]);
 
 impl Registers {
     fn new() -> Self {
