@@ -56,6 +56,12 @@ pub struct Datapath<L: Link> {
     ticked: Option<Instant>,
 }
 
+/// Where headers are read and written: kept from packet to packet, so that it is not cleared for each.
+struct Scratch {
+    packet: Packet,
+    head: nat::Head,
+}
+
 /// What is done with a packet that nothing speaks against.
 enum Step {
     /// It leaves by `hop`, translated.
@@ -115,6 +121,7 @@ impl<L: Link> Datapath<L> {
     /// True if there was something to do.
     pub fn turn(&mut self, now: Instant) -> bool {
         let mut received = 0;
+        let mut scratch = Scratch { packet: Packet::EMPTY, head: nat::Head::EMPTY };
         for port in &mut self.ports {
             port.link.begin();
         }
@@ -124,7 +131,7 @@ impl<L: Link> Datapath<L> {
                     break;
                 };
                 received += 1;
-                if let Err(reason) = self.walk(input, frame, now) {
+                if let Err(reason) = self.walk(input, frame, &mut scratch, now) {
                     self.ports[input].counters.drop(reason);
                 }
             }
@@ -139,7 +146,13 @@ impl<L: Link> Datapath<L> {
     }
 
     /// The path of one packet.
-    fn walk(&mut self, input: usize, frame: L::Frame, now: Instant) -> Result<(), Dropped> {
+    fn walk(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Dropped> {
         let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
         let own = self.ports[input].mac;
         let sender = ethernet.source;
@@ -157,18 +170,23 @@ impl<L: Link> Datapath<L> {
             (EthernetProtocol::Ipv4, _) => return Err(Dropped::OtherStation),
             _ => return Err(Dropped::EtherType),
         }
-        let packet = parse(octets, frame.offload())?;
+        let Scratch { packet, head } = scratch;
+        parse(packet, octets, frame.offload())?;
         if !self.routes.source_is_behind(input, packet.source()) {
             return Err(Dropped::Spoofed);
         }
-        match self.decide(input, &packet, now) {
+        match self.decide(input, packet, now) {
             Ok(Step::Forward { hop, translation }) => {
-                self.forward(input, frame, &packet, hop, &translation, now)
+                match packet.embedded() {
+                    None => packet.rewrite_to(head, &translation),
+                    Some(_) => *head = packet.rewrite_error(&translation),
+                }
+                self.forward(input, frame, packet, head, hop, now)
             }
-            Ok(Step::Deliver) => self.deliver(input, frame, sender, &packet, now),
+            Ok(Step::Deliver) => self.deliver(input, frame, sender, packet, now),
             Err(Refusal { reason, answer: None }) => Err(reason),
             Err(Refusal { reason, answer: Some(answer) }) => {
-                self.answer(input, frame, sender, &packet, answer, now);
+                self.answer(input, frame, sender, packet, answer, now);
                 Err(reason)
             }
         }
@@ -343,20 +361,16 @@ impl<L: Link> Datapath<L> {
         prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }
 
-    /// The first and the last write: a new head in front of the untouched payload.
+    /// The packet leaves: the new head in front of the untouched payload.
     fn forward(
         &mut self,
         input: usize,
         frame: L::Frame,
         packet: &Packet,
+        network: &nat::Head,
         hop: Hop,
-        translation: &Translation,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let network = match packet.embedded() {
-            None => packet.rewrite(translation),
-            Some(_) => packet.rewrite_error(translation),
-        };
         let output = &self.ports[hop.port];
         let neighbor = self.neighbors.lookup(hop.port, hop.next, now);
         let mut head =
@@ -566,7 +580,8 @@ impl<L: Link> Datapath<L> {
             return;
         };
         let (sender, offload) = (ethernet.source, frame.offload());
-        if let Ok(packet) = parse(octets, offload) {
+        let mut packet = Packet::EMPTY;
+        if parse(&mut packet, octets, offload).is_ok() {
             self.answer(input, frame, sender, &packet, Answer::HOST_UNREACHABLE, now);
         }
     }
@@ -655,20 +670,20 @@ impl<L: Link> Datapath<L> {
     }
 }
 
-/// The packet in a frame; its offload fields are a stranger's word until they match its headers.
-fn parse(octets: &[u8], offload: Offload) -> Result<Packet, Dropped> {
+/// Reads the packet of a frame; its offload fields are a stranger's word until they match its headers.
+fn parse(packet: &mut Packet, octets: &[u8], offload: Offload) -> Result<(), Dropped> {
     let partial = match offload.checksum {
         netback::Checksum::Partial { start, offset } => Some((start, offset)),
         netback::Checksum::Unverified | netback::Checksum::Verified => None,
     };
     let checksum = if partial.is_some() { nat::Checksum::Partial } else { nat::Checksum::Complete };
-    let packet = Packet::parse(octets, checksum).map_err(|malformed| match malformed {
+    packet.read(octets, checksum).map_err(|malformed| match malformed {
         Malformed::HeaderChecksum => Dropped::HeaderChecksum,
         _ => Dropped::Malformed,
     })?;
     match partial {
-        Some(place) if Some(place) != checksum_place(&packet) => Err(Dropped::BadOffload),
-        _ => Ok(packet),
+        Some(place) if Some(place) != checksum_place(packet) => Err(Dropped::BadOffload),
+        _ => Ok(()),
     }
 }
 

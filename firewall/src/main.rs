@@ -9,8 +9,8 @@ mod machine;
 
 use firewall::Datapath;
 use firewall::services::console::{Command, Console, HELP, MachineFigures, write_stats};
-use netback::Link;
 use machine::{Machine, clock, heap, panic, serial};
+use netback::Link;
 use rules::site::{PanicAction, Site};
 
 mod site {
