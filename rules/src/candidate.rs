@@ -19,13 +19,8 @@ pub enum Hook {
 
 impl Hook {
     /// All hooks, in the order of [`Policy::hooks`](crate::Policy::hooks).
-    pub const ALL: [Self; 5] = [
-        Self::Prerouting,
-        Self::Input,
-        Self::Forward,
-        Self::Output,
-        Self::Postrouting,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
 }
 
 /// The state of the packet's session, as Linux gives it to `ct state`.

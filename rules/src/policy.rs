@@ -72,28 +72,14 @@ pub struct Decision {
 
 impl Policy {
     /// A policy without chains: everything passes.
-    pub const EMPTY: Self = Self {
-        hooks: [&[]; 5],
-        chains: &[],
-        locations: &[],
-        counters: &[],
-    };
+    pub const EMPTY: Self = Self { hooks: [&[]; 5], chains: &[], locations: &[], counters: &[] };
 
     /// What the chains of `hook` say about the first packet of a session, or a packet of none.
     ///
     /// Nat chains run while the candidate's state is new; a dnat changes the candidate's destination, and its
     /// `dnat`, for the chains that follow.
-    pub fn evaluate(
-        &self,
-        hook: Hook,
-        candidate: &mut Candidate,
-        tally: &mut impl Tally,
-    ) -> Decision {
-        let mut decision = Decision {
-            verdict: Verdict::Accept,
-            dnat: None,
-            snat: None,
-        };
+    pub fn evaluate(&self, hook: Hook, candidate: &mut Candidate, tally: &mut impl Tally) -> Decision {
+        let mut decision = Decision { verdict: Verdict::Accept, dnat: None, snat: None };
         let mut translates = candidate.state == State::New;
         for base in self.bases(hook) {
             if base.kind == Kind::Nat && !translates {
@@ -113,12 +99,7 @@ impl Policy {
     }
 
     /// What the chains of `hook` say about a later packet of a session: nat chains have had their say.
-    pub fn evaluate_later(
-        &self,
-        hook: Hook,
-        candidate: &Candidate,
-        tally: &mut impl Tally,
-    ) -> Verdict {
+    pub fn evaluate_later(&self, hook: Hook, candidate: &Candidate, tally: &mut impl Tally) -> Verdict {
         for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
             let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
             match verdict(base, ending) {
@@ -135,10 +116,7 @@ impl Policy {
     /// TTL, length, identification, TOS, TCP flags. The candidate's state is that of the later packets.
     #[must_use]
     pub fn residue(&self, hook: Hook, candidate: &Candidate) -> Residue {
-        let mut walker = Foreseen {
-            candidate,
-            residue: Residue::ACCEPT,
-        };
+        let mut walker = Foreseen { candidate, residue: Residue::ACCEPT };
         for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
             let passes = match walk::walk(self, base.chain, &mut walker) {
                 Ending::Accept => true,
@@ -155,14 +133,8 @@ impl Policy {
     /// Where a rule, or a chain's policy, stands.
     #[must_use]
     pub fn location(&self, rule: RuleId) -> Location {
-        let unknown = Location {
-            file: "rules.nft",
-            line: 0,
-        };
-        self.locations
-            .get(usize::from(rule.0))
-            .copied()
-            .unwrap_or(unknown)
+        let unknown = Location { file: "rules.nft", line: 0 };
+        self.locations.get(usize::from(rule.0)).copied().unwrap_or(unknown)
     }
 
     /// Where each counter stands, one per [`CounterId`].
@@ -179,9 +151,7 @@ impl Policy {
 
     /// The rules of a chain; none when there is no such chain.
     pub(crate) fn rules(&self, chain: u16) -> &'static [Rule] {
-        self.chains
-            .get(usize::from(chain))
-            .map_or(&[], |chain| chain.rules)
+        self.chains.get(usize::from(chain)).map_or(&[], |chain| chain.rules)
     }
 
     fn bases(&self, hook: Hook) -> impl Iterator<Item = &'static Base> {
@@ -212,8 +182,7 @@ fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision)
     match ending {
         Ending::Dnat(address, port) => {
             let port_then = port.unwrap_or(candidate.destination_port);
-            candidate.dnat |=
-                (address, port_then) != (candidate.destination, candidate.destination_port);
+            candidate.dnat |= (address, port_then) != (candidate.destination, candidate.destination_port);
             candidate.destination = address;
             candidate.destination_port = port_then;
             decision.dnat = Some((address, port));

@@ -41,9 +41,7 @@ impl Residue {
         let bits = if self.is_per_packet() { 0 } else { self.0 };
         let [a, b, c, d] = bits.to_le_bytes();
         let slots = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])];
-        slots
-            .into_iter()
-            .filter_map(|slot| slot.checked_sub(1).map(CounterId))
+        slots.into_iter().filter_map(|slot| slot.checked_sub(1).map(CounterId))
     }
 
     /// This residue and one more counter.
@@ -65,10 +63,6 @@ impl Residue {
     /// This residue and, at a hook that follows, the other.
     #[must_use]
     pub fn then(self, other: Self) -> Self {
-        if other.is_per_packet() {
-            other
-        } else {
-            other.counters().fold(self, Self::with)
-        }
+        if other.is_per_packet() { other } else { other.counters().fold(self, Self::with) }
     }
 }

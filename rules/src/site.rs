@@ -66,21 +66,13 @@ impl Prefix {
     /// The directed broadcast address; a /31 (RFC 3021) and a /32 have none.
     #[must_use]
     pub const fn broadcast(&self) -> Option<Ipv4Addr> {
-        if self.length >= 31 {
-            None
-        } else {
-            Some(self.last())
-        }
+        if self.length >= 31 { None } else { Some(self.last()) }
     }
 
     /// Whether the two networks have an address in common.
     #[must_use]
     pub const fn overlaps(&self, other: &Self) -> bool {
-        if self.length <= other.length {
-            self.contains(other.address)
-        } else {
-            other.contains(self.address)
-        }
+        if self.length <= other.length { self.contains(other.address) } else { other.contains(self.address) }
     }
 }
 
@@ -130,14 +122,8 @@ impl Client {
     #[must_use]
     pub const fn on_link(&self) -> Prefix {
         match self.network {
-            ClientNetwork::Subnet(length) => Prefix {
-                address: self.address,
-                length,
-            },
-            ClientNetwork::Peer(address) => Prefix {
-                address,
-                length: 32,
-            },
+            ClientNetwork::Subnet(length) => Prefix { address: self.address, length },
+            ClientNetwork::Peer(address) => Prefix { address, length: 32 },
         }
     }
 }
@@ -181,13 +167,8 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// What holds when the site says nothing.
-    pub const DEFAULT: Self = Self {
-        udp: 300,
-        tcp_established: 7440,
-        tcp_transitory: 240,
-        icmp: 60,
-        other: 600,
-    };
+    pub const DEFAULT: Self =
+        Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60, other: 600 };
 }
 
 impl Nat {

@@ -190,16 +190,10 @@ impl Test {
         match *self {
             Self::Equal(wanted) => value == wanted,
             Self::Range(first, last) => first <= value && value <= last,
-            Self::Masked {
-                mask,
-                value: wanted,
-            } => value & mask == wanted,
+            Self::Masked { mask, value: wanted } => value & mask == wanted,
             Self::In(ranges) => {
                 let after = ranges.partition_point(|&(first, _)| first <= value);
-                after
-                    .checked_sub(1)
-                    .and_then(|i| ranges.get(i))
-                    .is_some_and(|&(_, last)| value <= last)
+                after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, last)| value <= last)
             }
         }
     }
@@ -211,12 +205,7 @@ impl Field {
     pub const fn is_per_packet(self) -> bool {
         matches!(
             self,
-            Self::TcpFlags
-                | Self::Dscp
-                | Self::Ecn
-                | Self::Ttl
-                | Self::Length
-                | Self::Identification
+            Self::TcpFlags | Self::Dscp | Self::Ecn | Self::Ttl | Self::Length | Self::Identification
         )
     }
 }

@@ -4,9 +4,7 @@ use core::net::Ipv4Addr;
 
 use crate::candidate::Candidate;
 use crate::policy::{Policy, Reject};
-use crate::table::{
-    Action, CounterId, Field, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT, Step,
-};
+use crate::table::{Action, CounterId, Field, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT, Step};
 
 /// The most nested jumps that a policy may have.
 pub const JUMPS_MAX: usize = 16;
@@ -68,10 +66,7 @@ impl Callers {
 
 /// Walks the chain with this index and whatever it jumps to.
 pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
-    let mut callers = Callers {
-        rest: [&[]; JUMPS_MAX],
-        depth: 0,
-    };
+    let mut callers = Callers { rest: [&[]; JUMPS_MAX], depth: 0 };
     let mut rules = policy.rules(chain);
     loop {
         let Some((rule, rest)) = rules.split_first() else {

@@ -1,6 +1,8 @@
 //! A compiled site, and the two ways it reaches the `rules` crate.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rules::policy::Policy;
 use rules::site::{Client, Site, Uplink};
@@ -86,7 +88,7 @@ impl Compiled {
         let program = &self.program;
         let rules = program.chains.iter().flatten();
         let steps: usize = rules.clone().map(|rule| rule.steps.len()).sum();
-        let ranges: usize = rules.clone().flat_map(|rule| &rule.steps).map(ranges_of).sum();
+        let ranges: usize = shared(program).iter().map(|ranges| ranges.len()).sum();
         rules.count() * size_of::<Rule>()
             + steps * size_of::<Step>()
             + ranges * size_of::<(u32, u32)>()
@@ -102,12 +104,19 @@ impl Compiled {
     }
 }
 
-fn ranges_of(step: &program::Step) -> usize {
-    match step {
-        program::Step::Match(program::Match { test: program::Test::In(ranges), .. }) => ranges.len(),
-        _ => 0,
-    }
+/// The sets that rules look into, each once.
+pub(crate) fn shared(program: &Program) -> Vec<&Arc<[(u32, u32)]>> {
+    let steps = program.chains.iter().flatten().flat_map(|rule| &rule.steps);
+    let mut met = HashSet::new();
+    let sets = steps.filter_map(|step| match step {
+        program::Step::Match(program::Match { test: program::Test::In(ranges), .. }) => Some(ranges),
+        _ => None,
+    });
+    sets.filter(|ranges| met.insert(Arc::as_ptr(ranges))).collect()
 }
+
+/// The sets that are static already.
+type Leaked = HashMap<*const [(u32, u32)], &'static [(u32, u32)]>;
 
 fn leak_client(client: crate::plan::Client) -> Client {
     Client {
@@ -124,7 +133,9 @@ fn leak_program(program: Program) -> Policy {
     let locations = |lines: Vec<u32>| -> &'static [Location] {
         lines.into_iter().map(|line| Location { file: "rules.nft", line }).collect::<Vec<_>>().leak()
     };
-    let chains: Vec<Chain> = program.chains.into_iter().map(leak_chain).collect();
+    let sets: Leaked =
+        shared(&program).into_iter().map(|ranges| (Arc::as_ptr(ranges), &*ranges.to_vec().leak())).collect();
+    let chains: Vec<Chain> = program.chains.iter().map(|rules| leak_chain(rules, &sets)).collect();
     Policy {
         hooks: program.hooks.map(|bases| &*bases.leak()),
         chains: chains.leak(),
@@ -133,29 +144,27 @@ fn leak_program(program: Program) -> Policy {
     }
 }
 
-fn leak_chain(rules: Vec<program::Rule>) -> Chain {
-    let rules: Vec<Rule> = rules
-        .into_iter()
-        .map(|rule| Rule {
-            id: rule.id,
-            steps: rule.steps.into_iter().map(leak_step).collect::<Vec<_>>().leak(),
-        })
-        .collect();
+fn leak_chain(rules: &[program::Rule], sets: &Leaked) -> Chain {
+    let steps =
+        |rule: &program::Rule| rule.steps.iter().map(|step| leak_step(step, sets)).collect::<Vec<_>>();
+    let rules: Vec<Rule> = rules.iter().map(|rule| Rule { id: rule.id, steps: steps(rule).leak() }).collect();
     Chain { rules: rules.leak() }
 }
 
-fn leak_step(step: program::Step) -> Step {
+fn leak_step(step: &program::Step, sets: &Leaked) -> Step {
     match step {
-        program::Step::Count(counter) => Step::Count(counter),
-        program::Step::Do(action) => Step::Do(action),
+        program::Step::Count(counter) => Step::Count(*counter),
+        program::Step::Do(action) => Step::Do(*action),
         program::Step::Match(program::Match { field, test, negated }) => {
             let test = match test {
-                program::Test::Equal(value) => Test::Equal(value),
-                program::Test::Range(first, last) => Test::Range(first, last),
-                program::Test::Masked { mask, value } => Test::Masked { mask, value },
-                program::Test::In(ranges) => Test::In(ranges.leak()),
+                program::Test::Equal(value) => Test::Equal(*value),
+                program::Test::Range(first, last) => Test::Range(*first, *last),
+                program::Test::Masked { mask, value } => Test::Masked { mask: *mask, value: *value },
+                program::Test::In(ranges) => {
+                    Test::In(sets.get(&Arc::as_ptr(ranges)).copied().unwrap_or_default())
+                }
             };
-            Step::Match(Match { field, test, negated })
+            Step::Match(Match { field: *field, test, negated: *negated })
         }
     }
 }

@@ -196,7 +196,7 @@ fn shown(source: &Source, span: &Range<usize>, line: u32) -> Option<Shown> {
     let start = span.start.clamp(range.start, range.end) - range.start;
     let end = span.end.clamp(range.start, range.end) - range.start;
     // A caret needs a width; at the end of a line it stands behind it.
-    let text = text.to_owned() + " ";
+    let text = if start == text.len() { text.to_owned() + " " } else { text.to_owned() };
     let mut end = end.max(start + 1);
     while !text.is_char_boundary(end) {
         end += 1;
@@ -237,8 +237,11 @@ pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         return None;
     }
     let limit = (word.chars().count() / 3).clamp(1, 3);
+    // Of very many names, those at the end are not looked at.
     known
         .into_iter()
+        .take(2000)
+        .filter(|candidate| candidate.len().abs_diff(word.len()) <= 3)
         .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
         .filter(|&(distance, candidate)| distance <= limit && candidate != word)
         .min_by_key(|&(distance, _)| distance)

@@ -1,15 +1,20 @@
 //! A compiled site as Rust text: plain statics, no std, paths of `::rules` and `::core` only.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use rules::policy::Reject;
 use rules::site::{ClientNetwork, Nat, PanicAction, Prefix};
 use rules::table::{Action, Base};
 
-use crate::compiled::Compiled;
+use crate::compiled::{Compiled, shared};
 use crate::plan::{Client, Plan};
 use crate::program::{Match, Program, Rule, Step, Test};
+
+/// The number of each set.
+type Sets = HashMap<*const [(u32, u32)], usize>;
 
 const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 
@@ -30,10 +35,15 @@ fn program(out: &mut String, program: &Program) {
     for (name, bases) in HOOKS.iter().zip(&program.hooks) {
         line!(out, "static {name}: [::rules::table::Base; {}] = [{}];", bases.len(), joined(bases, base));
     }
+    let sets = shared(program);
+    for (index, ranges) in sets.iter().enumerate() {
+        line!(out, "static SET_{index}: [(u32, u32); {}] = {ranges:?};", ranges.len());
+    }
+    let sets: Sets = sets.iter().enumerate().map(|(index, ranges)| (Arc::as_ptr(ranges), index)).collect();
     for (index, rules) in program.chains.iter().enumerate() {
         line!(out, "static CHAIN_{index}: [::rules::table::Rule; {}] = [", rules.len());
         for each in rules {
-            line!(out, "    {},", rule(each));
+            line!(out, "    {},", rule(each, &sets));
         }
         line!(out, "];");
     }
@@ -120,29 +130,32 @@ fn base(base: &Base) -> String {
     )
 }
 
-fn rule(rule: &Rule) -> String {
-    let steps = joined(&rule.steps, step);
+fn rule(rule: &Rule, sets: &Sets) -> String {
+    let steps = joined(&rule.steps, |each| step(each, sets));
     format!("::rules::table::Rule {{ id: ::rules::RuleId({}), steps: &[{steps}] }}", rule.id.0)
 }
 
-fn step(step: &Step) -> String {
+fn step(step: &Step, sets: &Sets) -> String {
     let text = match step {
         Step::Count(counter) => format!("Count(::rules::CounterId({}))", counter.0),
         Step::Do(action) => format!("Do(::rules::table::Action::{})", action_of(action)),
         Step::Match(Match { field, test, negated }) => format!(
             "Match(::rules::table::Match {{ field: ::rules::table::Field::{field:?}, test: ::rules::table::Test::{}, negated: {negated} }})",
-            test_of(test),
+            test_of(test, sets),
         ),
     };
     format!("::rules::table::Step::{text}")
 }
 
-fn test_of(test: &Test) -> String {
+fn test_of(test: &Test, sets: &Sets) -> String {
     match test {
         Test::Equal(value) => format!("Equal({value})"),
         Test::Range(first, last) => format!("Range({first}, {last})"),
         Test::Masked { mask, value } => format!("Masked {{ mask: {mask}, value: {value} }}"),
-        Test::In(ranges) => format!("In(&{ranges:?})"),
+        Test::In(ranges) => match sets.get(&Arc::as_ptr(ranges)) {
+            Some(index) => format!("In(&SET_{index})"),
+            None => format!("In(&{ranges:?})"),
+        },
     }
 }
 

@@ -23,8 +23,11 @@ pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 
 use source::Source;
 
-/// The largest file that is read, in octets.
+/// The largest `rules.nft`, in octets: several times 10 000 rules.
 pub const FILE_MAX: u64 = 4 << 20;
+
+/// The largest `weir.toml`, in octets.
+pub const PLAN_MAX: u64 = 1 << 20;
 
 /// Compiles the site in `directory`: its `weir.toml` and its `rules.nft`.
 ///

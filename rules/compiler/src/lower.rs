@@ -7,6 +7,8 @@ mod ranges;
 mod rule;
 mod value;
 
+use std::collections::HashMap;
+
 use rules::Residue;
 use rules::table::{CounterId, Field, RuleId};
 
@@ -17,7 +19,7 @@ use crate::source::Source;
 use crate::syntax::keys::Datatype;
 use crate::syntax::tree::{Family, NamedSet, Ruleset, Span, Table, Value};
 use graph::Graph;
-use ranges::{Ranges, normalise};
+use ranges::{Ranges, Shared, normalise};
 
 /// The most elements that all sets of a file may have, defines written out.
 const ELEMENTS_MAX: u32 = 1 << 20;
@@ -41,16 +43,25 @@ struct Context {
 #[derive(Debug, Default)]
 struct Premises {
     steps: Vec<Step>,
-    known: Vec<(Field, Ranges)>,
+    known: Vec<Known>,
     is_ipv4: bool,
     /// No IPv4 packet comes this far.
     is_never: bool,
 }
 
+/// The values that a field has left.
+#[derive(Debug)]
+struct Known {
+    field: Field,
+    ranges: Shared,
+    negated: bool,
+    max: u32,
+}
+
 /// A named set with its elements.
 struct Set {
     datatype: Option<Datatype>,
-    ranges: Option<Ranges>,
+    ranges: Option<Shared>,
     is_used: bool,
 }
 
@@ -60,11 +71,13 @@ struct Lowering<'a> {
     diagnostics: &'a mut Diagnostics,
     program: Program,
     /// The sets of each table.
-    sets: Vec<Vec<(String, Set)>>,
+    sets: Vec<HashMap<String, Set>>,
     /// The table that is being lowered.
     table: usize,
     /// How many elements may still be looked at.
     budget: u32,
+    /// How many may still be looked at again.
+    again: u32,
 }
 
 /// Compiles the policy; everything wrong with it is told. With errors told, the result is not to be used.
@@ -82,6 +95,7 @@ pub(crate) fn lower(
         sets: Vec::new(),
         table: 0,
         budget: ELEMENTS_MAX,
+        again: 16 * ELEMENTS_MAX,
     };
     lowering.sets(ruleset);
     let graph = Graph::new(ruleset);
@@ -124,8 +138,20 @@ impl Lowering<'_> {
         Some(())
     }
 
+    /// Takes as many elements as are gone through again.
+    fn spend_many(&mut self, count: usize, span: &Span) -> Option<()> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if self.again < count {
+            return self
+                .refuse(span.clone(), "large sets are compared with each other too often in this file");
+        }
+        self.again -= count;
+        Some(())
+    }
+
+    /// Whether it is no use to look at more elements.
     fn is_spent(&self) -> bool {
-        self.budget == 0
+        self.budget == 0 || self.diagnostics.is_full()
     }
 
     fn sets(&mut self, ruleset: &Ruleset) {
@@ -145,7 +171,7 @@ impl Lowering<'_> {
     fn set(&mut self, set: &NamedSet) -> Set {
         self.program.sets += 1;
         let ranges = set.datatype.and_then(|datatype| self.set_ranges(set, datatype));
-        Set { datatype: set.datatype, ranges, is_used: false }
+        Set { datatype: set.datatype, ranges: ranges.map(Shared::from), is_used: false }
     }
 
     fn set_ranges(&mut self, set: &NamedSet, datatype: Datatype) -> Option<Ranges> {
@@ -171,11 +197,13 @@ impl Lowering<'_> {
     }
 
     /// The elements of `@name`.
-    fn named_set(&mut self, span: &Span, datatype: Datatype) -> Option<Ranges> {
+    fn named_set(&mut self, span: &Span, datatype: Datatype) -> Option<Shared> {
         let name = self.source.slice(span).trim_start_matches('@');
         let sets = self.sets.get_mut(self.table)?;
-        let Some((_, set)) = sets.iter_mut().find(|(known, _)| known == name) else {
-            let label = meant(name, sets.iter().map(|(known, _)| known.as_str()));
+        let Some(set) = sets.get_mut(name) else {
+            let mut known: Vec<_> = sets.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let label = meant(name, known);
             return self.refuse_with(
                 span.clone(),
                 format!("there is no set {} in this table", quoted(name)),
@@ -196,8 +224,8 @@ impl Lowering<'_> {
             .tables
             .iter()
             .zip(&self.sets)
-            .flat_map(|(table, sets)| table.sets.iter().zip(sets))
-            .filter(|(_, (_, set))| !set.is_used)
+            .flat_map(|(table, sets)| table.sets.iter().map(move |set| (set, sets.get(&set.name))))
+            .filter(|(_, held)| held.is_some_and(|held| !held.is_used))
             .map(|(set, _)| (set.span.clone(), format!("set {} is never used", quoted(&set.name))))
             .collect();
         // With errors, a use may have been lost.

@@ -1,5 +1,7 @@
 //! The policy as it is compiled, before it becomes static.
 
+use std::sync::Arc;
+
 use rules::table::{Action, Base, CounterId, Field, RuleId};
 
 #[derive(Debug, Clone, Default)]
@@ -39,6 +41,10 @@ pub(crate) struct Match {
 pub(crate) enum Test {
     Equal(u32),
     Range(u32, u32),
-    In(Vec<(u32, u32)>),
-    Masked { mask: u32, value: u32 },
+    /// A named set is shared by all who look into it.
+    In(Arc<[(u32, u32)]>),
+    Masked {
+        mask: u32,
+        value: u32,
+    },
 }

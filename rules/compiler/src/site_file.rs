@@ -61,6 +61,15 @@ pub(crate) struct Draft {
 /// The most clients a site may have; a port's index is an octet, and sets of ports are kept small.
 pub(crate) const CLIENTS_MAX: usize = 32;
 
+/// The most further addresses of the uplink.
+const EXTRA_MAX: usize = 256;
+
+/// The most hosts listed for a client.
+const HOSTS_MAX: usize = 1024;
+
+/// The most static routes.
+const ROUTES_MAX: usize = 256;
+
 /// The longest idle time, a year in seconds.
 const TIMEOUT_MAX: i64 = 31_536_000;
 
@@ -202,7 +211,7 @@ impl Reader<'_> {
         }
     }
 
-    fn texts<'t>(&mut self, section: &Section<'t>, key: &str) -> Vec<At<&'t str>> {
+    fn texts<'t>(&mut self, section: &Section<'t>, key: &str, most: usize) -> Vec<At<&'t str>> {
         let Some(value) = self.get(section, key) else {
             return Vec::new();
         };
@@ -210,8 +219,11 @@ impl Reader<'_> {
             self.wrong_type(value, key, "a list of strings");
             return Vec::new();
         };
+        if let Some(over) = array.get(most) {
+            self.error(over.span(), format!("{} has at most {most} entries", quoted(key)));
+        }
         let mut texts = Vec::new();
-        for item in array.iter() {
+        for item in array.iter().take(most) {
             match item.get_ref().as_str() {
                 Some(text) => texts.push(At { value: text, span: item.span() }),
                 None => self.wrong_type(item, key, "a list of strings"),
@@ -337,7 +349,7 @@ impl Reader<'_> {
             Some(text) => self.prefix(text),
         };
         let gateway = self.text(&section, "gateway").and_then(|text| self.address(text));
-        let extra = self.texts(&section, "extra");
+        let extra = self.texts(&section, "extra", EXTRA_MAX);
         let extra = extra.into_iter().filter_map(|text| self.address(text)).collect();
         UplinkDraft { address, gateway, extra, mac: self.mac(&section), mtu: self.mtu(&section) }
     }
@@ -354,7 +366,7 @@ impl Reader<'_> {
     fn client(&mut self, section: &Section) -> ClientDraft {
         self.keys(section, &["name", "address", "peer", "mac", "hosts", "mtu"], &["dhcp"]);
         let (address, network) = self.client_network(section);
-        let hosts = self.texts(section, "hosts");
+        let hosts = self.texts(section, "hosts", HOSTS_MAX);
         ClientDraft {
             name: self.name(section),
             address,
@@ -421,7 +433,11 @@ impl Reader<'_> {
 
     fn routes(&mut self, top: &Section) -> Vec<RouteDraft> {
         let sections = self.sections(top, "route");
-        sections.iter().filter_map(|section| self.route(section)).collect()
+        if let Some(over) = sections.get(ROUTES_MAX) {
+            let span = over.span.start..over.span.start;
+            self.error(span, format!("a site has at most {ROUTES_MAX} routes"));
+        }
+        sections.iter().take(ROUTES_MAX).filter_map(|section| self.route(section)).collect()
     }
 
     fn route(&mut self, section: &Section) -> Option<RouteDraft> {

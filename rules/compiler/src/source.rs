@@ -5,8 +5,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::FILE_MAX;
 use crate::diagnostics::Diagnostics;
+use crate::{FILE_MAX, PLAN_MAX};
 
 /// A file that is text.
 #[derive(Debug, Clone)]
@@ -72,8 +72,9 @@ pub(crate) fn accept(
     octets: Vec<u8>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Source> {
-    if octets.len() as u64 > FILE_MAX {
-        diagnostics.error_in(&path, file, format!("{file} is larger than {} MiB", FILE_MAX >> 20));
+    let most = if file == "weir.toml" { PLAN_MAX } else { FILE_MAX };
+    if octets.len() as u64 > most {
+        diagnostics.error_in(&path, file, format!("{file} is larger than {} MiB", most >> 20));
         return None;
     }
     let text = match String::from_utf8(octets) {

@@ -185,6 +185,9 @@ impl Lowering<'_> {
     fn jump_targets(&mut self, graph: &Graph, ruleset: &Ruleset) {
         let all: Vec<_> = chains(ruleset).collect();
         for ((table, of, _), edges) in all.iter().zip(&graph.edges) {
+            if self.diagnostics.is_full() {
+                return;
+            }
             for edge in edges {
                 let Some(target) = edge.to else {
                     let known = of.chains.iter().filter(|chain| chain.base.is_none());

@@ -1,18 +1,18 @@
 //! Matches: comparisons to tests, and what they say about the packet for the rest of their rule.
 
 use rules::Hook;
-use rules::table::{Field, Kind};
+use rules::table::{Field, Kind, NO_PORT};
 
-use super::ranges::{Ranges, complement, intersection};
-use super::{Context, Lowering, Premises};
+use super::ranges::{Shared, complement, intersection};
+use super::{Context, Known, Lowering, Premises};
 use crate::program::{Match, Step, Test};
 use crate::syntax::keys::{Datatype, Layer, Subject};
 use crate::syntax::tree::{self, Family, Operator, Span, ValueWhat};
 
 /// What a comparison comes to.
 enum Meaning {
-    /// The number is one of these.
-    Among(Ranges),
+    /// The number is, or is not, one of these.
+    Among(Shared, bool),
     /// The bits of the mask have, or have not, this value.
     Bits { mask: u32, value: u32, negated: bool },
 }
@@ -31,8 +31,8 @@ impl Lowering<'_> {
             if wanted.key.datatype.is_bits() { self.bit_meaning(wanted) } else { self.meaning(wanted) }?;
         let span = wanted.key_span.start..wanted.value.span.end.max(wanted.key_span.end);
         match (wanted.key.subject, meaning) {
-            (Subject::Constant(constant), Meaning::Among(ranges)) => {
-                if !ranges.iter().any(|&(first, last)| first <= constant && constant <= last) {
+            (Subject::Constant(constant), Meaning::Among(ranges, negated)) => {
+                if ranges.iter().any(|&(first, last)| first <= constant && constant <= last) == negated {
                     if wanted.key.datatype == Datatype::Version {
                         return self.refuse(span, "this can never be true");
                     }
@@ -40,8 +40,18 @@ impl Lowering<'_> {
                 }
                 Some(())
             }
-            (Subject::Packet(field), Meaning::Among(ranges)) => {
-                self.among(field, ranges, wanted, span, premises)
+            (Subject::Packet(field), Meaning::Among(ranges, negated)) => {
+                let max = max(wanted.key.datatype);
+                let is_empty_set =
+                    ranges.is_empty() && matches!(wanted.value.resolved().what, ValueWhat::Named);
+                let known = Known { field, ranges, negated, max };
+                if is_empty_set {
+                    // Worth a warning at the set: it may be filled one day.
+                    let test = Test::In(known.ranges);
+                    premises.push(Step::Match(Match { field, test, negated }));
+                    return Some(());
+                }
+                self.among(known, span, premises)
             }
             (Subject::Packet(field), Meaning::Bits { mask, value, negated }) => {
                 premises.push(Step::Match(Match { field, test: Test::Masked { mask, value }, negated }));
@@ -51,27 +61,20 @@ impl Lowering<'_> {
         }
     }
 
-    fn among(
-        &mut self,
-        field: Field,
-        ranges: Ranges,
-        wanted: &tree::Match,
-        span: Span,
-        premises: &mut Premises,
-    ) -> Option<()> {
-        if ranges.is_empty() {
+    fn among(&mut self, known: Known, span: Span, premises: &mut Premises) -> Option<()> {
+        if known.is_none() {
             return self.refuse(span, "this can never be true");
         }
-        if !premises.narrow(field, &ranges) {
+        let test = known.test();
+        let (field, cost) = (known.field, known.ranges.len());
+        if premises.knows(field) {
+            self.spend_many(cost, &span)?;
+        }
+        if !premises.narrow(known) {
             return self.refuse(span, "this can never be true after the earlier matches of the rule");
         }
-        let max = match wanted.key.datatype {
-            // An interface field is never one of no interface.
-            Datatype::Interface | Datatype::InterfaceIndex => u32::MAX,
-            datatype => datatype.max(),
-        };
-        if let Some(test) = test(ranges, max) {
-            premises.push(Step::Match(Match { field, test: test.0, negated: test.1 }));
+        if let Some((test, negated)) = test {
+            premises.push(Step::Match(Match { field, test, negated }));
         }
         Some(())
     }
@@ -109,14 +112,15 @@ impl Lowering<'_> {
             Layer::Any => {}
             Layer::Network => premises.is_ipv4 = true,
             Layer::Transport(protocol) => {
-                let ranges = vec![(protocol.into(), protocol.into())];
-                let known = premises.protocols() == Some(&ranges[..]);
-                if !premises.narrow(Field::Protocol, &ranges) {
+                let ranges = [(protocol.into(), protocol.into())];
+                let is_known = premises.protocols().is_some_and(|known| known[..] == ranges);
+                let known = Known { field: Field::Protocol, ranges: ranges.into(), negated: false, max: 255 };
+                if !premises.narrow(known) {
                     let name = wanted.key.name;
                     return self
                         .refuse(span, format!("\"{name}\" conflicts with the protocol matched before"));
                 }
-                if !known {
+                if !is_known {
                     let test = Test::Equal(protocol.into());
                     premises.push(Step::Match(Match { field: Field::Protocol, test, negated: false }));
                 }
@@ -137,12 +141,11 @@ impl Lowering<'_> {
             return self
                 .refuse(wanted.value.span.clone(), format!("{} has no bits to mask", datatype.name()));
         }
-        let is_name = matches!(datatype, Datatype::Interface | Datatype::InterfaceIndex);
-        // A port field may hold the mark of no port.
-        let max = if is_name { 255 } else { datatype.max() };
         let ranges = match wanted.operator {
-            Operator::Implicit | Operator::Equal => self.operand(&wanted.value, datatype)?,
-            Operator::NotEqual => complement(&self.operand(&wanted.value, datatype)?, max),
+            Operator::Implicit | Operator::Equal => {
+                return Some(Meaning::Among(self.operand(&wanted.value, datatype)?, false));
+            }
+            Operator::NotEqual => return Some(Meaning::Among(self.operand(&wanted.value, datatype)?, true)),
             Operator::Not => {
                 return self.refuse(wanted.value.span.clone(), "\"!\" is for bits; write != for not equal");
             }
@@ -151,28 +154,30 @@ impl Lowering<'_> {
             }
             order => {
                 let value = self.single(&wanted.value, datatype)?;
+                let max = datatype.max();
                 match order {
-                    Operator::Less => value.checked_sub(1).map_or(vec![], |last| vec![(0, last)]),
-                    Operator::AtMost => vec![(0, value)],
-                    Operator::Greater if value >= max => vec![],
-                    Operator::Greater => vec![(value + 1, max)],
-                    _ => vec![(value, max)],
+                    Operator::Less => value.checked_sub(1).map(|last| (0, last)),
+                    Operator::AtMost => Some((0, value)),
+                    Operator::Greater => {
+                        value.checked_add(1).filter(|&first| first <= max).map(|first| (first, max))
+                    }
+                    _ => Some((value, max)),
                 }
             }
         };
-        Some(Meaning::Among(ranges))
+        Some(Meaning::Among(ranges.into_iter().collect(), false))
     }
 
     /// The ranges of a value, a set or a named set.
-    fn operand(&mut self, value: &tree::Value, datatype: Datatype) -> Option<Ranges> {
+    fn operand(&mut self, value: &tree::Value, datatype: Datatype) -> Option<Shared> {
         let resolved = value.resolved();
         match &resolved.what {
             ValueWhat::Named => self.named_set(&resolved.span, datatype),
             ValueWhat::Set(_) => {
                 self.program.sets += 1;
-                self.ranges(resolved, datatype)
+                self.ranges(resolved, datatype).map(Shared::from)
             }
-            _ => self.ranges(value, datatype),
+            _ => self.ranges(value, datatype).map(Shared::from),
         }
     }
 
@@ -194,9 +199,7 @@ impl Lowering<'_> {
                     "ct status in a set compares the whole status; write ct status dnat,snat",
                 );
             }
-            let ranges = self.operand(&wanted.value, datatype)?;
-            let ranges = if negated { complement(&ranges, 255) } else { ranges };
-            return Some(Meaning::Among(ranges));
+            return Some(Meaning::Among(self.operand(&wanted.value, datatype)?, negated));
         }
         if let Some(mask) = wanted.mask.as_ref().or(wanted.of.as_ref()) {
             return self.masked(wanted, mask, negated);
@@ -244,18 +247,49 @@ impl Lowering<'_> {
     }
 }
 
-/// The cheapest test for these values, and whether it is negated; none when every value passes.
-fn test(ranges: Ranges, max: u32) -> Option<(Test, bool)> {
-    let one = |first: u32, last: u32| {
-        if first == last { Test::Equal(first) } else { Test::Range(first, last) }
-    };
-    match ranges[..] {
-        [(0, last)] if last >= max => None,
-        [(first, last)] => Some((one(first, last), false)),
-        _ => match complement(&ranges, max)[..] {
-            [(first, last)] => Some((one(first, last), true)),
-            _ => Some((Test::In(ranges), false)),
-        },
+/// The greatest value a field of this type may have; a port field may hold the mark of no port.
+fn max(datatype: Datatype) -> u32 {
+    match datatype {
+        Datatype::Interface | Datatype::InterfaceIndex => NO_PORT,
+        datatype => datatype.max(),
+    }
+}
+
+impl Known {
+    /// Whether no value is left.
+    fn is_none(&self) -> bool {
+        match self.ranges[..] {
+            [] => !self.negated,
+            [(0, last)] => self.negated && last >= self.max,
+            _ => false,
+        }
+    }
+
+    /// Whether every value is.
+    fn is_all(&self) -> bool {
+        match self.ranges[..] {
+            [] => self.negated,
+            [(0, last)] => !self.negated && last >= self.max,
+            _ => false,
+        }
+    }
+
+    /// The test for these values, and whether it is negated; none when every value passes.
+    fn test(&self) -> Option<(Test, bool)> {
+        if self.is_all() {
+            return None;
+        }
+        let test = match self.ranges[..] {
+            [(first, last)] if first == last => Test::Equal(first),
+            [(first, last)] => Test::Range(first, last),
+            _ => Test::In(Shared::clone(&self.ranges)),
+        };
+        Some((test, self.negated))
+    }
+
+    /// The values, written out.
+    fn values(&self) -> Shared {
+        if self.negated { complement(&self.ranges, self.max).into() } else { Shared::clone(&self.ranges) }
     }
 }
 
@@ -284,27 +318,32 @@ impl Premises {
         }
     }
 
-    /// Notes that the field is one of these values; false when none is left.
-    fn narrow(&mut self, field: Field, ranges: &[(u32, u32)]) -> bool {
-        match self.known.iter_mut().find(|(known, _)| *known == field) {
-            Some((_, known)) => {
-                *known = intersection(known, ranges);
-                !known.is_empty()
+    /// Notes what is known of a field; false when no value is left.
+    fn narrow(&mut self, new: Known) -> bool {
+        match self.known.iter_mut().find(|known| known.field == new.field) {
+            Some(known) => {
+                known.ranges = intersection(&known.values(), &new.values()).into();
+                known.negated = false;
+                !known.ranges.is_empty()
             }
             None => {
-                self.known.push((field, ranges.to_vec()));
+                self.known.push(new);
                 true
             }
         }
     }
 
-    pub(super) fn protocols(&self) -> Option<&[(u32, u32)]> {
-        self.known.iter().find(|(field, _)| *field == Field::Protocol).map(|(_, ranges)| &ranges[..])
+    fn knows(&self, field: Field) -> bool {
+        self.known.iter().any(|known| known.field == field)
+    }
+
+    pub(super) fn protocols(&self) -> Option<Shared> {
+        self.known.iter().find(|known| known.field == Field::Protocol).map(Known::values)
     }
 
     /// Whether only protocols with ports are left, TCP and UDP.
     pub(super) fn has_ports(&self) -> bool {
-        self.protocols()
-            .is_some_and(|ranges| intersection(&complement(&[(6, 6), (17, 17)], 255), ranges).is_empty())
+        let others = complement(&[(6, 6), (17, 17)], 255);
+        self.protocols().is_some_and(|ranges| intersection(&others, &ranges).is_empty())
     }
 }

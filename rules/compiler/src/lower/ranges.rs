@@ -1,6 +1,11 @@
 //! Sets of numbers as ranges that are sorted and apart.
 
+use std::sync::Arc;
+
 pub(crate) type Ranges = Vec<(u32, u32)>;
+
+/// Ranges that stay as they are; those of a named set are shared by all who look into it.
+pub(crate) type Shared = Arc<[(u32, u32)]>;
 
 /// Sorts ranges and joins those that touch; true when two had a value in common.
 pub(crate) fn normalise(mut ranges: Ranges) -> (Ranges, bool) {

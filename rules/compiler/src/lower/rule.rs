@@ -39,6 +39,9 @@ impl Lowering<'_> {
         let mut end: Option<Span> = None;
         let mut is_told = false;
         for rule in &chain.rules {
+            if self.diagnostics.is_full() {
+                break;
+            }
             if let Some(taker) = end.as_ref().filter(|_| !is_told && !rule.allows_shadowed) {
                 let line = self.source.line_of(taker.start);
                 let message = format!("no packet comes to this rule: the one of line {line} takes them all");
@@ -155,7 +158,7 @@ impl Lowering<'_> {
 
     /// A reset is for TCP: known to be, or matched for ahead of the whole rule, as nft does.
     fn tcp_only(&mut self, span: &Span, premises: &mut Premises) -> Option<()> {
-        match premises.protocols() {
+        match premises.protocols().as_deref() {
             Some([(6, 6)]) => Some(()),
             Some(_) => self.refuse(
                 span.clone(),

@@ -1,6 +1,6 @@
 //! The file, its tables, chains and sets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use rules::Hook;
@@ -19,8 +19,14 @@ pub(super) struct Told;
 
 pub(super) type Parsed<T> = Result<T, Told>;
 
+/// What a rule, a chain, a set or a define counts for, next to its values.
+pub(super) const DECLARATION: usize = 5;
+
 /// The most values and statements that a file may have.
 const NODES_MAX: usize = 400_000;
+
+/// The most tables of a file.
+const TABLES_MAX: usize = 256;
 
 /// The most variables within each other.
 const DEFINES_MAX: usize = 32;
@@ -274,12 +280,21 @@ impl<'s> Parser<'s, '_> {
 
     /// Counts what is kept; a file with too much of it is refused.
     pub fn node(&mut self, span: &Span) -> Parsed<()> {
-        self.nodes += 1;
-        if self.nodes == NODES_MAX {
-            return self
-                .error(span.clone(), format!("the file has more than {NODES_MAX} values and statements"));
+        self.nodes(1, span)
+    }
+
+    /// Counts something that takes as much room as so many values.
+    pub fn nodes(&mut self, count: usize, span: &Span) -> Parsed<()> {
+        let before = self.nodes;
+        self.nodes += count;
+        if self.nodes < NODES_MAX {
+            return Ok(());
         }
-        if self.nodes > NODES_MAX { Err(Told) } else { Ok(()) }
+        if before < NODES_MAX {
+            let message = format!("the file holds too much: more than {NODES_MAX} values and statements");
+            return self.error(span.clone(), message);
+        }
+        Err(Told)
     }
 
     fn is_over(&self) -> bool {
@@ -405,7 +420,18 @@ impl<'s> Parser<'s, '_> {
         let index = match self.ruleset.tables.iter().position(|t| t.family == family && t.name == name) {
             Some(index) => index,
             None => {
-                self.ruleset.tables.push(Table { family, name, span, chains: Vec::new(), sets: Vec::new() });
+                if self.ruleset.tables.len() == TABLES_MAX {
+                    return self.error(span, format!("a file has at most {TABLES_MAX} tables"));
+                }
+                self.ruleset.tables.push(Table {
+                    family,
+                    name,
+                    span,
+                    chains: Vec::new(),
+                    sets: Vec::new(),
+                    chain_index: HashMap::new(),
+                    set_names: HashSet::new(),
+                });
                 self.ruleset.tables.len() - 1
             }
         };
@@ -508,6 +534,7 @@ impl<'s> Parser<'s, '_> {
         if name.is_empty() {
             return self.unexpected("a name to define");
         }
+        self.nodes(DECLARATION, &span)?;
         self.next();
         if !self.takes(Token::Assign) {
             return self.unexpected("\"=\"");
@@ -540,16 +567,15 @@ impl<'s> Parser<'s, '_> {
     fn chain(&mut self, table: usize) -> Parsed<()> {
         self.next();
         let (name, span) = self.name("chain")?;
-        let Some(chains) = self.ruleset.tables.get_mut(table).map(|table| &mut table.chains) else {
+        self.nodes(DECLARATION, &span)?;
+        let Some(of) = self.ruleset.tables.get_mut(table) else {
             return Err(Told);
         };
-        let chain = match chains.iter().position(|chain| chain.name == name) {
-            Some(index) => index,
-            None => {
-                chains.push(Chain { name, span, base: None, policy: None, rules: Vec::new() });
-                chains.len() - 1
-            }
-        };
+        let new = of.chains.len();
+        let chain = *of.chain_index.entry(name.clone()).or_insert(new);
+        if chain == new {
+            of.chains.push(Chain { name, span, base: None, policy: None, rules: Vec::new() });
+        }
         if self.peek() != Token::Open {
             return self.unexpected("\"{\"");
         }
@@ -729,9 +755,10 @@ impl<'s> Parser<'s, '_> {
     fn set(&mut self, table: usize) -> Parsed<()> {
         self.next();
         let (name, span) = self.name("set")?;
-        let is_taken =
-            self.ruleset.tables.get(table).is_some_and(|table| table.sets.iter().any(|set| set.name == name));
-        if is_taken {
+        self.nodes(DECLARATION, &span)?;
+        let is_new =
+            self.ruleset.tables.get_mut(table).is_some_and(|table| table.set_names.insert(name.clone()));
+        if !is_new {
             return self.error(span, format!("there is a set {} already", quoted(&name)));
         }
         if self.peek() != Token::Open {

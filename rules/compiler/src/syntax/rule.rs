@@ -2,7 +2,7 @@
 
 use super::keys::{GROUPS, KEYS, Key, UNBUILT};
 use super::lexer::Token;
-use super::parser::{Parsed, Parser};
+use super::parser::{DECLARATION, Parsed, Parser};
 use super::tree::{Match, Operator, RejectWith, Rule, Span, Statement, What};
 use crate::diagnostics::{meant, quoted};
 
@@ -94,6 +94,8 @@ impl Parser<'_, '_> {
     /// One rule, up to the end of its line.
     pub fn rule(&mut self) -> Parsed<Rule> {
         let start = self.here().start;
+        let here = self.here();
+        self.nodes(DECLARATION, &here)?;
         let mut statements = Vec::new();
         let mut end = start;
         let mut allows_shadowed = false;

@@ -1,5 +1,6 @@
 //! The tree of a `rules.nft`.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -33,6 +34,9 @@ pub(crate) struct Table {
     pub span: Span,
     pub chains: Vec<Chain>,
     pub sets: Vec<NamedSet>,
+    /// The places of chains and sets by their names.
+    pub chain_index: HashMap<String, usize>,
+    pub set_names: HashSet<String>,
 }
 
 #[derive(Debug)]
