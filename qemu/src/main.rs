@@ -47,7 +47,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Build(arguments) => run::build(&arguments)?,
         Command::Check(arguments) => run::check(&arguments)?,
-        Command::Run(arguments) => run::run(&arguments)?,
+        Command::Run(arguments) => run::run(&arguments, &INTERRUPTED)?,
     }
     Ok(ExitCode::SUCCESS)
 }

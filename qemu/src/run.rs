@@ -8,11 +8,22 @@ use crate::error::{Context, Error, Result};
 use crate::image::{self, Image, Site};
 use crate::plan::Plan;
 use crate::vm;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Memory of the VM in MiB when neither the site nor the command line says.
 pub const MEMORY: u32 = 32;
+
+/// How long QEMU may take to end when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often the end of QEMU and an interrupt are looked for.
+const TICK: Duration = Duration::from_millis(20);
 
 /// `weir check`: the diagnostics and the summary of a site.
 ///
@@ -76,7 +87,7 @@ fn open(directory: Option<&Path>, deny: Option<args::Deny>) -> Result<Site> {
 ///
 /// # Errors
 /// Anything that keeps it from running; or QEMU ended with a failure.
-pub fn run(arguments: &args::Run) -> Result<()> {
+pub fn run(arguments: &args::Run, interrupted: &AtomicBool) -> Result<()> {
     let site = Site::open_or_default(arguments.site.site.as_deref())?;
     let ports = ports(&site.plan, &arguments.uplink, &arguments.clients)?;
     if !arguments.print {
@@ -93,16 +104,44 @@ pub fn run(arguments: &args::Run) -> Result<()> {
         println!("{}", vm::command_line(&config));
         return Ok(());
     }
-    // QEMU shares our terminal and our process group: an interrupt reaches it, and we wait for its end.
-    let status = Command::new(vm::program())
+    // QEMU shares our terminal and our process group: an interrupt typed there reaches it as well.
+    let mut child = Command::new(vm::program())
         .args(config.arguments())
-        .status()
+        .spawn()
         .context(|| "cannot run QEMU".to_owned())?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::new(format!("QEMU ended with a failure ({status})"))
-            .advise("it said why, above; `weir run --print` shows its command line"))
+    let status = wait(&mut child, interrupted)?;
+    if status.success() || interrupted.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err(Error::new(format!("QEMU ended with a failure ({status})"))
+        .advise("it said why, above; `weir run --print` shows its command line"))
+}
+
+/// Waits for QEMU, and asks it to end when we are told to. It is asked and not killed: it has to restore the terminal.
+fn wait(child: &mut Child, interrupted: &AtomicBool) -> Result<ExitStatus> {
+    let mut asked_at = None;
+    loop {
+        if let Some(status) = child.try_wait().context(|| "cannot wait for QEMU".to_owned())? {
+            return Ok(status);
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            let since = *asked_at.get_or_insert_with(|| {
+                ask_to_end(child);
+                Instant::now()
+            });
+            if since.elapsed() > PATIENCE {
+                // Fails only when it is gone already.
+                let _ = child.kill();
+            }
+        }
+        thread::sleep(TICK);
+    }
+}
+
+fn ask_to_end(child: &Child) {
+    if let Ok(id) = i32::try_from(child.id()) {
+        // Fails only when it is gone already.
+        let _ = signal::kill(Pid::from_raw(id), Signal::SIGTERM);
     }
 }
 

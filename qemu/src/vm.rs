@@ -128,15 +128,22 @@ impl Vm {
             if let Some(link) = listener.try_accept()? {
                 return Ok(link);
             }
-            if let Some(status) = self.exit_status() {
-                self.console.wait_end(Duration::from_secs(1));
-                return Err(self.failure(&format!("QEMU ended ({status})")));
-            }
+            self.check_alive()?;
             if Instant::now() >= deadline {
                 return Err(self.failure("QEMU did not connect its network"));
             }
             thread::sleep(NAP);
         }
+    }
+
+    /// Whether QEMU still runs.
+    ///
+    /// # Errors
+    /// It does not; with how it ended and the end of the console.
+    pub fn check_alive(&self) -> Result<()> {
+        let Some(status) = self.exit_status() else { return Ok(()) };
+        self.console.wait_end(Duration::from_secs(1));
+        Err(self.failure(&format!("QEMU ended ({status})")))
     }
 
     /// Ends QEMU at once.

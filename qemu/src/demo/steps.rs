@@ -102,7 +102,7 @@ impl Step {
         }
     }
 
-    /// Takes it. Blocks for as long as it takes, [`PATIENCE`] at most.
+    /// Takes it. Blocks for as long as it takes, 2.5 s at most.
     pub fn take(&self, world: &World) -> Option<Outcome> {
         let host = world.hosts.get(self.client)?;
         let outside = world.outside;
