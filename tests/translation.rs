@@ -112,13 +112,10 @@ fn rfc_1624_a_wrong_transport_checksum_stays_wrong() {
             };
         let mut octets = packet.octets();
         octets[at] ^= 0x41;
-        assert!(!judge::is_sound(&octets));
+        let wrong_by = judge::wrong_by(&octets);
+        assert_ne!(wrong_by, 0);
         let seen = world.cross("work", "uplink", octets);
-        assert!(!judge::is_sound(&seen.octets), "repaired");
-        // As wrong as it was: undone, it is right.
-        let mut repaired = seen.octets.clone();
-        repaired[at] ^= 0x41;
-        assert!(judge::is_sound(&repaired));
+        assert_eq!(judge::wrong_by(&seen.octets), wrong_by, "as wrong as it was");
     }
 }
 
@@ -352,7 +349,7 @@ fn copy_on_write_no_received_octet_is_written_to() {
             assert!(wires[port].inject(&octets, Offload::default()));
             datapath.turn(now);
         }
-        assert!(wires[0].sent().len() > 1, "round {round}: something was forwarded");
+        assert!(!wires[0].sent().is_empty(), "round {round}: something was forwarded");
     }
     assert_eq!(datapath.ports()[1].counters.forwarded, 2);
     assert_eq!(datapath.ports()[0].counters.forwarded, 4);

@@ -10,7 +10,6 @@ use rules::site::Prefix;
 use smoltcp::wire::EthernetAddress;
 
 use crate::packet::pseudo_sum;
-use crate::view::View;
 
 /// What is known about a port, and what is demanded of its frames.
 #[derive(Clone, Debug)]
@@ -159,34 +158,50 @@ fn whole(octets: &[u8]) -> Result<(Ipv4Header, &[u8]), String> {
 
 /// A transport header with the right checksum, over the whole payload.
 fn complete(header: &Ipv4Header, payload: &[u8]) -> Result<(), String> {
-    let (source, destination) = (header.source, header.destination);
     let right = match header.protocol.0 {
         17 => {
-            let (udp, data) = UdpHeader::from_slice(payload).map_err(|error| error.to_string())?;
-            check(usize::from(udp.length) <= payload.len() && udp.length >= 8, "a wrong UDP length")?;
-            let data = &data[..usize::from(udp.length) - 8];
-            let computed =
-                udp.calc_checksum_ipv4_raw(source, destination, data).map_err(|error| error.to_string())?;
-            udp.checksum == 0 || udp.checksum == computed
+            let (udp, _) = UdpHeader::from_slice(payload).map_err(|error| error.to_string())?;
+            check(usize::from(udp.length) == payload.len(), "a wrong UDP length")?;
+            udp.checksum == 0 || excess(header, payload) == 0
         }
         6 => {
-            let (tcp, data) = TcpHeader::from_slice(payload).map_err(|error| error.to_string())?;
-            // RFC 1071: 0 and 0xffff are the same sum, and TCP may carry either.
-            let computed =
-                tcp.calc_checksum_ipv4_raw(source, destination, data).map_err(|error| error.to_string())?;
-            tcp.checksum % 0xffff == computed % 0xffff
+            TcpHeader::from_slice(payload).map_err(|error| error.to_string())?;
+            excess(header, payload) == 0
         }
         1 => {
             Icmpv4Header::from_slice(payload).map_err(|error| error.to_string())?;
-            Sum16BitWords::new().add_slice(payload).ones_complement() == 0
+            excess(header, payload) == 0
         }
         _ => true,
     };
     check(right, "a wrong transport checksum")
 }
 
-/// Whether a packet from outside the tests' reach would pass: used to judge what tests build.
+/// By how much a transport checksum is wrong: the sum over everything that it covers and itself,
+/// as a number modulo 0xffff (RFC 1071). It is 0 if the checksum is right.
+fn excess(header: &Ipv4Header, payload: &[u8]) -> u16 {
+    let mut sum = Sum16BitWords::new().add_slice(payload);
+    let sum = match header.protocol.0 {
+        1 => sum,
+        protocol => sum
+            .add_4bytes(header.source)
+            .add_4bytes(header.destination)
+            .add_2bytes([0, protocol])
+            .add_2bytes((payload.len() as u16).to_be_bytes()),
+    };
+    !sum.ones_complement().to_be() % 0xffff
+}
+
+/// By how much the transport checksum of a whole packet is wrong; 0 if it is right.
+///
+/// # Panics
+/// If it is no IPv4 packet.
+pub fn wrong_by(octets: &[u8]) -> u16 {
+    let (header, payload) = whole(octets).expect("an IPv4 packet");
+    excess(&header, payload)
+}
+
+/// Whether the judge finds nothing wrong with the checksums and lengths of a packet.
 pub fn is_sound(octets: &[u8]) -> bool {
-    let view = View::new(octets);
-    whole(octets).is_ok_and(|(header, _)| complete(&header, view.transport()).is_ok())
+    whole(octets).is_ok_and(|(header, payload)| complete(&header, payload).is_ok())
 }

@@ -78,7 +78,8 @@ impl Packet {
     pub fn new(source: impl Host, destination: impl Host, protocol: u8, payload: &[u8]) -> Self {
         let (source, destination) = (source.host().octets(), destination.host().octets());
         let header = Ipv4Header::new(0, 64, IpNumber(protocol), source, destination);
-        Self { header: header.expect("an empty payload fits"), payload: payload.to_vec() }
+        let header = Ipv4Header { dont_fragment: false, ..header.expect("an empty payload fits") };
+        Self { header, payload: payload.to_vec() }
     }
 
     /// With this time to live.
