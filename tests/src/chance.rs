@@ -54,8 +54,8 @@ impl Chance {
     ///
     /// # Panics
     /// If there are none.
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
     }
 
     /// That many octets.

@@ -8,6 +8,7 @@
 pub mod chance;
 pub mod connection;
 pub mod judge;
+pub mod model;
 pub mod packet;
 pub mod site;
 pub mod view;
