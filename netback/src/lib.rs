@@ -139,7 +139,9 @@ pub trait Link {
     /// Ends a turn: tells the device about new buffers, at most once a queue.
     fn finish(&mut self);
 
-    /// Asks for interrupts; `true` if nothing waits, so that the processor may halt.
+    /// Asks for interrupts; `true` if nothing waits, so that the processor may halt with interrupts enabled.
+    ///
+    /// To be called with interrupts disabled: one that comes after is then pending when the processor halts.
     fn sleep(&mut self) -> bool;
 
     /// Takes the request for interrupts back.

@@ -264,6 +264,10 @@ impl<H: Hal> Transport for PciTransport<H> {
     }
 
     fn ack_interrupt(&mut self) -> InterruptStatus {
+        // Messages leave nothing to acknowledge (virtio 1.2, 4.1.4.5.2): spare the access.
+        if self.has_msix {
+            return InterruptStatus::empty();
+        }
         InterruptStatus::from_bits_truncate(self.isr.read::<u8>(0).unwrap_or_default().into())
     }
 

@@ -245,6 +245,8 @@ fn message_interrupts_are_switched_on_with_one_entry_for_all() {
     assert_eq!((registers.get::<u16>(16), registers.get::<u16>(26)), (0, 0));
     assert_eq!(registers.get::<[u64; 3]>(32), [0x1_0000_1000, 0x2000, 0x3000]);
     assert_eq!((registers.get::<u32>(12), registers.get::<u16>(28)), (1, 1));
+    registers.set(0x800, 1u8);
+    assert!(net.ack_interrupt().is_empty());
 }
 
 #[test]

@@ -146,7 +146,8 @@ impl<H: Hal, T: Transport> Port<H, T> {
 
     /// Reads and clears the cause of an interrupt; `true` if it was this port's.
     ///
-    /// For MMIO ports and shared interrupt lines: until it is read, no further interrupt comes.
+    /// `sleep` does so for a port with a line of its own. Ports that share one are to be asked in turn until none has
+    /// a cause: otherwise the line may stay up, and no further interrupt comes.
     pub fn acknowledge(&mut self) -> bool {
         self.running.is_some() && !self.transport.ack_interrupt().is_empty()
     }

@@ -181,6 +181,8 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         let sending = sender.is_sending() && (!sender.backlog.is_empty() || self.pool.free() == 0);
         receiver.queue.set_dev_notify(true);
         sender.queue.set_dev_notify(sending);
+        // A line that stays up cannot rise again: take it down before looking for what made it rise.
+        let _ = self.transport.ack_interrupt();
         // The request is visible to the device before we look at its index.
         fence(Ordering::SeqCst);
         !(receiver.queue.can_pop() || sending && sender.queue.can_pop())

@@ -204,11 +204,14 @@ fn a_restart_that_fails_is_tried_again_at_ticks_only_and_not_for_ever() {
 }
 
 #[test]
-fn interrupt_causes_are_read_from_the_device() {
+fn interrupt_causes_are_taken_from_the_device_before_sleep() {
     let pool = pool(1);
     let (mut port, device) = port(&pool, 1);
-    device.with(|device| device.interrupts.push_back(InterruptStatus::QUEUE_INTERRUPT));
+    let interrupt = || device.with(|device| device.interrupts.push_back(InterruptStatus::QUEUE_INTERRUPT));
+    interrupt();
     assert!(port.acknowledge());
+    interrupt();
+    assert!(port.sleep());
     assert!(!port.acknowledge());
 }
 
