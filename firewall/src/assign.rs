@@ -9,6 +9,8 @@ use core::fmt;
 use rules::site::Site;
 use smoltcp::wire::EthernetAddress;
 
+use crate::services::console::Mac;
+
 /// A port of the site for which there is no NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -21,7 +23,7 @@ pub struct Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mac {
-            Some(mac) => write!(f, "no virtio-net device with mac={mac} for port={}", self.name),
+            Some(mac) => write!(f, "no virtio-net device with mac={} for port={}", Mac(mac), self.name),
             None => write!(f, "no virtio-net device is left for port={}", self.name),
         }
     }

@@ -135,7 +135,7 @@ pub struct RuleCounter {
     pub octets: u64,
 }
 
-/// One [`RuleCounter`] for every `counter` statement of the policy.
+/// One [`RuleCounter`] for every `counter` statement of the policy, or for every rule.
 pub struct RuleCounters(Box<[RuleCounter]>);
 
 impl RuleCounters {
@@ -148,13 +148,17 @@ impl RuleCounters {
     pub fn as_slice(&self) -> &[RuleCounter] {
         &self.0
     }
+    /// Adds one packet of this many octets.
+    pub fn add(&mut self, index: u16, octets: u32) {
+        if let Some(entry) = self.0.get_mut(usize::from(index)) {
+            entry.packets += 1;
+            entry.octets += u64::from(octets);
+        }
+    }
 }
 
 impl rules::Tally for RuleCounters {
     fn count(&mut self, counter: rules::CounterId, octets: u32) {
-        if let Some(entry) = self.0.get_mut(usize::from(counter.0)) {
-            entry.packets += 1;
-            entry.octets += u64::from(octets);
-        }
+        self.add(counter.0, octets);
     }
 }

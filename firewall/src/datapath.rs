@@ -50,6 +50,8 @@ pub struct Datapath<L: Link> {
     nat: Nat,
     policy: &'static Policy,
     rule_counters: RuleCounters,
+    /// Packets that each rule, or chain's policy, ended.
+    refused: RuleCounters,
     errors: Limiter,
     replies: Limiter,
     notices: Limiter,
@@ -107,6 +109,7 @@ impl<L: Link> Datapath<L> {
             nat,
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),
+            refused: RuleCounters::new(site.policy.locations.len()),
             // RFC 1812 4.3.2.8; NAT.md: burst 6, then one a second per destination.
             errors: Limiter::new(4096, 6, 1000, seed[3]),
             replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),
@@ -255,18 +258,18 @@ impl<L: Link> Datapath<L> {
         let state = if packet.opens() { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
         let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
-        refuse(decision.verdict)?;
+        self.refuse(packet, decision.verdict)?;
         if self.routes.is_own(candidate.destination) {
             let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
-            return refuse(decision.verdict).map(|()| Step::Deliver);
+            return self.refuse(packet, decision.verdict).map(|()| Step::Deliver);
         }
         let hop = self.hop(packet, candidate.destination)?;
         candidate.output = Some(hop.port as u8);
         candidate.ttl = candidate.ttl.saturating_sub(1);
         let forward = self.policy.evaluate(Hook::Forward, &mut candidate, &mut self.rule_counters);
-        refuse(forward.verdict)?;
+        self.refuse(packet, forward.verdict)?;
         let postrouting = self.policy.evaluate(Hook::Postrouting, &mut candidate, &mut self.rule_counters);
-        refuse(postrouting.verdict)?;
+        self.refuse(packet, postrouting.verdict)?;
         if state == State::Invalid {
             return Err(Dropped::Invalid.into());
         }
@@ -335,9 +338,26 @@ impl<L: Link> Datapath<L> {
                     candidate.destination_port = translation.destination.port;
                 }
             }
-            refuse(self.policy.evaluate_later(hook, &candidate, &mut self.rule_counters))?;
+            let verdict = self.policy.evaluate_later(hook, &candidate, &mut self.rule_counters);
+            self.refuse(packet, verdict)?;
         }
         Ok(())
+    }
+
+    /// Ends a packet if the rules say so; the rule that did is counted.
+    fn refuse(&mut self, packet: &Packet, verdict: Verdict) -> Result<(), Refusal> {
+        let (rule, refusal) = match verdict {
+            Verdict::Accept => return Ok(()),
+            Verdict::Drop(rule) => (rule, Dropped::Policy.into()),
+            Verdict::Reject(rule, Reject::Icmp(code)) => {
+                (rule, Refusal::told(Dropped::Rejected, Answer::Unreachable(code)))
+            }
+            Verdict::Reject(rule, Reject::TcpReset) => {
+                (rule, Refusal::told(Dropped::Rejected, Answer::TcpReset))
+            }
+        };
+        self.refused.add(rule.0, packet.total_len().into());
+        Err(refusal)
     }
 
     /// What the policy leaves to do for later packets of one direction of a session.
@@ -668,6 +688,12 @@ impl<L: Link> Datapath<L> {
     ) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
         self.policy.counters().iter().copied().zip(self.rule_counters.as_slice().iter().copied())
     }
+
+    /// The rules and chain policies that ended packets, with how many.
+    pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
+        let all = self.policy.locations.iter().copied().zip(self.refused.as_slice().iter().copied());
+        all.filter(|(_, counter)| counter.packets > 0)
+    }
 }
 
 /// Reads the packet of a frame; its offload fields are a stranger's word until they match its headers.
@@ -704,15 +730,4 @@ fn leaving_offload(packet: &Packet) -> Offload {
         _ => netback::Checksum::Unverified,
     };
     Offload { checksum }
-}
-
-fn refuse(verdict: Verdict) -> Result<(), Refusal> {
-    match verdict {
-        Verdict::Accept => Ok(()),
-        Verdict::Drop(_) => Err(Dropped::Policy.into()),
-        Verdict::Reject(_, Reject::Icmp(code)) => {
-            Err(Refusal::told(Dropped::Rejected, Answer::Unreachable(code)))
-        }
-        Verdict::Reject(_, Reject::TcpReset) => Err(Refusal::told(Dropped::Rejected, Answer::TcpReset)),
-    }
 }

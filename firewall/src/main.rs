@@ -8,7 +8,7 @@ mod discover;
 mod machine;
 
 use firewall::Datapath;
-use firewall::services::console::{Command, Console, HELP, MachineFigures, write_stats};
+use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
 use machine::{Machine, clock, heap, panic, serial};
 use netback::Link;
 use rules::site::{PanicAction, Site};
@@ -37,7 +37,7 @@ fn main(mut machine: Machine) -> ! {
     let seed = [(); 4].map(|()| machine.seed.draw());
     let mut datapath = Datapath::new(site, links, seed);
     for port in datapath.ports() {
-        log::info!(target: "port", "name={} mac={} mtu={}", port.name, port.mac(), port.link.mtu());
+        log::info!(target: "port", "name={} mac={} mtu={}", port.name, Mac(port.mac()), port.link.mtu());
     }
     heap::seal();
     log::info!(target: "weir", "ready boot_us={}", machine::now().total_micros());

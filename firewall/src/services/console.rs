@@ -7,6 +7,9 @@ use core::fmt::{self, Write};
 
 use netback::Link;
 
+use smoltcp::wire::EthernetAddress;
+
+use crate::counters::RuleCounter;
 use crate::datapath::Datapath;
 
 /// The longest command line, in octets; the rest of a longer one is ignored.
@@ -99,7 +102,7 @@ pub fn write_stats<L: Link>(
             out,
             r#"{{"name":"{}","mac":"{}","up":{},"mtu":{},"rx_frames":{},"rx_octets":{},"tx_frames":{},"tx_octets":{},"forwarded":{},"answered":{},"backlog":{},"link":{{"rx_runts":{},"rx_bad_offload":{},"rx_no_buffer":{},"tx_full":{},"tx_down":{},"device_errors":{},"restarts":{}}},"drops":{{"#,
             port.name,
-            port.mac(),
+            Mac(port.mac()),
             port.link.is_up(),
             port.link.mtu(),
             link.rx_frames,
@@ -123,16 +126,35 @@ pub fn write_stats<L: Link>(
         }
         out.write_str("}}")?;
     }
-    out.write_str(r#"],"rules":["#)?;
-    for (position, (at, counter)) in datapath.rule_counters().enumerate() {
+    out.write_str("],")?;
+    write_places(out, "rules", datapath.rule_counters())?;
+    out.write_char(',')?;
+    write_places(out, "refusals", datapath.refusals())?;
+    out.write_str("}\n")
+}
+
+/// Counters with the places of their rules.
+fn write_places(
+    out: &mut impl Write,
+    name: &str,
+    places: impl Iterator<Item = (rules::Location, RuleCounter)>,
+) -> fmt::Result {
+    write!(out, r#""{name}":["#)?;
+    for (position, (at, counter)) in places.enumerate() {
         separate(out, position)?;
-        write!(
-            out,
-            r#"{{"at":"{}:{}","packets":{},"octets":{}}}"#,
-            at.file, at.line, counter.packets, counter.octets
-        )?;
+        write!(out, r#"{{"at":"{at}","packets":{},"octets":{}}}"#, counter.packets, counter.octets)?;
     }
-    out.write_str("]}\n")
+    out.write_char(']')
+}
+
+/// A hardware address with colons, as everybody but smoltcp writes it.
+pub struct Mac(pub EthernetAddress);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 fn separate(out: &mut impl Write, position: usize) -> fmt::Result {
