@@ -1,8 +1,9 @@
 //! What a site says to the `nat` crate.
 
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
-use nat::Endpoint;
+use nat::{Endpoint, protocol};
 use rules::site::Site;
 
 use crate::route::Routes;
@@ -27,7 +28,17 @@ pub(crate) fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a>
 }
 
 /// External ports that static forwards use: no mapping may take them (RFC 4787 REQ-3).
-pub(crate) fn static_forwards(site: &Site) -> Vec<(u8, Endpoint)> {
-    let _ = site;
-    Vec::new()
+pub(crate) fn static_forwards(site: &Site, external: &[Ipv4Addr]) -> Vec<(u8, Endpoint)> {
+    let mut reserved = Vec::new();
+    for forward in site.policy.forwards() {
+        for &address in external {
+            for number in [protocol::TCP, protocol::UDP] {
+                if forward.takes(number, address) {
+                    let ports = forward.first..=forward.last;
+                    reserved.extend(ports.map(|port| (number, Endpoint::new(address, port))));
+                }
+            }
+        }
+    }
+    reserved
 }

@@ -102,7 +102,11 @@ impl<L: Link> Datapath<L> {
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
         let ports = names.zip(links).map(|(name, link)| Port::new(name, link)).collect();
         let routes = Routes::new(site);
-        let nat = Nat::new(&nat_config(site, &routes), &static_forwards(site), [seed[0], seed[1]]);
+        let nat = Nat::new(
+            &nat_config(site, &routes),
+            &static_forwards(site, routes.external()),
+            [seed[0], seed[1]],
+        );
         Self {
             ports,
             neighbors: Neighbors::new(seed[2]),

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod candidate;
+pub mod forward;
 pub mod policy;
 pub mod residue;
 pub mod site;
