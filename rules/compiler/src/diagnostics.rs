@@ -236,6 +236,7 @@ pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     if word.len() > 64 {
         return None;
     }
+    let first = word.chars().next()?;
     let limit = (word.chars().count() / 3).clamp(1, 3);
     // Of very many names, those at the end are not looked at.
     known
@@ -244,7 +245,7 @@ pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         .filter(|candidate| candidate.len().abs_diff(word.len()) <= 3)
         .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
         .filter(|&(distance, candidate)| distance <= limit && candidate != word)
-        .min_by_key(|&(distance, _)| distance)
+        .min_by_key(|&(distance, candidate)| (distance, !candidate.starts_with(first)))
         .map(|(_, candidate)| format!("did you mean \"{candidate}\"?"))
 }
 

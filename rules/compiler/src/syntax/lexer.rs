@@ -83,6 +83,16 @@ pub(crate) enum Token {
 /// A token and where it stands.
 pub(crate) type Spanned = (Token, Range<usize>);
 
+/// What a comment says to Weir, however the name is written.
+pub(super) fn directive(comment: &str) -> Option<&str> {
+    let text = comment.trim_start_matches(['#', ' ', '\t']);
+    let (name, rest) = text.split_at_checked(4)?;
+    if !name.eq_ignore_ascii_case("weir") {
+        return None;
+    }
+    rest.trim_start().strip_prefix(':')
+}
+
 /// The tokens of a file, comments set aside.
 pub(crate) struct Tokens<'s> {
     lexer: Lexer<'s, Token>,
@@ -104,7 +114,7 @@ impl<'s> Tokens<'s> {
             };
             match token.unwrap_or(Token::Unknown) {
                 // Only directives are of interest; the others may be many.
-                Token::Comment if self.lexer.slice().contains("weir:") => {
+                Token::Comment if directive(self.lexer.slice()).is_some() => {
                     self.comments.push(self.lexer.span())
                 }
                 Token::Comment => {}

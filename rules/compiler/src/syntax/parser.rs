@@ -7,7 +7,7 @@ use rules::Hook;
 use rules::table::Kind;
 
 use super::keys::Datatype;
-use super::lexer::{Spanned, Token, Tokens};
+use super::lexer::{Spanned, Token, Tokens, directive};
 use super::tree::{BaseSpec, Chain, Family, NamedSet, Ruleset, Span, Table, Value};
 use crate::diagnostics::{Diagnostics, meant, quoted};
 use crate::names;
@@ -870,10 +870,7 @@ impl<'s> Parser<'s, '_> {
     fn directives(&mut self) {
         for span in std::mem::take(&mut self.tokens.comments) {
             let text = self.text(&span);
-            let Some((before, after)) = text.split_once("weir:") else { continue };
-            if !before.trim_matches(['#', ' ', '\t']).is_empty() {
-                continue;
-            }
+            let Some(after) = directive(text) else { continue };
             let line = self.source.line_range(self.source.line_of(span.start));
             let begins_line = self.text(&(line.start..span.start)).trim().is_empty();
             let mut words = after.split_whitespace();

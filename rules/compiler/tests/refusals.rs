@@ -1,0 +1,672 @@
+//! What is refused in rules.nft: each with its line, its column and its words.
+
+mod common;
+
+use common::*;
+use rules_compiler::compile_text;
+
+/// Rules, from line 4 on in a chain at forward, and what is told about them.
+fn refuses(cases: &[(&str, &[&str])]) {
+    for (rules, told) in cases {
+        let diagnostics = refused(&forward(rules));
+        let told: Vec<String> = told.iter().map(|line| format!("rules.nft:{line}")).collect();
+        assert_eq!(lines(&diagnostics), told, "{rules}");
+    }
+}
+
+/// Whole files, and what is told about them.
+fn refuses_files(cases: &[(&str, &[&str])]) {
+    for (rules, told) in cases {
+        let diagnostics = refused(rules);
+        let told: Vec<String> = told.iter().map(|line| format!("rules.nft:{line}")).collect();
+        assert_eq!(lines(&diagnostics), told, "{rules}");
+    }
+}
+
+#[test]
+fn interfaces() {
+    refuses(&[
+        (
+            r#"iifname "wrok" tcp dport 22 accept"#,
+            &[r#"4:9: client "wrok" is not declared in weir.toml; did you mean "work"?"#],
+        ),
+        (
+            r#"iifname { "work", "labb" } accept"#,
+            &[r#"4:19: client "labb" is not declared in weir.toml; did you mean "lab"?"#],
+        ),
+        (r#"iifname "zzz*" accept"#, &[r#"4:9: no interface of weir.toml is named like "zzz*""#]),
+        (r#"iifname "*" accept"#, &["4:9: this wildcard is not in this version's subset"]),
+        ("iifname 5 accept", &[r#"4:9: "5" is a number, not an interface name"#]),
+        (r#"iifname < "work" accept"#, &["4:11: ifname has no order"]),
+        (r#"iif "vif*" accept"#, &["4:5: this wildcard is not in this version's subset"]),
+        (
+            r#"iifname "work" iifname "lab" accept"#,
+            &["4:16: this can never be true after the earlier matches of the rule"],
+        ),
+        (r#"iifname "work" tcp dport 22 %"#, &[r#"4:29: expected a match or a statement, found "%""#]),
+    ]);
+}
+
+#[test]
+fn addresses() {
+    refuses(&[
+        ("ip saddr 22 accept", &[r#"4:10: "22" is a number, not an IPv4 address"#]),
+        ("ip saddr 10.0.0.01 accept", &[r#"4:10: "10.0.0.01" has a leading zero, which some read as octal"#]),
+        ("ip saddr 10.0.0.256 accept", &[r#"4:10: "10.0.0.256" is no IPv4 address: each part is 0 to 255"#]),
+        (
+            "ip saddr example.org accept",
+            &[r#"4:10: "example.org" is not an IPv4 address; host names are not looked up"#],
+        ),
+        ("ip saddr 10.0.0.0/33 accept", &["4:19: a prefix length is 0 to 32"]),
+        ("ip saddr 10.0.0.9-10.0.0.1 accept", &["4:10: the range ends before it begins"]),
+        (
+            "ip saddr fe80::1 accept",
+            &[r#"4:10: "fe80::1": IPv6 and Ethernet addresses are not in this version's subset"#],
+        ),
+        ("ip saddr 10.0.0.1, 10.0.0.2 accept", &["4:10: a list of values needs braces: { a, b }"]),
+        (
+            "ip saddr & 255.0.0.0 == 10.0.0.0 accept",
+            &[r#"4:10: a mask on "ip saddr" is not in this version's subset"#],
+        ),
+        (
+            "ip saddr . tcp dport { 1.1.1.1 . 22 } accept",
+            &["4:10: concatenations are not in this version's subset"],
+        ),
+        (
+            "ip daddr 10.0.0.0/8 ip daddr 11.0.0.1 accept",
+            &["4:21: this can never be true after the earlier matches of the rule"],
+        ),
+    ]);
+}
+
+#[test]
+fn ports_and_protocols() {
+    refuses(&[
+        ("tcp dport 10.0.0.1 accept", &[r#"4:11: "10.0.0.1" is an address, not a port"#]),
+        ("tcp dport 70000 accept", &[r#"4:11: "70000" is not a port: 0 to 65535"#]),
+        ("tcp dport 022 accept", &[r#"4:11: "022" has a leading zero, which nft reads as octal"#]),
+        ("tcp dport htps accept", &[r#"4:11: "htps" is not a port; did you mean "https"?"#]),
+        ("tcp dport < 0 accept", &["4:1: this can never be true"]),
+        ("tcp dport > 65535 accept", &["4:1: this can never be true"]),
+        ("tcp dport ! 22 accept", &[r#"4:13: "!" is for bits; write != for not equal"#]),
+        ("tcp dport { } accept", &[r#"4:13: expected a value, found "}""#]),
+        ("tcp dport { 22 : accept } accept", &["4:16: maps are not in this version's subset"]),
+        ("tcp dport @ports accept", &[r#"4:11: there is no set "ports" in this table"#]),
+        ("tcp dport $port accept", &[r#"4:11: "port" is not defined"#]),
+        ("tcp dport vmap { 22 : accept }", &[r#"4:11: "vmap" is not in this version's subset"#]),
+        (
+            "tcp dport 22 tcp dport 23 accept",
+            &["4:14: this can never be true after the earlier matches of the rule"],
+        ),
+        (
+            "udp dport 53 tcp dport 53 accept",
+            &[r#"4:14: "tcp dport" conflicts with the protocol matched before"#],
+        ),
+        (
+            "meta l4proto != tcp tcp dport 22 accept",
+            &[r#"4:21: "tcp dport" conflicts with the protocol matched before"#],
+        ),
+        (
+            "th dport 53 accept",
+            &["4:1: th needs a match on tcp or udp before it, such as meta l4proto { tcp, udp }"],
+        ),
+        (
+            "meta l4proto { icmp, tcp } th dport 53 accept",
+            &["4:28: th needs a match on tcp or udp before it, such as meta l4proto { tcp, udp }"],
+        ),
+        (
+            "tcp dport 22 accept }",
+            &[
+                r#"4:21: expected the end of the line or ";", found "}""#,
+                r#"6:1: expected "table" or "define", found "}""#,
+            ],
+        ),
+        ("tcp dport 22-23 -5 accept", &[r#"4:17: expected a match or a statement, found "-""#]),
+        ("tcp dport {{{{{{{{{{ 1 }}}}}}}}}} accept", &["4:19: more than 8 braces within each other"]),
+    ]);
+}
+
+#[test]
+fn headers_and_connections() {
+    refuses(&[
+        ("tcp window 5 accept", &[r#"4:1: "tcp window" is not in this version's subset"#]),
+        ("tcp flag syn accept", &[r#"4:5: "flag" is nothing to look at in "tcp"; did you mean "flags"?"#]),
+        ("tcp flags bogus accept", &[r#"4:11: "bogus" is not a TCP flag"#]),
+        ("tcp flags & syn accept", &[r#"4:17: expected "==" or "!=" after a mask, found "accept""#]),
+        ("tcp flags & syn|ack == syn accept", &["4:16: put the mask in parentheses: & (a | b)"]),
+        (
+            "tcp flags & syn == ack accept",
+            &["4:20: this can never be true: the value has bits outside the mask"],
+        ),
+        ("tcp flags < 5 accept", &["4:13: tcp_flag has no order"]),
+        (
+            "ct state != established,related drop",
+            &["4:13: a packet has one state: this is always true; write != { a, b }"],
+        ),
+        (
+            "ct state == established,related accept",
+            &["4:13: a packet has one state: this can never be true; leave out =="],
+        ),
+        (
+            "ct state establised accept",
+            &[r#"4:10: "establised" is not a connection state; did you mean "established"?"#],
+        ),
+        ("ct state 2 accept", &["4:10: expected a connection state by name"]),
+        (
+            "ct status != dnat accept",
+            &["4:14: this compares the whole status; write ct status dnat, or ct status ! dnat"],
+        ),
+        (
+            "ct status { dnat } accept",
+            &["4:11: ct status in a set compares the whole status; write ct status dnat,snat"],
+        ),
+        ("ct status assured accept", &["4:11: ct status assured is not in this version's subset"]),
+        ("ct direction original accept", &[r#"4:1: "ct direction" is not in this version's subset"#]),
+        ("ct mark 1 accept", &[r#"4:1: "ct mark" is not in this version's subset"#]),
+        ("ip frag-off 1 accept", &[r#"4:1: "ip frag-off" is not in this version's subset"#]),
+        ("ip version 6 accept", &["4:1: this can never be true"]),
+        (
+            "meta nfproto ipv6 ip saddr 10.0.0.1 accept",
+            &[r#"4:19: "ip saddr" looks at IPv4, and this is IPv6"#],
+        ),
+        ("meta mark 1 accept", &[r#"4:1: "meta mark" is not in this version's subset"#]),
+        (
+            "icmp type echo-reqest accept",
+            &[r#"4:11: "echo-reqest" is not an ICMP type; did you mean "echo-request"?"#],
+        ),
+        ("ip ttl 256 accept", &[r#"4:8: "256" is not a number: 0 to 255"#]),
+        ("ip dscp 64 accept", &[r#"4:9: "64" is not a DSCP: 0 to 63"#]),
+        (
+            "meta length & 5 == 5 accept",
+            &[r#"4:13: a mask on "meta length" is not in this version's subset"#],
+        ),
+    ]);
+}
+
+#[test]
+fn statements() {
+    refuses(&[
+        ("ip6 saddr ::1 accept", &[r#"4:1: "ip6" is not in this version's subset"#]),
+        (r#"log prefix "x" accept"#, &[r#"4:1: "log" is not in this version's subset"#]),
+        ("limit rate 5/second accept", &[r#"4:1: "limit" is not in this version's subset"#]),
+        ("add @s { ip saddr } accept", &[r#"4:1: "add" is not in this version's subset"#]),
+        ("redirect to :80", &[r#"4:1: "redirect" is not in this version's subset"#]),
+        ("notrack", &[r#"4:1: "notrack" is not in this version's subset"#]),
+        ("acept", &[r#"4:1: expected a match or a statement, found "acept"; did you mean "accept"?"#]),
+        ("accept accept", &["4:8: nothing may follow a verdict in its rule"]),
+        ("accept counter", &["4:8: nothing may follow a verdict in its rule"]),
+        (r#"comment "x" accept"#, &[r#"4:13: expected the end of the line or ";", found "accept""#]),
+        (
+            r#"accept
+drop"#,
+            &["5:1: no packet comes to this rule: the one of line 4 takes them all"],
+        ),
+        ("jump nowhere", &[r#"4:6: there is no chain "nowhere" in this table"#]),
+        (
+            "jump c",
+            &[
+                r#"4:6: chain "c" belongs to a hook; no jump leads there"#,
+                r#"4:6: chain "c" comes back to itself by this jump"#,
+            ],
+        ),
+        ("reject with icmp type foo", &[r#"4:23: "foo" is no code that reject sends"#]),
+        ("reject with icmpv6 no-route", &[r#"4:13: "icmpv6" is not in this version's subset"#]),
+        ("reject with tcp rst", &[r#"4:17: expected "reset", found "rst""#]),
+        (
+            "udp dport 5 reject with tcp reset",
+            &["4:13: reject with tcp reset is for TCP alone, and the rule takes others too"],
+        ),
+        (
+            "meta l4proto { tcp, udp } reject with tcp reset",
+            &["4:27: reject with tcp reset is for TCP alone, and the rule takes others too"],
+        ),
+        ("masquerade", &["4:1: masquerade has its place in nat chains at postrouting"]),
+        ("dnat ip to 10.0.1.2", &["4:1: dnat has its place in nat chains at prerouting"]),
+        (r#"counter name "x" accept"#, &["4:9: named counters are not in this version's subset"]),
+        ("accept; }", &[r#"6:1: expected "table" or "define", found "}""#]),
+    ]);
+}
+
+#[test]
+fn words_to_weir() {
+    refuses(&[
+        (
+            r#"accept comment "weir: allow everything""#,
+            &[r#"4:16: "allow everything" says nothing to Weir here"#],
+        ),
+        (
+            r#"# weir: never iifname "lab" ip daddr 10.0.1.0/24
+accept"#,
+            &["4:1: assertions are not proven by this version yet"],
+        ),
+        (
+            r#"# weir: allow everything
+accept"#,
+            &[r#"4:1: unknown word to Weir: "allow everything""#],
+        ),
+        (
+            r#"#weir:
+accept"#,
+            &[r#"4:1: a word to Weir is missing, such as "allow open""#],
+        ),
+        ("accept # weir: allow open", &["4:8: a word to Weir stands at the start of a line"]),
+    ]);
+}
+
+#[test]
+fn tables_chains_and_sets() {
+    refuses_files(&[
+        (
+            r#"table ip x {
+}
+"#,
+            &[
+                "1:1: no chain is on forward: everything would pass; if that is meant, say so: # weir: allow open",
+            ],
+        ),
+        (
+            r#"tabel ip x {
+}
+"#,
+            &[r#"1:1: expected "table" or "define", found "tabel"; did you mean "table"?"#],
+        ),
+        (
+            r#"table bridge x {
+}
+"#,
+            &["1:7: tables of family bridge are not in this version's subset"],
+        ),
+        (
+            r#"table inet f {
+  chain forward { type filter hook forwad priority 0; accept
+  }
+}
+"#,
+            &[r#"2:36: "forwad" is no hook; did you mean "forward"?"#],
+        ),
+        (
+            r#"table inet f {
+  chain forward { type filtre hook forward priority 0
+  }
+}
+"#,
+            &[r#"2:24: expected "filter" or "nat", found "filtre""#],
+        ),
+        (
+            r#"table inet f {
+  chain forward { type filter hook forward priority dstnat
+  }
+  chain b { type filter hook forward priority filtre
+  }
+  chain c { type nat hook prerouting priority -200
+  }
+  chain d { type nat hook input priority 0
+  }
+  chain e { type nat hook forward priority 0
+  }
+  chain f { type route hook output priority 0
+  }
+  chain g { type filter hook ingress priority 0
+  }
+  chain h { type filter hook forward priority filter-5
+  }
+  chain h { type filter hook forward priority 2000000
+  }
+}
+"#,
+            &[
+                "2:53: priority dstnat is for the hook prerouting",
+                r#"4:47: "filtre" is no priority; did you mean "filter"?"#,
+                "6:47: the priority of a nat chain is above -200",
+                "8:27: nat chains at input are not in this version's subset",
+                "10:27: a nat chain has no hook forward",
+                "12:18: chains of type route are not in this version's subset",
+                r#"14:30: "ingress" is not in this version's subset"#,
+                r#"16:47: "filter-5" is no priority; did you mean "filter"?"#,
+                "18:47: a priority is a decimal number from -1000000 to 1000000",
+            ],
+        ),
+        (
+            r#"# weir: allow open
+table inet f {
+  chain accept { }
+}
+"#,
+            &[r#"3:9: "accept" is a word of the language, not a name"#],
+        ),
+        (
+            r#"# weir: allow open
+table inet f {
+  chain pre { type filter hook prerouting priority raw
+    oifname "lab" drop
+    ct state new drop
+    reject
+  }
+  chain in { type filter hook input priority 0; oifname "lab" drop
+  }
+  chain out { type filter hook output priority 0; iifname "lab" drop
+  }
+  chain post { type filter hook postrouting priority 0; reject
+  }
+}
+"#,
+            &[
+                "4:5: oifname can never be true here: no outgoing interface is chosen yet",
+                "5:5: ct state before connections are known (priority -200) is not in this version's subset",
+                "6:5: reject has its place in filter chains at input, forward and output",
+                "8:49: oifname can never be true here: no outgoing interface is chosen yet",
+                "10:51: iifname can never be true here: own packets come in by no interface",
+                "12:57: reject has its place in filter chains at input, forward and output",
+            ],
+        ),
+        (
+            r#"# weir: allow open
+table ip nat {
+  chain pre { type nat hook prerouting priority dstnat
+    masquerade
+    tcp dport 5 dnat to 10.9.9.9:80
+    tcp dport 6 dnat to 10.0.1.1:80
+    tcp dport 6 dnat to 192.0.2.3:80
+    dnat to 10.0.1.2:80
+    tcp dport 7 dnat to 10.0.1.2:0
+    dnat to 10.0.1.2-10.0.1.9
+    tcp dport 8 dnat to 10.0.1.2:80-90
+    dnat to 10.0.1.2 random
+    dnat to :80
+    dnat to 10.0.1.0/24
+    dnat to tcp dport map { 1 : 1.1.1.1 }
+    reject
+  }
+  chain post { type nat hook postrouting priority srcnat
+    ip saddr 10.0.1.2 snat to 9.9.9.9
+    snat to 192.0.2.3:1-5
+    masquerade to :5
+    ip saddr 10.0.1.2 masquerade random
+    snat ip6 to ::1
+  }
+  chain late { type filter hook postrouting priority 100
+  }
+}
+"#,
+            &[
+                "4:5: masquerade has its place in nat chains at postrouting",
+                "5:25: 10.9.9.9 is no host behind a client port",
+                "6:25: 10.0.1.1 is no host behind a client port",
+                "7:25: 192.0.2.3 is no host behind a client port",
+                "8:22: a port needs a match on tcp or udp before it, such as tcp dport 80",
+                "9:34: port 0 is no port to send to",
+                "10:21: ranges of addresses are not in this version's subset",
+                "11:36: ranges of ports are not in this version's subset",
+                r#"12:22: "random" is not in this version's subset"#,
+                "13:13: a port alone is not in this version's subset; name the address too",
+                "14:21: a prefix is no address to translate to",
+                r#"15:17: expected a match or a statement, found "dport""#,
+                "16:5: reject has its place in filter chains at input, forward and output",
+                "19:31: 9.9.9.9 is neither the uplink's address nor one of its extra addresses",
+                "20:22: snat to ports is not in this version's subset",
+                r#"21:16: "to" is not in this version's subset"#,
+                r#"22:34: "random" is not in this version's subset"#,
+                r#"23:10: "ip6" is not in this version's subset"#,
+                "25:16: a filter chain at postrouting behind srcnat is not in this version's subset",
+            ],
+        ),
+        (
+            r#"# weir: allow open
+table inet nat {
+  chain pre { type nat hook prerouting priority dstnat
+    tcp dport 5 dnat to 10.0.1.2:80
+    ip daddr 192.0.2.2 dnat to 10.0.1.2
+  }
+}
+"#,
+            &[r#"4:17: in a table of family inet, write "ip to" for an IPv4 address"#],
+        ),
+        (
+            r#"table inet f {
+  chain a { jump b
+  }
+  chain b { tcp dport 1 jump c
+  }
+  chain c { goto a
+  }
+  chain m { type filter hook forward priority 0; jump a
+  }
+}
+"#,
+            &[r#"6:18: chain "a" comes back to itself by this jump"#],
+        ),
+        (
+            r#"table inet f {
+  chain m { type filter hook forward priority 0; policy accept; jump other
+  }
+  chain others { policy drop; accept
+  }
+  chain m { type filter hook forward priority 5
+  }
+}
+"#,
+            &[
+                r#"2:70: there is no chain "other" in this table; did you mean "others"?"#,
+                "4:9: a chain without a hook has no policy",
+                "6:13: the chain has another type, hook or priority already",
+            ],
+        ),
+        (
+            r#"# weir: allow open
+table inet f {
+  set a { type ipv6_addr; }
+  set b { type inet_servce; }
+  set c { elements = { 1 }; }
+  set d { type ipv4_addr; elements = { 10.0.0.0/8 }; }
+  set e { type inet_service; flags interval; elements = { 1-5, 3-9 }; }
+  set e { type inet_service; }
+  set f { type inet_service; flags timeout; }
+  set g { type inet_service; size 5; }
+  set h { type inet_service; elements = { 10.0.0.1 }; }
+  set i { type inet_service . inet_proto; }
+  set j { type inet_service; elements = { 1 timeout 5s }; }
+  map k { type inet_service : verdict; }
+  counter l { }
+  flags dormant
+  chian m { }
+}
+"#,
+            &[
+                r#"3:16: sets of type ipv6_addr are not in this version's subset; did you mean "ipv4_addr"?"#,
+                r#"4:16: "inet_servce" is no type of a set; did you mean "inet_service"?"#,
+                r#"5:7: the set has no type, such as "type ipv4_addr""#,
+                r#"6:7: a set with ranges or prefixes needs "flags interval""#,
+                "7:7: elements of this set repeat or overlap, and it has no auto-merge",
+                r#"8:7: there is a set "e" already"#,
+                r#"9:7: set "f" is empty"#,
+                "9:36: sets with flag timeout are not in this version's subset",
+                r#"10:7: set "g" is empty"#,
+                r#"10:30: "size" is not in this version's subset"#,
+                r#"11:43: "10.0.0.1" is an address, not a port"#,
+                "12:29: concatenations are not in this version's subset",
+                r#"13:7: set "j" is empty"#,
+                r#"13:45: "timeout" is not in this version's subset"#,
+                r#"14:3: "map" is not in this version's subset"#,
+                r#"15:3: "counter" is not in this version's subset"#,
+                r#"16:3: "flags" is not in this version's subset"#,
+                r#"17:3: expected "chain" or "set", found "chian"; did you mean "chain"?"#,
+            ],
+        ),
+        (
+            r#"# weir: allow open
+table inet f {
+  set unused { type inet_service; elements = { 1 }; }
+  set empty { type inet_service; }
+  chain c { tcp dport @empty accept
+    ip saddr @empty accept
+    tcp dport @emty accept
+  }
+}
+"#,
+            &[
+                r#"4:7: set "empty" is empty"#,
+                r#"6:14: set "empty" holds inet_service, not ipv4_addr"#,
+                r#"7:15: there is no set "emty" in this table; did you mean "empty"?"#,
+            ],
+        ),
+        (
+            r#"include "other.nft"
+add rule inet f c accept
+flush tables
+delete table inet x
+define a = 1
+define a = 2
+define
+undefine a
+# weir: allow open
+"#,
+            &[
+                r#"1:1: "include" is not in this version's subset"#,
+                r#"2:1: "add" is not in this version's subset"#,
+                r#"3:7: expected "ruleset" after "flush", found "tables""#,
+                r#"4:19: there is no table "x" to delete here"#,
+                r#"6:8: "a" is defined already"#,
+                "7:7: expected a name to define, found the end of the line",
+                r#"8:1: "undefine" is not in this version's subset"#,
+            ],
+        ),
+        (
+            r#"# weir: never iifname "work"
+# weir: always iifname "work" accept
+# Weir: never iifname "work"
+# a comment that mentions weir: never mind
+# weir: allow open
+"#,
+            &[
+                "1:1: assertions are not proven by this version yet",
+                "2:1: assertions are not proven by this version yet",
+                "3:1: assertions are not proven by this version yet",
+            ],
+        ),
+        (
+            r#"table inet f {
+  chain c {
+    type filter hook forward priority 0
+    tcp dport "22
+    accept
+  }
+}
+"#,
+            &[r#"4:15: expected a value, found ""22""#],
+        ),
+        (
+            r#"table inet f {
+  chain c {
+    type filter hook forward priority 0
+    tcp dport { 22, 80
+    udp dport 53 accept
+  }
+  chain d {
+    foo
+  }
+}
+"#,
+            &[
+                "1:14: this brace is never closed",
+                r#"5:5: expected "," or "}", found "udp""#,
+                r#"7:3: expected a match or a statement, found "chain""#,
+            ],
+        ),
+        (
+            r#"table ip6 f {
+  chain c { type filter hook forward priority 0; ip saddr 10.0.0.1 accept
+   icmp type echo-request accept
+   reject with icmp type host-unreachable
+  }
+}
+"#,
+            &[
+                "1:1: no chain is on forward: everything would pass; if that is meant, say so: # weir: allow open",
+                "1:11: table ip6 f: no IPv6 packet is forwarded by this version, and no IPv4 packet meets this table",
+                r#"2:50: "ip saddr" looks at IPv4, and this is IPv6"#,
+                r#"3:4: "icmp type" looks at IPv4, and this is IPv6"#,
+                "4:26: ICMP of IPv4 has no place in a table of family ip6",
+            ],
+        ),
+        (
+            r#"# weir: allow open
+table ip f {
+  chain c { type filter hook input priority 0; reject with icmpx type no-route
+  }
+}
+"#,
+            &["3:71: icmpx is for tables of family inet; write icmp"],
+        ),
+    ]);
+}
+
+#[test]
+fn warnings_do_not_stop_the_build() {
+    let cases = [
+        (
+            "ip saddr 10.0.1.5/24 accept",
+            "rules.nft:4:10: host bits are set and do not count: this is 10.0.1.0/24",
+        ),
+        ("tcp dport { 22, 22 } accept", "rules.nft:4:11: elements of this set repeat or overlap"),
+    ];
+    for (rules, told) in cases {
+        let compiled = compile_text(PLAN, &forward(rules)).expect("it compiles");
+        assert_eq!(lines(compiled.warnings()), [told]);
+        assert_eq!((compiled.warnings().errors(), compiled.warnings().warnings()), (0, 1));
+    }
+    let sets = "set unused { type inet_service; elements = { 1 }; }\nset empty { type inet_service; }";
+    let rules = forward("tcp dport @empty accept").replace("chain c", &format!("{sets}\nchain c"));
+    let compiled = compile_text(PLAN, &rules).expect("it compiles");
+    let told = ["rules.nft:2:5: set \"unused\" is never used", "rules.nft:3:5: set \"empty\" is empty"];
+    assert_eq!(lines(compiled.warnings()), told);
+}
+
+#[test]
+fn a_shadowed_rule_may_be_allowed() {
+    let rules = forward("accept\ndrop comment \"weir: allow shadowed\"");
+    assert!(compile_text(PLAN, &rules).is_ok());
+}
+
+#[test]
+fn what_nft_does_not_read_is_not_read() {
+    let told = |rules: &str| lines(&refused(rules));
+    assert_eq!(
+        told("table ip x {\r\n}\r\n"),
+        ["rules.nft:1:13: a carriage return (CR LF line end) has no place in rules.nft"]
+    );
+    assert_eq!(
+        told("\u{feff}table ip x {\n}\n"),
+        ["rules.nft:1:1: a byte order mark has no place in rules.nft"]
+    );
+    assert_eq!(told("table ip x {\n\0}\n"), ["rules.nft:2:1: a NUL has no place in rules.nft"]);
+}
+
+#[test]
+fn more_than_fifteen_nested_jumps() {
+    let chains = |count: usize| {
+        let chain = |i| format!("chain c{i} {{ jump c{}\n}}\n", i + 1);
+        let chains: String = (1..count).map(chain).collect();
+        let last = format!("chain c{count} {{ accept\n}}\n");
+        let base = "chain m { type filter hook forward priority 0; policy drop; jump c1\n}\n";
+        format!("table inet f {{\n{base}{chains}{last}}}\n")
+    };
+    assert_eq!(
+        lines(&refused(&chains(16))),
+        ["rules.nft:32:18: more than 15 nested jumps, here to chain \"c16\""]
+    );
+    let site = site(&chains(15));
+    assert_eq!(verdict(site, &segment()), rules::Verdict::Accept);
+}
+
+#[test]
+fn chains_that_cost_too_much() {
+    let chain = |i: usize| format!("chain c{i} {{ {}\n}}\n", format!("jump c{}; ", i + 1).repeat(10));
+    let chains: String = (1..8).map(chain).collect();
+    let rules = format!(
+        "table inet f {{\nchain m {{ type filter hook forward priority 0; policy drop; jump c1\n}}\n{chains}chain c8 {{ accept\n}}\n}}\n"
+    );
+    assert_eq!(
+        lines(&refused(&rules)),
+        ["rules.nft:2:11: a packet may take more than 1000000 steps at this hook"]
+    );
+}
