@@ -100,19 +100,22 @@ pub unsafe fn protect(low_memory_end: u64) {
     // SAFETY: called once, and nothing else holds a reference to the tables. The processor walks
     // them meanwhile: each store is a whole entry that maps the same address as before.
     let (pd, first, image_tables) = unsafe { (&mut *PD.get(), &mut *FIRST.get(), &mut *IMAGE.get()) };
-    for (index, entry) in pd.iter_mut().flat_map(|table| &mut table.0).enumerate() {
-        let address = index as u64 * LARGE;
-        let cache = if address < low_memory_end { 0 } else { UNCACHED };
-        *entry = address | PRESENT | WRITABLE | LARGE_PAGE | cache | no_execute;
-    }
     split(first, 0, |address| if address == 0 { 0 } else { PRESENT | WRITABLE | no_execute });
-    pd[0].0[0] = table_entry(&raw const *first);
     let base = image().0;
     for (index, table) in image_tables.iter_mut().enumerate() {
-        let start = base + index as u64 * LARGE;
-        split(table, start, |address| image_rights(address, no_execute));
-        let entry = (start / LARGE) as usize;
-        pd[entry / 512].0[entry % 512] = table_entry(&raw const *table);
+        split(table, base + index as u64 * LARGE, |address| image_rights(address, no_execute));
+    }
+    // The small pages are complete before they take effect: this runs from one of them.
+    for (index, entry) in pd.iter_mut().flat_map(|table| &mut table.0).enumerate() {
+        let address = index as u64 * LARGE;
+        let of_image =
+            address.checked_sub(base).and_then(|offset| image_tables.get((offset / LARGE) as usize));
+        let cache = if address < low_memory_end { 0 } else { UNCACHED };
+        *entry = match of_image {
+            _ if address == 0 => table_entry(&raw const *first),
+            Some(table) => table_entry(&raw const *table),
+            None => address | PRESENT | WRITABLE | LARGE_PAGE | cache | no_execute,
+        };
     }
     flush();
 }
