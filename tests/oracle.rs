@@ -234,7 +234,8 @@ fn inbound_of_outbound_is_the_identity() {
     for _ in 0..3000 {
         let from = SocketAddrV4::new(address(chance.pick(&HOSTS)), chance.half().max(1));
         let to = SocketAddrV4::new(address(chance.pick(&SERVERS)), chance.half().max(1));
-        if from == FORWARDED {
+        // The server behind the forward has a port of its own there, and a rule drops port 27.
+        if from == FORWARDED || to.port() == 27 {
             continue;
         }
         let port = port_of(*from.ip());

@@ -137,6 +137,10 @@ fn rfc_1812_df_identification_and_the_reserved_bit_cross_untouched() {
     unchanged(&packet, &world.cross("work", "uplink", &packet));
     let packet = udp(SERVER, EXTERNAL, b"x").dont_fragment().identification(0xcafe);
     unchanged(&packet, &world.cross("uplink", "work", &packet));
+    let mut octets = udp(CLIENT, SERVER, b"x").octets();
+    octets[6] |= 0x80;
+    judge::mend_header(&mut octets);
+    assert_eq!(world.cross("work", "uplink", octets).fragment_word(), 0x8000);
     // DF clear stays clear.
     let packet = udp(CLIENT, SERVER, b"x").identification(7);
     assert_eq!(world.cross("work", "uplink", &packet).fragment_word(), 0);

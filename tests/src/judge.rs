@@ -152,7 +152,9 @@ fn check(holds: bool, otherwise: &str) -> Result<(), String> {
 /// A header with the right checksum, and what is there of its payload.
 fn whole(octets: &[u8]) -> Result<(Ipv4Header, &[u8]), String> {
     let (header, payload) = Ipv4Header::from_slice(octets).map_err(|error| error.to_string())?;
-    check(header.header_checksum == header.calc_header_checksum(), "a wrong IP header checksum")?;
+    // Over the octets: the fields that etherparse keeps have no place for the reserved bit.
+    let sum = Sum16BitWords::new().add_slice(&octets[..header.header_len()]);
+    check(sum.ones_complement() == 0, "a wrong IP header checksum")?;
     Ok((header, payload))
 }
 
@@ -204,4 +206,36 @@ pub fn wrong_by(octets: &[u8]) -> u16 {
 /// Whether the judge finds nothing wrong with the checksums and lengths of a packet.
 pub fn is_sound(octets: &[u8]) -> bool {
     whole(octets).is_ok_and(|(header, payload)| complete(&header, payload).is_ok())
+}
+
+/// Makes a header's checksum right, if there is a header: so that what is wrong elsewhere is found.
+pub fn mend_header(octets: &mut [u8]) {
+    let length = octets.first().map_or(0, |first| usize::from(first & 15) * 4).max(20);
+    let length = length.min(octets.len());
+    if length >= 20 {
+        octets[10..12].fill(0);
+        let sum = Sum16BitWords::new().add_slice(&octets[..length]).ones_complement().to_be();
+        octets[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// Makes the transport checksum of a packet without options right, if there is one.
+pub fn mend_transport(octets: &mut [u8]) {
+    let Ok((header, payload)) = Ipv4Header::from_slice(octets) else {
+        return;
+    };
+    let at = match header.protocol.0 {
+        1 => 2,
+        6 => 16,
+        17 => 6,
+        _ => return,
+    };
+    if payload.len() < at + 2 {
+        return;
+    }
+    let mut mended = payload.to_vec();
+    mended[at..at + 2].fill(0);
+    let sum = 0xffff - excess(&header, &mended);
+    let start = octets.len() - mended.len();
+    octets[start + at..start + at + 2].copy_from_slice(&sum.to_be_bytes());
 }
