@@ -66,3 +66,43 @@ impl Residue {
         if other.is_per_packet() { other } else { other.counters().fold(self, Self::with) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn with(counters: &[u16]) -> Residue {
+        counters.iter().fold(Residue::ACCEPT, |residue, &id| residue.with(CounterId(id)))
+    }
+
+    fn counted(residue: Residue) -> Vec<u16> {
+        residue.counters().map(|counter| counter.0).collect()
+    }
+
+    #[test]
+    fn accept_is_zero_and_counters_survive_the_bits() {
+        assert_eq!(Residue::ACCEPT.bits(), 0);
+        for counters in [&[][..], &[0], &[7, 0], &[Residue::COUNTER_MAX, 1]] {
+            assert_eq!(counted(Residue::from_bits(with(counters).bits())), counters);
+        }
+    }
+
+    #[test]
+    fn no_two_counters_look_like_per_packet() {
+        let most = with(&[Residue::COUNTER_MAX, Residue::COUNTER_MAX]);
+        assert!(!most.is_per_packet());
+        assert_eq!(with(&[Residue::COUNTER_MAX + 1]), Residue::PER_PACKET);
+    }
+
+    #[test]
+    fn hooks_add_up_and_a_third_counter_is_too_many() {
+        assert_eq!(counted(with(&[3]).then(with(&[4]))), [3, 4]);
+        assert_eq!(with(&[3, 4]).then(with(&[5])), Residue::PER_PACKET);
+        assert_eq!(with(&[3]).then(Residue::PER_PACKET), Residue::PER_PACKET);
+        assert_eq!(Residue::PER_PACKET.then(with(&[3])), Residue::PER_PACKET);
+        assert_eq!(counted(Residue::PER_PACKET), []);
+    }
+}

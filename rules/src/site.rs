@@ -189,3 +189,35 @@ pub enum PanicAction {
     /// It starts again.
     Reboot,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(address: [u8; 4], length: u8) -> Prefix {
+        Prefix { address: address.into(), length }
+    }
+
+    #[test]
+    fn a_prefix_knows_its_ends() {
+        let subnet = prefix([10, 0, 1, 1], 24);
+        assert_eq!(subnet.network(), Ipv4Addr::new(10, 0, 1, 0));
+        assert_eq!(subnet.broadcast(), Some(Ipv4Addr::new(10, 0, 1, 255)));
+        assert!(
+            subnet.contains(Ipv4Addr::new(10, 0, 1, 200)) && !subnet.contains(Ipv4Addr::new(10, 0, 2, 1))
+        );
+        // RFC 3021: a /31 has two hosts and no broadcast address.
+        assert_eq!(
+            (prefix([10, 0, 1, 1], 31).broadcast(), prefix([10, 0, 1, 1], 32).broadcast()),
+            (None, None)
+        );
+        assert!(prefix([0; 4], 0).contains(Ipv4Addr::BROADCAST));
+    }
+
+    #[test]
+    fn networks_overlap_when_one_holds_the_other() {
+        assert!(prefix([10, 0, 0, 0], 8).overlaps(&prefix([10, 9, 9, 9], 32)));
+        assert!(prefix([10, 9, 9, 9], 32).overlaps(&prefix([10, 0, 0, 0], 8)));
+        assert!(!prefix([10, 0, 1, 0], 24).overlaps(&prefix([10, 0, 2, 0], 24)));
+    }
+}

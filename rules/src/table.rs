@@ -209,3 +209,18 @@ impl Field {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_the_ends_of_its_ranges_and_nothing_between_them() {
+        let test = Test::In(&[(2, 4), (9, 9), (u32::MAX - 1, u32::MAX)]);
+        let held =
+            [0, 1, 2, 3, 4, 5, 8, 9, 10, u32::MAX - 2, u32::MAX - 1, u32::MAX].map(|value| test.holds(value));
+        let (t, f) = (true, false);
+        assert_eq!(held, [f, f, t, t, t, f, f, t, f, f, t, t]);
+        assert!(!Test::In(&[]).holds(0));
+    }
+}

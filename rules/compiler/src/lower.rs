@@ -101,7 +101,7 @@ pub(crate) fn lower(
     let graph = Graph::new(ruleset);
     if lowering.graph(&graph, ruleset) {
         lowering.rules(&graph, ruleset);
-        lowering.hooks(&graph, ruleset);
+        lowering.hooks(ruleset);
     }
     lowering.unused_sets(ruleset);
     lowering.program

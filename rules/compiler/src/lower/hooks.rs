@@ -3,7 +3,6 @@
 use rules::Hook;
 use rules::table::{Base, Kind};
 
-use super::graph::Graph;
 use super::{Lowering, chains};
 use crate::syntax::tree::{BaseSpec, Family, Ruleset};
 
@@ -30,7 +29,7 @@ fn nat_priority(hook: Hook) -> i32 {
 
 impl Lowering<'_> {
     /// Sorts the base chains of each hook.
-    pub(super) fn hooks(&mut self, graph: &Graph, ruleset: &Ruleset) {
+    pub(super) fn hooks(&mut self, ruleset: &Ruleset) {
         let mut bases = Vec::new();
         for (at, (_, table, chain)) in chains(ruleset).enumerate() {
             let Some(spec) = &chain.base else {
@@ -50,7 +49,6 @@ impl Lowering<'_> {
             let base = Base { kind: spec.kind, chain: index, accepts: chain.policy.unwrap_or(true), id };
             bases.push((spec, base));
         }
-        debug_assert_eq!(graph.contexts.len(), self.program.chains.len());
         bases.sort_by_key(|(spec, _)| spec.order);
         for hook in Hook::ALL {
             let of_hook: Vec<_> = bases.iter().filter(|(spec, _)| spec.hook == hook).cloned().collect();
