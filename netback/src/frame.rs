@@ -79,22 +79,4 @@ impl Payload {
         let start = usize::from(self.start);
         self.buffer.octets().get(start..start + usize::from(self.length)).unwrap_or_default()
     }
-
-    /// The `room` octets in front of the payload, which held the old header, and the payload; `None` if the buffer
-    /// begins later.
-    #[inline]
-    pub(crate) fn split(&mut self, room: usize) -> Option<(&mut [u8], &[u8])> {
-        let start = usize::from(self.start);
-        let first = start.checked_sub(room)?;
-        let sent = self.buffer.octets_mut().get_mut(first..start + usize::from(self.length))?;
-        let (front, payload) = sent.split_at_mut_checked(room)?;
-        Some((front, payload))
-    }
-
-    /// The payload together with the `room` octets that `split` gave.
-    #[inline]
-    pub(crate) fn joined(self, room: usize) -> Self {
-        let room = room.min(usize::from(self.start)) as u16;
-        Self { start: self.start - room, length: self.length + room, ..self }
-    }
 }

@@ -29,13 +29,10 @@ pub const RING: usize = 256;
 /// Frames that wait in software when a transmit ring is full: enough that TCP does not lose any.
 pub const BACKLOG: usize = 128;
 
-/// Frames on a transmit ring at most: there is room even if each takes two descriptors.
-pub const IN_FLIGHT: usize = RING / 2;
-
-/// Buffers that `ports` ports need so that none ever starves another: a full receive ring, a full transmit ring and a
-/// full backlog each, and a batch on its way.
+/// Buffers that `ports` ports need so that none ever starves another: a full receive ring, a full transmit ring (two
+/// descriptors a frame) and a full backlog each, and a batch on its way.
 pub const fn buffers_for(ports: usize) -> usize {
-    ports * (RING + IN_FLIGHT + BACKLOG) + 64
+    ports * (RING + RING / 2 + BACKLOG) + 64
 }
 
 const RECEIVE: u16 = 0;
@@ -101,35 +98,16 @@ impl<H: Hal> Receiver<H> {
     }
 }
 
-/// A frame on its way.
-enum Outgoing {
-    /// The new head took the place of the old one, in the frame's own buffer: one descriptor.
-    Joined(Payload),
-    /// The new head is longer than what it replaces and lies in head memory: two descriptors.
-    Split(Place, Payload),
-    /// There is nothing but a head.
-    Alone(Place),
-}
-
-/// A head in head memory.
-#[derive(Clone, Copy)]
-struct Place {
-    index: u8,
-    length: u8,
-}
-
-impl Outgoing {
-    fn place(&self) -> Option<Place> {
-        match self {
-            Outgoing::Joined(_) => None,
-            Outgoing::Split(place, _) | Outgoing::Alone(place) => Some(*place),
-        }
-    }
+/// A frame on its way: a head in head memory and what follows it.
+struct Outgoing {
+    head: u8,
+    head_length: u8,
+    payload: Option<Payload>,
 }
 
 /// Octets of head memory for each frame: device header and largest head, rounded up to a cache line.
 const HEAD_STRIDE: usize = 192;
-const HEADS: usize = IN_FLIGHT + BACKLOG;
+const HEADS: usize = 256;
 
 /// The transmit ring, the frames on it, and the backlog in front of it.
 struct Sender<H: Hal> {
@@ -140,85 +118,70 @@ struct Sender<H: Hal> {
     heads: Pages,
     free_heads: Vec<u8>,
     backlog: VecDeque<Outgoing>,
-    /// Frames that the device has.
-    in_flight: usize,
     /// Frames were added since the device was last told.
     unannounced: bool,
 }
 
 impl<H: Hal> Sender<H> {
-    /// Builds the head where the device will read it, in front of the payload if there is room.
+    /// Builds the head in head memory: the last copy of it before the device.
     fn compose(
         &mut self,
         head: &Head,
         finishes: bool,
         payload: Option<Payload>,
     ) -> Result<Outgoing, Refused> {
-        let room = header::LENGTH + head.as_slice().len();
-        let Some(mut payload) = payload else {
-            let place = self.place(head, finishes, room.max(header::LENGTH + FRAME_MIN), &[])?;
-            return Ok(Outgoing::Alone(place));
-        };
-        if let Some((front, rest)) = payload.split(room) {
-            write_head(front, rest, head, finishes)?;
-            return Ok(Outgoing::Joined(payload.joined(room)));
-        }
-        let place = self.place(head, finishes, room, payload.octets())?;
-        Ok(Outgoing::Split(place, payload))
-    }
-
-    /// Builds the head in head memory, `length` octets with padding.
-    fn place(
-        &mut self,
-        head: &Head,
-        finishes: bool,
-        length: usize,
-        payload: &[u8],
-    ) -> Result<Place, Refused> {
+        let octets = head.as_slice();
         let index = *self.free_heads.last().ok_or(Refused::Full)?;
+        let padded = if payload.is_none() { octets.len().max(FRAME_MIN) } else { octets.len() };
         let start = usize::from(index) * HEAD_STRIDE;
-        let memory = self.heads.octets_mut(start..start + length).ok_or(Refused::Malformed)?;
-        write_head(memory, payload, head, finishes)?;
+        let memory =
+            self.heads.octets_mut(start..start + header::LENGTH + padded).ok_or(Refused::Malformed)?;
+        let (device, frame) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
+        let (ours, padding) = frame.split_at_mut_checked(octets.len()).ok_or(Refused::Malformed)?;
+        ours.copy_from_slice(octets);
+        padding.fill(0);
+        *device = match head.offload.checksum {
+            Checksum::Partial { start, offset } if !finishes => {
+                let payload = payload.as_ref().map_or(&[][..], Payload::octets);
+                segment::complete(ours, payload, start, offset).map_err(|_| Refused::Malformed)?;
+                header::sent(Offload::default())
+            }
+            _ => header::sent(head.offload),
+        };
         self.free_heads.pop();
-        Ok(Place { index, length: length as u8 })
+        Ok(Outgoing { head: index, head_length: (header::LENGTH + padded) as u8, payload })
     }
 
     /// Puts a composed frame on the ring, or behind those that wait for it.
-    #[inline]
     fn send(&mut self, outgoing: Outgoing) -> Result<(), Refused> {
-        if self.backlog.is_empty() && self.in_flight < IN_FLIGHT {
+        if self.backlog.is_empty() && self.queue.available_desc() >= 2 {
             self.post(outgoing);
             return Ok(());
         }
         if self.backlog.len() >= BACKLOG {
-            self.release(outgoing.place());
+            self.free_heads.push(outgoing.head);
             return Err(Refused::Full);
         }
         self.backlog.push_back(outgoing);
         Ok(())
     }
 
-    /// Gives a frame to the device; fewer than [`IN_FLIGHT`] are there.
+    /// Gives a frame to the device; there are two free descriptors.
     fn post(&mut self, outgoing: Outgoing) {
-        // SAFETY: the payload's buffer is owned by `outgoing`, its head memory is not free; both stay so in
-        // `slots[token]` until `pop_used` returns the token or the device confirmed a reset. Head memory is written
-        // only while it is free.
-        let added = unsafe {
-            match &outgoing {
-                Outgoing::Joined(frame) => self.queue.add(&[frame.octets()], &mut []),
-                Outgoing::Split(place, payload) => {
-                    self.queue.add(&[head_octets(&self.heads, *place), payload.octets()], &mut [])
-                }
-                Outgoing::Alone(place) => self.queue.add(&[head_octets(&self.heads, *place)], &mut []),
-            }
+        let head = head_octets(&self.heads, &outgoing);
+        let added = match &outgoing.payload {
+            // SAFETY: head memory `outgoing.head` is not free and the payload's buffer is owned by `outgoing`, which
+            // moves into `slots[token]` until `pop_used` returns the token or the device confirmed a reset.
+            Some(payload) => unsafe { self.queue.add(&[head, payload.octets()], &mut []) },
+            // SAFETY: as above, without a payload.
+            None => unsafe { self.queue.add(&[head], &mut []) },
         };
         match added.ok().and_then(|token| self.slots.get_mut(usize::from(token))) {
             Some(slot) => {
                 *slot = Some(outgoing);
-                self.in_flight += 1;
                 self.unannounced = true;
             }
-            None => self.release(outgoing.place()),
+            None => self.free_heads.push(outgoing.head),
         }
     }
 
@@ -227,37 +190,23 @@ impl<H: Hal> Sender<H> {
         while let Some(token) = self.queue.peek_used() {
             let slot = self.slots.get_mut(usize::from(token)).ok_or(Violation::Identifier)?;
             let outgoing = slot.as_ref().ok_or(Violation::Identifier)?;
-            // SAFETY: these are the octets that `add` was given when it returned `token`.
-            let popped = unsafe {
-                match outgoing {
-                    Outgoing::Joined(frame) => self.queue.pop_used(token, &[frame.octets()], &mut []),
-                    Outgoing::Split(place, payload) => {
-                        let head = head_octets(&self.heads, *place);
-                        self.queue.pop_used(token, &[head, payload.octets()], &mut [])
-                    }
-                    Outgoing::Alone(place) => {
-                        self.queue.pop_used(token, &[head_octets(&self.heads, *place)], &mut [])
-                    }
-                }
+            let head = head_octets(&self.heads, outgoing);
+            let popped = match &outgoing.payload {
+                // SAFETY: this slot's head and payload are what `add` was given when it returned `token`.
+                Some(payload) => unsafe { self.queue.pop_used(token, &[head, payload.octets()], &mut []) },
+                // SAFETY: as above, without a payload.
+                None => unsafe { self.queue.pop_used(token, &[head], &mut []) },
             };
             popped.map_err(|_| Violation::Identifier)?;
-            let place = outgoing.place();
+            self.free_heads.push(outgoing.head);
             *slot = None;
-            self.in_flight = self.in_flight.saturating_sub(1);
-            self.release(place);
         }
         Ok(())
     }
 
-    fn release(&mut self, place: Option<Place>) {
-        if let Some(place) = place {
-            self.free_heads.push(place.index);
-        }
-    }
-
     /// Moves what waited onto the ring.
     fn drain(&mut self) {
-        while self.in_flight < IN_FLIGHT {
+        while self.queue.available_desc() >= 2 {
             let Some(outgoing) = self.backlog.pop_front() else { return };
             self.post(outgoing);
         }
@@ -265,32 +214,13 @@ impl<H: Hal> Sender<H> {
 
     /// Whether the device has frames.
     fn is_sending(&self) -> bool {
-        self.in_flight > 0
+        self.queue.available_desc() < RING
     }
 }
 
-fn head_octets(heads: &Pages, place: Place) -> &[u8] {
-    let start = usize::from(place.index) * HEAD_STRIDE;
-    heads.octets(start..start + usize::from(place.length)).unwrap_or_default()
-}
-
-/// Writes device header, head and padding in front of `payload`: the only copy of a head before the device.
-#[inline]
-fn write_head(memory: &mut [u8], payload: &[u8], head: &Head, finishes: bool) -> Result<(), Refused> {
-    let octets = head.as_slice();
-    let (device, frame) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
-    let (ours, padding) = frame.split_at_mut_checked(octets.len()).ok_or(Refused::Malformed)?;
-    ours.copy_from_slice(octets);
-    padding.fill(0);
-    *device = match head.offload.checksum {
-        Checksum::Partial { start, offset } if !finishes => {
-            segment::complete(ours, payload, start, offset)
-                .map_err(|segment::Misplaced| Refused::Malformed)?;
-            header::sent(Offload::default())
-        }
-        _ => header::sent(head.offload),
-    };
-    Ok(())
+fn head_octets<'a>(heads: &'a Pages, outgoing: &Outgoing) -> &'a [u8] {
+    let start = usize::from(outgoing.head) * HEAD_STRIDE;
+    heads.octets(start..start + usize::from(outgoing.head_length)).unwrap_or_default()
 }
 
 /// Everything that the device may reach. Dropped only after a confirmed reset.
@@ -318,9 +248,8 @@ impl<H: Hal> Rings<H> {
                 queue: transmit,
                 slots: (0..RING).map(|_| None).collect(),
                 heads: heads.map_err(|OutOfMemory| StartError::OutOfMemory)?,
-                free_heads: (0..=u8::MAX).take(HEADS).collect(),
+                free_heads: (0..=u8::MAX).collect(),
                 backlog: VecDeque::with_capacity(BACKLOG),
-                in_flight: 0,
                 unannounced: false,
             },
         })
