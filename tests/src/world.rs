@@ -120,7 +120,7 @@ impl World {
         let mut world = Self {
             datapath: Datapath::new(site, wires.clone(), [1, 2, 3, 4]),
             site,
-            judges: wires.iter().map(|wire| judge(wire)).collect(),
+            judges: wires.iter().map(judge).collect(),
             answering: true,
             silent: BTreeSet::new(),
             moved: BTreeMap::new(),
