@@ -1,8 +1,8 @@
 //! The policy of a site as static data: what a packet meets, hook by hook.
 //!
-//! A packet appears here as a [`Candidate`](policy::Candidate), a few numbers; no octet of it is read. The
+//! A packet appears here as a [`Candidate`], a few numbers; no octet of it is read. The
 //! tables are written by `rules-compiler` from `weir.toml` and `rules.nft`; whoever forwards the packet acts on
-//! the [`Decision`](policy::Decision). Evaluation allocates nothing and ends after a number of steps that the
+//! the [`Decision`]. Evaluation allocates nothing and ends after a number of steps that the
 //! compiler has bounded.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -2,11 +2,14 @@
 //!
 //! Every error is told and the parser goes on behind it: at the next line, `;` or `}`.
 
+mod base;
 pub(crate) mod keys;
 pub(crate) mod lexer;
 mod parser;
 mod rule;
+mod set;
 pub(crate) mod tree;
 mod value;
+mod words;
 
 pub(crate) use parser::parse;

@@ -3,14 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use rules::Hook;
-use rules::table::Kind;
-
-use super::keys::Datatype;
 use super::lexer::{Spanned, Token, Tokens, directive};
-use super::tree::{BaseSpec, Chain, Family, NamedSet, Ruleset, Span, Table, Value};
+use super::tree::{BaseSpec, Chain, Family, Ruleset, Span, Table, Value};
+use super::words::RESERVED;
 use crate::diagnostics::{Diagnostics, meant, quoted};
-use crate::names;
 use crate::source::Source;
 
 /// The error has been told.
@@ -30,140 +26,6 @@ const TABLES_MAX: usize = 256;
 
 /// The most variables within each other.
 const DEFINES_MAX: usize = 32;
-
-/// Words that nft does not take as names.
-const RESERVED: &[&str] = &[
-    "accept",
-    "drop",
-    "return",
-    "jump",
-    "goto",
-    "continue",
-    "reject",
-    "counter",
-    "comment",
-    "table",
-    "chain",
-    "set",
-    "map",
-    "flush",
-    "ruleset",
-    "add",
-    "delete",
-    "define",
-    "include",
-    "type",
-    "hook",
-    "priority",
-    "policy",
-    "flags",
-    "elements",
-    "ip",
-    "ip6",
-    "inet",
-    "arp",
-    "bridge",
-    "netdev",
-    "tcp",
-    "udp",
-    "icmp",
-    "icmpv6",
-    "ct",
-    "meta",
-    "th",
-    "iif",
-    "oif",
-    "iifname",
-    "oifname",
-    "log",
-    "limit",
-    "quota",
-    "masquerade",
-    "snat",
-    "dnat",
-    "redirect",
-    "to",
-    "with",
-    "vmap",
-    "notrack",
-    "queue",
-    "dup",
-    "fwd",
-    "mark",
-    "rule",
-    "element",
-    "list",
-    "reset",
-    "rename",
-    "insert",
-    "replace",
-    "create",
-    "export",
-    "import",
-    "monitor",
-    "describe",
-    "all",
-    "esp",
-    "ah",
-    "comp",
-    "sctp",
-    "dccp",
-    "udplite",
-    "ether",
-    "vlan",
-    "fib",
-    "rt",
-    "socket",
-    "osf",
-    "size",
-    "typeof",
-    "timeout",
-    "gc-interval",
-    "handle",
-    "device",
-    "devices",
-    "dynamic",
-    "constant",
-    "interval",
-    "auto-merge",
-    "performance",
-    "memory",
-    "over",
-    "until",
-    "used",
-    "name",
-    "packets",
-    "bytes",
-    "original",
-    "reply",
-    "prefix",
-    "snaplen",
-    "level",
-    "group",
-    "undefine",
-    "redefine",
-    "synproxy",
-    "tproxy",
-    "update",
-    "meter",
-    "flowtable",
-    "secmark",
-    "xt",
-    "last",
-    "exists",
-    "missing",
-    "and",
-    "or",
-    "xor",
-    "not",
-    "eq",
-    "ne",
-    "lt",
-    "gt",
-    "le",
-    "ge",
-    "destroy",
-];
 
 /// Reads the file; everything wrong with its form is told.
 pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
@@ -194,16 +56,16 @@ struct Defined {
 
 pub(super) struct Parser<'s, 'd> {
     source: &'s Source,
-    diagnostics: &'d mut Diagnostics,
-    tokens: Tokens<'s>,
+    pub diagnostics: &'d mut Diagnostics,
+    pub tokens: Tokens<'s>,
     scopes: Vec<HashMap<&'s str, Defined>>,
     /// How many variables stand within each other in the value that is read.
     depth: usize,
     /// Braces opened since the statement began.
     pub braces: usize,
     nodes: usize,
-    bases: usize,
-    ruleset: Ruleset,
+    pub bases: usize,
+    pub ruleset: Ruleset,
 }
 
 impl<'s> Parser<'s, '_> {
@@ -312,7 +174,7 @@ impl<'s> Parser<'s, '_> {
     }
 
     /// The end of a statement: a line's end or `;`.
-    fn end_of_statement(&mut self) -> Parsed<()> {
+    pub fn end_of_statement(&mut self) -> Parsed<()> {
         match self.peek() {
             Token::Newline | Token::Semicolon => {
                 self.next();
@@ -461,7 +323,7 @@ impl<'s> Parser<'s, '_> {
     }
 
     /// `{ item; item; }`, with a scope of its own.
-    fn block(&mut self, mut item: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
+    pub fn block(&mut self, mut item: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
         let (_, open) = self.next();
         self.scopes.push(HashMap::new());
         loop {
@@ -632,238 +494,6 @@ impl<'s> Parser<'s, '_> {
             Some(_) => return self.error(span, "the chain has another type, hook or priority already"),
         }
         Ok(())
-    }
-
-    fn policy(&mut self) -> Parsed<(bool, Span)> {
-        let (_, span) = self.next();
-        let accepts = match self.peek_word() {
-            "accept" => true,
-            "drop" => false,
-            _ => return self.unexpected("\"accept\" or \"drop\""),
-        };
-        self.next();
-        Ok((accepts, span))
-    }
-
-    /// `type T hook H priority P`
-    fn base(&mut self) -> Parsed<BaseSpec> {
-        let (_, start) = self.next();
-        let here = self.here();
-        let kind = match self.peek_word() {
-            "filter" => Kind::Filter,
-            "nat" => Kind::Nat,
-            "route" => return self.error(here, "chains of type route are not in this version's subset"),
-            _ => return self.unexpected("\"filter\" or \"nat\""),
-        };
-        self.next();
-        if !self.takes_word("hook") {
-            return self.unexpected("\"hook\"");
-        }
-        let hook = self.hook(kind)?;
-        if !self.takes_word("priority") {
-            return self.unexpected("\"priority\"");
-        }
-        let (priority, end) = self.priority(kind, hook)?;
-        let order = self.bases;
-        self.bases += 1;
-        Ok(BaseSpec { kind, hook, priority, span: start.start..end, order })
-    }
-
-    fn hook(&mut self, kind: Kind) -> Parsed<Hook> {
-        let span = self.here();
-        let word = self.peek_word();
-        let hook = match word {
-            "prerouting" => Hook::Prerouting,
-            "input" => Hook::Input,
-            "forward" => Hook::Forward,
-            "output" => Hook::Output,
-            "postrouting" => Hook::Postrouting,
-            "ingress" | "egress" => return self.unbuilt(span, word),
-            "" => return self.unexpected("a hook"),
-            _ => {
-                let hooks = ["prerouting", "input", "forward", "output", "postrouting"];
-                return self.error_with(span, format!("{} is no hook", quoted(word)), meant(word, hooks));
-            }
-        };
-        match (kind, hook) {
-            (Kind::Nat, Hook::Forward) => self.error(span, "a nat chain has no hook forward"),
-            (Kind::Nat, Hook::Input | Hook::Output) => {
-                self.error(span, format!("nat chains at {word} are not in this version's subset"))
-            }
-            _ => {
-                self.next();
-                Ok(hook)
-            }
-        }
-    }
-
-    fn priority(&mut self, kind: Kind, hook: Hook) -> Parsed<(i32, usize)> {
-        let start = self.here();
-        let mut end = start.end;
-        let named = match (self.peek_word(), hook) {
-            ("", _) => None,
-            ("raw", _) => Some(-300),
-            ("mangle", _) => Some(-150),
-            ("dstnat", Hook::Prerouting) => Some(-100),
-            ("filter", _) => Some(0),
-            ("security", _) => Some(50),
-            ("srcnat", Hook::Postrouting) => Some(100),
-            ("dstnat", _) => return self.error(start, "priority dstnat is for the hook prerouting"),
-            ("srcnat", _) => return self.error(start, "priority srcnat is for the hook postrouting"),
-            (word, _) => {
-                let names = ["raw", "mangle", "dstnat", "filter", "security", "srcnat"];
-                return self.error_with(
-                    start,
-                    format!("{} is no priority", quoted(word)),
-                    meant(word, names),
-                );
-            }
-        };
-        if named.is_some() {
-            self.next();
-        }
-        let sign = match self.peek() {
-            Token::Minus => Some(-1),
-            Token::Plus if named.is_some() => Some(1),
-            _ => None,
-        };
-        if sign.is_some() {
-            self.next();
-        }
-        let mut number = 0;
-        if sign.is_some() || named.is_none() {
-            let (token, span) = self.tokens.peek().clone();
-            if token != Token::Number {
-                return self.unexpected("a priority, such as \"filter\" or 0");
-            }
-            let value = names::decimal(self.text(&span)).filter(|&value| value <= 1_000_000);
-            let Some(value) = value.and_then(|value| i32::try_from(value).ok()) else {
-                return self.error(span, "a priority is a decimal number from -1000000 to 1000000");
-            };
-            self.next();
-            number = value * sign.unwrap_or(1);
-            end = span.end;
-        }
-        let priority = named.unwrap_or(0) + number;
-        // NF_IP_PRI_CONNTRACK: there is no translation before connections are known.
-        if kind == Kind::Nat && priority <= -200 {
-            return self.error(start.start..end, "the priority of a nat chain is above -200");
-        }
-        Ok((priority, end))
-    }
-
-    fn set(&mut self, table: usize) -> Parsed<()> {
-        self.next();
-        let (name, span) = self.name("set")?;
-        self.nodes(DECLARATION, &span)?;
-        let is_new =
-            self.ruleset.tables.get_mut(table).is_some_and(|table| table.set_names.insert(name.clone()));
-        if !is_new {
-            return self.error(span, format!("there is a set {} already", quoted(&name)));
-        }
-        if self.peek() != Token::Open {
-            return self.unexpected("\"{\"");
-        }
-        let mut set = NamedSet {
-            name,
-            span: span.clone(),
-            datatype: None,
-            is_interval: false,
-            merges: false,
-            elements: Vec::new(),
-        };
-        let before = self.diagnostics.errors();
-        let result = self.block(|parser| parser.set_item(&mut set));
-        if set.datatype.is_none() && self.diagnostics.errors() == before {
-            let _ = self.error::<()>(span, "the set has no type, such as \"type ipv4_addr\"");
-        }
-        if let Some(table) = self.ruleset.tables.get_mut(table) {
-            table.sets.push(set);
-        }
-        result
-    }
-
-    fn set_item(&mut self, set: &mut NamedSet) -> Parsed<()> {
-        let span = self.here();
-        let word = self.peek_word();
-        match word {
-            "type" => {
-                self.next();
-                set.datatype = Some(self.set_type()?);
-            }
-            "flags" => {
-                self.next();
-                self.set_flags(set)?;
-            }
-            "auto-merge" => {
-                self.next();
-                set.merges = true;
-            }
-            "comment" => {
-                self.next();
-                self.comment(&[])?;
-            }
-            "elements" => {
-                self.next();
-                if !self.takes(Token::Assign) {
-                    return self.unexpected("\"=\"");
-                }
-                if !matches!(self.peek(), Token::Open | Token::Variable) {
-                    return self.unexpected("\"{\"");
-                }
-                let elements = self.right_hand_side()?;
-                set.elements.push(elements);
-            }
-            "typeof" | "size" | "timeout" | "gc-interval" | "policy" | "counter" | "limit" | "quota" => {
-                return self.unbuilt(span, word);
-            }
-            _ => return self.unexpected("\"type\", \"flags\", \"auto-merge\", \"elements\" or \"comment\""),
-        }
-        self.end_of_statement()
-    }
-
-    fn set_type(&mut self) -> Parsed<Datatype> {
-        let span = self.here();
-        let word = self.peek_word();
-        if word.is_empty() {
-            return self.unexpected("a type, such as \"ipv4_addr\"");
-        }
-        let Some(datatype) = Datatype::of_set(word) else {
-            let known = ["ipv4_addr", "inet_service", "inet_proto", "ifname", "icmp_type"];
-            let message = match word {
-                "ipv6_addr" | "ether_addr" | "mark" | "ether_type" | "iface_index" | "icmpv6_type"
-                | "pkt_type" => {
-                    format!("sets of type {word} are not in this version's subset")
-                }
-                _ => format!("{} is no type of a set", quoted(word)),
-            };
-            return self.error_with(span, message, meant(word, known));
-        };
-        self.next();
-        let dot = self.here();
-        if self.peek() == Token::Dot {
-            return self.error(dot, "concatenations are not in this version's subset");
-        }
-        Ok(datatype)
-    }
-
-    fn set_flags(&mut self, set: &mut NamedSet) -> Parsed<()> {
-        loop {
-            let span = self.here();
-            match self.peek_word() {
-                "interval" => set.is_interval = true,
-                "constant" => {}
-                word @ ("timeout" | "dynamic") => {
-                    return self
-                        .error(span, format!("sets with flag {word} are not in this version's subset"));
-                }
-                _ => return self.unexpected("\"interval\" or \"constant\""),
-            }
-            self.next();
-            if !self.takes(Token::Comma) {
-                return Ok(());
-            }
-        }
     }
 
     /// What comments say to Weir.

@@ -1,0 +1,123 @@
+//! Named sets.
+
+use super::keys::Datatype;
+use super::lexer::Token;
+use super::parser::{DECLARATION, Parsed, Parser};
+use super::tree::NamedSet;
+use crate::diagnostics::{meant, quoted};
+
+impl Parser<'_, '_> {
+    pub(super) fn set(&mut self, table: usize) -> Parsed<()> {
+        self.next();
+        let (name, span) = self.name("set")?;
+        self.nodes(DECLARATION, &span)?;
+        let is_new =
+            self.ruleset.tables.get_mut(table).is_some_and(|table| table.set_names.insert(name.clone()));
+        if !is_new {
+            return self.error(span, format!("there is a set {} already", quoted(&name)));
+        }
+        if self.peek() != Token::Open {
+            return self.unexpected("\"{\"");
+        }
+        let mut set = NamedSet {
+            name,
+            span: span.clone(),
+            datatype: None,
+            is_interval: false,
+            merges: false,
+            elements: Vec::new(),
+        };
+        let before = self.diagnostics.errors();
+        let result = self.block(|parser| parser.set_item(&mut set));
+        if set.datatype.is_none() && self.diagnostics.errors() == before {
+            let _ = self.error::<()>(span, "the set has no type, such as \"type ipv4_addr\"");
+        }
+        if let Some(table) = self.ruleset.tables.get_mut(table) {
+            table.sets.push(set);
+        }
+        result
+    }
+
+    fn set_item(&mut self, set: &mut NamedSet) -> Parsed<()> {
+        let span = self.here();
+        let word = self.peek_word();
+        match word {
+            "type" => {
+                self.next();
+                set.datatype = Some(self.set_type()?);
+            }
+            "flags" => {
+                self.next();
+                self.set_flags(set)?;
+            }
+            "auto-merge" => {
+                self.next();
+                set.merges = true;
+            }
+            "comment" => {
+                self.next();
+                self.comment(&[])?;
+            }
+            "elements" => {
+                self.next();
+                if !self.takes(Token::Assign) {
+                    return self.unexpected("\"=\"");
+                }
+                if !matches!(self.peek(), Token::Open | Token::Variable) {
+                    return self.unexpected("\"{\"");
+                }
+                let elements = self.right_hand_side()?;
+                set.elements.push(elements);
+            }
+            "typeof" | "size" | "timeout" | "gc-interval" | "policy" | "counter" | "limit" | "quota" => {
+                return self.unbuilt(span, word);
+            }
+            _ => return self.unexpected("\"type\", \"flags\", \"auto-merge\", \"elements\" or \"comment\""),
+        }
+        self.end_of_statement()
+    }
+
+    fn set_type(&mut self) -> Parsed<Datatype> {
+        let span = self.here();
+        let word = self.peek_word();
+        if word.is_empty() {
+            return self.unexpected("a type, such as \"ipv4_addr\"");
+        }
+        let Some(datatype) = Datatype::of_set(word) else {
+            let known = ["ipv4_addr", "inet_service", "inet_proto", "ifname", "icmp_type"];
+            let message = match word {
+                "ipv6_addr" | "ether_addr" | "mark" | "ether_type" | "iface_index" | "icmpv6_type"
+                | "pkt_type" => {
+                    format!("sets of type {word} are not in this version's subset")
+                }
+                _ => format!("{} is no type of a set", quoted(word)),
+            };
+            return self.error_with(span, message, meant(word, known));
+        };
+        self.next();
+        let dot = self.here();
+        if self.peek() == Token::Dot {
+            return self.error(dot, "concatenations are not in this version's subset");
+        }
+        Ok(datatype)
+    }
+
+    fn set_flags(&mut self, set: &mut NamedSet) -> Parsed<()> {
+        loop {
+            let span = self.here();
+            match self.peek_word() {
+                "interval" => set.is_interval = true,
+                "constant" => {}
+                word @ ("timeout" | "dynamic") => {
+                    return self
+                        .error(span, format!("sets with flag {word} are not in this version's subset"));
+                }
+                _ => return self.unexpected("\"interval\" or \"constant\""),
+            }
+            self.next();
+            if !self.takes(Token::Comma) {
+                return Ok(());
+            }
+        }
+    }
+}
