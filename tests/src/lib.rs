@@ -7,6 +7,7 @@
 
 pub mod chance;
 pub mod connection;
+pub mod image;
 pub mod judge;
 pub mod model;
 pub mod packet;
