@@ -130,6 +130,11 @@ impl Session {
         self.original.protocol == crate::protocol::TCP && self.history.is_established()
     }
 
+    /// Whether it is a TCP session that both sides have closed.
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.original.protocol == crate::protocol::TCP && self.history.is_closed()
+    }
+
     #[inline]
     pub(crate) const fn is_live(&self) -> bool {
         self.flags & LIVE != 0

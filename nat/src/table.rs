@@ -134,6 +134,8 @@ pub struct Nat {
     ports: Ports,
     timeouts: Timeouts,
     inbound_refresh: bool,
+    /// Where a full table looks next for a session to let go of.
+    hand: u32,
 }
 
 /// The timer's share of work when a new session finds no room, in sessions.
@@ -161,6 +163,7 @@ impl Nat {
             ports,
             timeouts: config.timeouts,
             inbound_refresh: config.inbound_refresh,
+            hand: 0,
         }
     }
 
@@ -321,6 +324,7 @@ impl Nat {
         }
         if self.sessions.is_full() {
             self.expire(now, RECLAIM);
+            self.let_go();
         }
         if self.sessions.is_full() {
             return Err(Unbound::TableFull);
@@ -339,6 +343,19 @@ impl Nat {
         // The mapping is used by now, or goes again.
         self.release_mapping(mapping);
         bound
+    }
+
+    /// A full table lets go of a TCP session that both sides have closed, if one is among the next few.
+    fn let_go(&mut self) {
+        for _ in 0..RECLAIM {
+            if !self.sessions.is_full() {
+                return;
+            }
+            self.hand = (self.hand + 1) % self.sessions.capacity().max(1);
+            if self.sessions.get(self.hand).is_closed() {
+                self.remove(SessionId(self.hand));
+            }
+        }
     }
 
     /// Makes sure that no session has this tuple; one that expired is removed.

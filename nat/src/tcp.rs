@@ -82,9 +82,14 @@ impl History {
         self.0 & SYN_REPLIED == 0
     }
 
+    /// Whether both sides have sent their FIN.
+    pub(crate) const fn is_closed(self) -> bool {
+        self.0 & CLOSED == CLOSED
+    }
+
     /// Whether a new SYN may open the session again (RFC 6191 2, RFC 7857 2.2).
     const fn is_over(self) -> bool {
-        self.0 & CLOSED == CLOSED || self.0 & RESET != 0
+        self.is_closed() || self.0 & RESET != 0
     }
 
     /// The history with this segment in it.

@@ -2,7 +2,7 @@
 
 mod world;
 
-use nat::protocol;
+use nat::{Unbound, protocol};
 use world::*;
 
 const FROM: nat::Endpoint = nat::Endpoint::new(CLIENT, 5000);
@@ -161,4 +161,20 @@ fn a_forward_is_opened_from_outside() {
     assert!(session.is_dnat() && !session.is_snat() && session.has_reply());
     assert_eq!(session.residue(BOTH[0]), 1);
     assert_eq!(session.residue(BOTH[1]), 2);
+}
+
+#[test]
+fn a_full_table_lets_go_of_closed_connections_and_of_no_other() {
+    let mut world = World::with(|config| config.sessions = 10);
+    for port in 1..=9 {
+        world.connect(FROM, end(SERVER, port));
+    }
+    let external = world.connect(FROM, TO);
+    world.cross(&tcp(FROM, TO, FIN | ACK, (101, 501), &[])).unwrap();
+    world.cross(&tcp(TO, external, FIN | ACK, (501, 102), &[])).unwrap();
+    world.connect(FROM, end(SERVER, 81));
+    assert!(!world.is_live(protocol::TCP, FROM, TO));
+    let full = world.cross(&tcp(FROM, end(SERVER, 82), SYN, (100, 0), &[]));
+    assert_eq!(full, Err(Dropped::Unbound(Unbound::TableFull)));
+    assert_eq!(world.nat.counts().sessions, 10);
 }

@@ -26,13 +26,20 @@ pub use link::Port;
 /// Descriptors of a ring, in each direction.
 pub const RING: usize = 256;
 
-/// Frames that wait in software when a transmit ring is full: enough that TCP does not lose any.
-pub const BACKLOG: usize = 128;
+/// Frames that wait in software when a transmit ring is full: with the ring, what two TCP segments of 64 KiB and a
+/// few windows of small packets become when several senders burst at once.
+pub const BACKLOG: usize = 384;
 
-/// Buffers that `ports` ports need so that none ever starves another: a full receive ring, a full transmit ring (two
-/// descriptors a frame) and a full backlog each, and a batch on its way.
+/// Free buffers that a backlog leaves to the receive rings: a port whose device stands still starves no other.
+const RESERVE: usize = RING / 2;
+
+/// Buffers that all backlogs share.
+const SHARED: usize = 512;
+
+/// Buffers for `ports` ports: a full receive ring and a full transmit ring (two descriptors a frame) each, and what
+/// their backlogs share.
 pub const fn buffers_for(ports: usize) -> usize {
-    ports * (RING + RING / 2 + BACKLOG) + 64
+    ports * (RING + RING / 2) + SHARED + RESERVE
 }
 
 const RECEIVE: u16 = 0;
@@ -100,14 +107,14 @@ impl<H: Hal> Receiver<H> {
 
 /// A frame on its way: a head in head memory and what follows it.
 struct Outgoing {
-    head: u8,
+    head: u16,
     head_length: u8,
     payload: Option<Payload>,
 }
 
 /// Octets of head memory for each frame: device header and largest head, rounded up to a cache line.
 const HEAD_STRIDE: usize = 192;
-const HEADS: usize = 256;
+const HEADS: usize = RING / 2 + BACKLOG;
 
 /// The transmit ring, the frames on it, and the backlog in front of it.
 struct Sender<H: Hal> {
@@ -116,7 +123,7 @@ struct Sender<H: Hal> {
     slots: Box<[Option<Outgoing>]>,
     /// Room for [`HEADS`] heads.
     heads: Pages,
-    free_heads: Vec<u8>,
+    free_heads: Vec<u16>,
     backlog: VecDeque<Outgoing>,
     /// Frames were added since the device was last told.
     unannounced: bool,
@@ -152,13 +159,13 @@ impl<H: Hal> Sender<H> {
         Ok(Outgoing { head: index, head_length: (header::LENGTH + padded) as u8, payload })
     }
 
-    /// Puts a composed frame on the ring, or behind those that wait for it.
-    fn send(&mut self, outgoing: Outgoing) -> Result<(), Refused> {
+    /// Puts a composed frame on the ring, or behind those that wait for it if the buffers allow it.
+    fn send(&mut self, outgoing: Outgoing, may_wait: bool) -> Result<(), Refused> {
         if self.backlog.is_empty() && self.queue.available_desc() >= 2 {
             self.post(outgoing);
             return Ok(());
         }
-        if self.backlog.len() >= BACKLOG {
+        if self.backlog.len() >= BACKLOG || !may_wait {
             self.free_heads.push(outgoing.head);
             return Err(Refused::Full);
         }
@@ -248,7 +255,7 @@ impl<H: Hal> Rings<H> {
                 queue: transmit,
                 slots: (0..RING).map(|_| None).collect(),
                 heads: heads.map_err(|OutOfMemory| StartError::OutOfMemory)?,
-                free_heads: (0..=u8::MAX).collect(),
+                free_heads: (0..HEADS as u16).collect(),
                 backlog: VecDeque::with_capacity(BACKLOG),
                 unannounced: false,
             },

@@ -9,7 +9,7 @@ use core::{
 use smoltcp::wire::EthernetAddress;
 use virtio_drivers::{Hal, transport::Transport};
 
-use super::{RECEIVE, Rings, TRANSMIT, Violation};
+use super::{RECEIVE, RESERVE, Rings, TRANSMIT, Violation};
 use crate::{
     ETHERNET_HEADER, Head, Link, Refused, Statistics,
     features::Features,
@@ -90,7 +90,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             return Err(Refused::Malformed);
         }
         let outgoing = rings.sender.compose(head, self.features.checksum(), payload)?;
-        rings.sender.send(outgoing).map(|()| length)
+        rings.sender.send(outgoing, self.pool.free() >= RESERVE).map(|()| length)
     }
 }
 

@@ -222,7 +222,7 @@ fn a_device_that_never_sends_fills_ring_and_backlog_then_frames_come_back() {
         b.finish();
     }
     assert_eq!(refused, RING / 2);
-    assert_eq!((b.statistics().tx_full, b.statistics().backlog), (128, 128));
+    assert_eq!((b.statistics().tx_full, b.statistics().backlog), (128, BACKLOG as u32));
     turn(&mut a);
     assert_eq!(pool.free(), idle - RING / 2 - BACKLOG);
     // Another port still receives, and the backlog leaves in order once the device wakes up.
@@ -234,6 +234,22 @@ fn a_device_that_never_sends_fills_ring_and_backlog_then_frames_come_back() {
     }
     turn(&mut b);
     assert_eq!((sent, pool.free()), (RING / 2 + BACKLOG, idle));
+}
+
+#[test]
+fn backlogs_leave_buffers_to_the_receive_rings() {
+    let pool = Pool::new::<TestHal>(2 * RING + RING / 2 + RESERVE + 10).unwrap();
+    let ((mut a, device_a), (mut b, _device_b)) = (port(&pool, 1), port(&pool, 2));
+    let mut refused = 0;
+    for _ in 0..RING {
+        device_a.deliver(PLAIN, &frame(100));
+        let received = turn(&mut a).remove(0);
+        refused += usize::from(b.transmit(&head(), Some((received, 14..100))) == Err(Refused::Full));
+        b.finish();
+    }
+    turn(&mut a);
+    assert!(refused > 0 && pool.free() >= RESERVE - 1, "{refused} refused, {} free", pool.free());
+    assert_eq!(device_a.with(|device| device.rings[0].waiting()), 256);
 }
 
 #[test]
