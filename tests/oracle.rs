@@ -87,7 +87,10 @@ impl Duel {
                 let seq = if flags & SYN != 0 { 999 } else { 1000 };
                 tcp(from, to, (flags, seq, if acknowledges_syn { 1000 } else { 77 }), b"")
             }
-            _ if to.port() == 0x0800 => echo(*from.ip(), *to.ip(), from.port(), 1, &data),
+            // All who ask are clients, as themselves or as seen from outside.
+            _ if port_of(*from.ip()) != "uplink" || *from.ip() == EXTERNAL => {
+                echo(*from.ip(), *to.ip(), from.port(), 1, &data)
+            }
             _ => echo_reply(*from.ip(), *to.ip(), to.port(), 1, &data),
         }
     }
@@ -139,7 +142,7 @@ impl Duel {
         let Some(arrived) = self.continued() else { return };
         // What left towards the error's sender: the inverse of what arrives from there.
         let mut quoted = (arrived.0, arrived.2, arrived.1);
-        if self.chance.happens(10) && quoted.1.port() != 0x0800 {
+        if self.chance.happens(10) && quoted.0 != 1 {
             quoted.1.set_port(quoted.1.port() ^ 1);
         }
         let quote = self.packet(quoted, ACK, true).octets();

@@ -99,9 +99,7 @@ fn echo_requests_with_a_wrong_checksum_or_to_nobody_are_not_answered() {
     let mut request = echo("10.0.1.7", "10.0.1.1", 1, 1, b"data");
     request.payload[8] ^= 1;
     world.send("work", request);
-    for seen in world.sent("work") {
-        panic!("answered {seen:?}");
-    }
+    world.quiet();
     let broadcast = echo("10.0.1.7", "10.0.1.255", 1, 1, b"data");
     world.refuse("work", broadcast, Dropped::BadDestination);
     world.refuse("work", echo("10.0.1.7", "255.255.255.255", 1, 1, b""), Dropped::BadDestination);

@@ -154,6 +154,21 @@ fn req_2_queries_refresh_the_mapping_and_replies_do_not() {
     world.refuse("uplink", echo_reply(SERVER, EXTERNAL, id, 1, b""), Dropped::Policy);
 }
 
+#[test]
+fn req_1_a_query_is_not_taken_for_a_reply_whatever_its_identifier() {
+    // The number of the query's own type and code is an identifier as good as any.
+    for id in [0x0800, 8, 0, 0xffff] {
+        let mut world = World::default();
+        assert_eq!(world.cross("work", "uplink", echo(CLIENT, SERVER, id, 1, b"ask")).id(), id);
+        // The server asks back: that is for the appliance itself, and the client is not bothered.
+        let reply = world.answer("uplink", echo(SERVER, EXTERNAL, id, 1, b"ask back"));
+        assert_eq!((reply.icmp(), reply.id()), ((0, 0), id));
+        // Nor is a reply of the client's one of its queries.
+        world.refuse("work", echo_reply(CLIENT, SERVER, id, 1, b"unasked"), Dropped::Policy);
+        world.cross("uplink", "work", echo_reply(SERVER, EXTERNAL, id, 1, b"asked for"));
+    }
+}
+
 /// Errors that a NAT has to pass on.
 const KINDS: [(u8, u8); 20] = [
     (3, 0),

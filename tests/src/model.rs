@@ -216,7 +216,7 @@ impl Model {
     pub fn learn(&mut self, tuple: Tuple, destination: SocketAddrV4, external: SocketAddrV4, now: u64) {
         let (protocol, internal, _) = tuple;
         assert_eq!(*external.ip(), EXTERNAL);
-        assert_ne!(external, FORWARD, "the static forward's port");
+        assert!(protocol == 1 || external != FORWARD, "the static forward's port");
         let owners: BTreeMap<_, _> = self
             .flows
             .iter()
