@@ -12,6 +12,7 @@ pub mod judge;
 pub mod model;
 pub mod packet;
 pub mod site;
+pub mod talk;
 pub mod view;
 pub mod watched;
 pub mod world;
