@@ -47,8 +47,16 @@ reasons! {
     BadDestination => "bad_destination",
     /// From the uplink, for an address that is not ours.
     NotOurs => "not_ours",
-    /// A fragment.
+    /// A fragment of a datagram whose first fragment ended here, or that is for the appliance itself.
     Fragment => "fragment",
+    /// A fragment that had come before.
+    FragmentDuplicate => "fragment_duplicate",
+    /// A fragment that overlaps others (RFC 1858, RFC 5722): its datagram ends.
+    FragmentOverlap => "fragment_overlap",
+    /// A fragment whose source has too many incomplete datagrams.
+    FragmentQuota => "fragment_quota",
+    /// A fragment whose first one did not come in time.
+    FragmentTimeout => "fragment_timeout",
     /// A protocol that is not translated.
     Protocol => "protocol",
     /// An ICMP message that is neither a query nor an error that is forwarded.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::Range;
 
-use nat::{Binding, Direction, Endpoint, Hit, Malformed, Nat, Packet, Translation, Tuple};
+use nat::{Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple};
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
 use rules::site::Site;
@@ -19,6 +19,7 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 use crate::candidate::{candidate, foreseen};
 use crate::config::{nat_config, static_forwards};
 use crate::counters::{Dropped, RuleCounters};
+use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
 use crate::neighbor::{self, Due, Neighbors, Waiting};
 use crate::port::{Port, unsent};
@@ -47,6 +48,7 @@ pub struct Datapath<L: Link> {
     ports: Vec<Port<L>>,
     routes: Routes,
     neighbors: Neighbors<L::Frame>,
+    fragments: Fragments<L::Frame>,
     nat: Nat,
     policy: &'static Policy,
     rule_counters: RuleCounters,
@@ -66,8 +68,8 @@ struct Scratch {
 
 /// What is done with a packet that nothing speaks against.
 enum Step {
-    /// It leaves by `hop`, translated.
-    Forward { hop: Hop, translation: Translation },
+    /// It leaves this way.
+    Forward(Way),
     /// It is for the appliance itself, and the rules let it in.
     Deliver,
 }
@@ -110,6 +112,7 @@ impl<L: Link> Datapath<L> {
         Self {
             ports,
             neighbors: Neighbors::new(seed[2]),
+            fragments: Fragments::new(seed[2] ^ seed[3]),
             nat,
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),
@@ -145,6 +148,7 @@ impl<L: Link> Datapath<L> {
         }
         let expired = self.nat.expire(now, UPKEEP);
         self.keep_neighbors(now);
+        self.keep_fragments(now);
         self.tick(now);
         for port in &mut self.ports {
             port.link.finish();
@@ -177,23 +181,114 @@ impl<L: Link> Datapath<L> {
             (EthernetProtocol::Ipv4, _) => return Err(Dropped::OtherStation),
             _ => return Err(Dropped::EtherType),
         }
-        let Scratch { packet, head } = scratch;
+        let packet = &mut scratch.packet;
         parse(packet, octets, frame.offload())?;
         if !self.routes.source_is_behind(input, packet.source()) {
             return Err(Dropped::Spoofed);
         }
-        match self.decide(input, packet, now) {
-            Ok(Step::Forward { hop, translation }) => {
-                match packet.embedded() {
-                    None => packet.rewrite_to(head, &translation),
-                    Some(_) => *head = packet.rewrite_error(&translation),
-                }
-                self.forward(input, frame, packet, head, hop, now)
+        match packet.fragment() {
+            None => {
+                let step = self.decide(input, packet, now);
+                self.act(input, frame, sender, scratch, step, now)
             }
-            Ok(Step::Deliver) => self.deliver(input, frame, sender, packet, now),
+            Some(fragment) => self.walk_fragment(input, frame, sender, fragment, scratch, now),
+        }
+    }
+
+    /// The path of a fragment: the first one is decided upon like a whole packet, the others share
+    /// its fate.
+    fn walk_fragment(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        fragment: Fragment,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let key = fragment::Key::new(input, &scratch.packet);
+        match self.fragments.arrive(key, fragment, now).map_err(unfit)? {
+            Fate::Ended => Err(Dropped::Fragment),
+            Fate::Unknown if fragment.offset > 0 => self.fragments.hold(key, frame).map_err(unfit),
+            Fate::Unknown => {
+                let step = self.decide_first(input, &scratch.packet, now);
+                let fate =
+                    if let Ok(Step::Forward(way)) = &step { Fate::Forwarded(*way) } else { Fate::Ended };
+                let result = self.act(input, frame, sender, scratch, step, now);
+                self.settle(input, key, fate, scratch, now);
+                result
+            }
+            Fate::Forwarded(way) => {
+                self.fragments.forget_complete(key);
+                self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
+                self.forward(input, frame, scratch, way, now)
+            }
+        }
+    }
+
+    /// What becomes of a datagram's first fragment, and so of the datagram.
+    fn decide_first(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
+        match self.decide(input, packet, now)? {
+            // The appliance itself reads whole datagrams only.
+            Step::Deliver => Err(Dropped::Fragment.into()),
+            Step::Forward(mut way) => {
+                // RFC 6864 5.3.1: two clients behind one address may use the same identification.
+                if way.translation.source.address != packet.source() {
+                    way.identification = Some(self.fragments.identification());
+                }
+                Ok(Step::Forward(way))
+            }
+        }
+    }
+
+    /// The fragments that waited for their first one go its way.
+    fn settle(&mut self, input: usize, key: fragment::Key, fate: Fate, scratch: &mut Scratch, now: Instant) {
+        let mut held = heapless::Vec::<L::Frame, { fragment::QUOTA }>::new();
+        // No datagram holds more than its source may.
+        self.fragments.decide(key, fate, |frame| drop(held.push(frame)));
+        for frame in held {
+            let result = match fate {
+                Fate::Forwarded(way) => self.follow(input, frame, way, scratch, now),
+                Fate::Unknown | Fate::Ended => Err(Dropped::Fragment),
+            };
+            if let Err(reason) = result {
+                self.ports[input].counters.drop(reason);
+            }
+        }
+        self.fragments.forget_complete(key);
+    }
+
+    /// A fragment that had waited leaves.
+    fn follow(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        way: Way,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let (_, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
+        parse(&mut scratch.packet, octets, frame.offload())?;
+        self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
+        self.forward(input, frame, scratch, way, now)
+    }
+
+    /// Does what was decided.
+    fn act(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        scratch: &mut Scratch,
+        step: Result<Step, Refusal>,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        match step {
+            Ok(Step::Forward(way)) => self.forward(input, frame, scratch, way, now),
+            Ok(Step::Deliver) => self.deliver(input, frame, sender, &scratch.packet, now),
             Err(Refusal { reason, answer: None }) => Err(reason),
             Err(Refusal { reason, answer: Some(answer) }) => {
-                self.answer(input, frame, sender, packet, answer, now);
+                self.answer(input, frame, sender, &scratch.packet, answer, now);
                 Err(reason)
             }
         }
@@ -201,9 +296,6 @@ impl<L: Link> Datapath<L> {
 
     /// What becomes of a packet: its session knows, or the rules do.
     fn decide(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
-        if packet.is_fragment() {
-            return Err(Dropped::Fragment.into());
-        }
         if let Some(embedded) = packet.embedded() {
             let hit = self.nat.lookup_error(embedded, packet.destination(), now);
             return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
@@ -211,7 +303,9 @@ impl<L: Link> Datapath<L> {
         let Some(tuple) = packet.tuple() else {
             return Err(if packet.protocol() == 1 { Dropped::IcmpType } else { Dropped::Protocol }.into());
         };
-        match self.nat.lookup(&tuple, now) {
+        let answers =
+            |hit: &Hit| packet.protocol() != 1 || packet.opens() == (hit.direction == Direction::Original);
+        match self.nat.lookup(&tuple, now).filter(answers) {
             Some(hit) => self.proceed(input, packet, hit, now),
             None => self.open(input, packet, tuple, now),
         }
@@ -227,32 +321,39 @@ impl<L: Link> Datapath<L> {
             let replied = session.has_reply() || hit.direction == Direction::Reply;
             let state = if replied { State::Established } else { State::New };
             self.judge(input, hop, packet, &translation, hit, state)?;
-        } else {
-            for counter in residue.counters() {
-                self.rule_counters.count(counter, packet.total_len().into());
-            }
         }
         let admitted = self.nat.admit(hit, packet, now).map_err(|_| Dropped::TcpState)?;
+        for counter in residue.counters() {
+            self.rule_counters.count(counter, packet.total_len().into());
+        }
         if admitted.first_reply {
             // `ct state new` ends here: from now on the original direction is `established`.
             let residue = self.residue(hit, Direction::Original, State::Established);
             self.nat.set_residue(hit.session, Direction::Original, residue.bits());
         }
-        Ok(Step::Forward { hop, translation })
+        Ok(Step::Forward(Way { hop, translation, identification: None }))
     }
 
     /// An ICMP error about a session (`ct state related`): it neither ends nor refreshes it
     /// (RFC 5508 REQ-6).
     fn relate(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
+        let session = self.nat.session(hit.session);
+        let side = session.tuple(hit.direction).source.address;
+        if self.routes.lookup(side).map(|hop| hop.port) != Some(input) {
+            return Err(Dropped::Spoofed.into());
+        }
         let hop = self.hop(packet, translation.destination.address)?;
         self.judge(input, hop, packet, &translation, hit, State::Related)?;
-        Ok(Step::Forward { hop, translation })
+        Ok(Step::Forward(Way { hop, translation, identification: None }))
     }
 
     /// A packet without a session: the rules decide, and a session remembers what they said.
     fn open(&mut self, input: usize, packet: &Packet, tuple: Tuple, now: Instant) -> Result<Step, Refusal> {
-        let local = self.routes.is_own(packet.destination());
+        let local = match input {
+            UPLINK => self.routes.external().contains(&packet.destination()),
+            _ => self.routes.is_own(packet.destination()),
+        };
         if !local && input == UPLINK {
             return Err(Dropped::NotOurs.into());
         }
@@ -296,13 +397,18 @@ impl<L: Link> Datapath<L> {
             let residue = self.residue(hit, direction, state);
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
-        Ok(Step::Forward { hop, translation: self.nat.translation(hit) })
+        Ok(Step::Forward(Way { hop, translation: self.nat.translation(hit), identification: None }))
     }
 
     /// The next hop, if the packet may be forwarded to it at all: route, TTL, size.
     fn hop(&self, packet: &Packet, destination: Ipv4Addr) -> Result<Hop, Refusal> {
         let unreachable = || Refusal::told(Dropped::NoRoute, Answer::NET_UNREACHABLE);
         let hop = self.routes.lookup(destination).ok_or_else(unreachable)?;
+        self.may_pass(packet, hop).map(|()| hop)
+    }
+
+    /// Whether a packet may leave by a hop: time to live and size.
+    fn may_pass(&self, packet: &Packet, hop: Hop) -> Result<(), Refusal> {
         // RFC 1812 5.3.1: checked before it is lowered.
         match packet.ttl() {
             0 => return Err(Dropped::TimeExceeded.into()),
@@ -310,14 +416,11 @@ impl<L: Link> Datapath<L> {
             _ => {}
         }
         let mtu = self.ports[hop.port].mtu;
-        if usize::from(packet.total_len()) > mtu {
+        if usize::from(packet.total_len()) > mtu && packet.dont_fragment() {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-            return Err(match packet.dont_fragment() {
-                true => Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)),
-                false => Dropped::TooBig.into(),
-            });
+            return Err(Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)));
         }
-        Ok(hop)
+        Ok(())
     }
 
     /// The rules' word on one packet of a session, hook by hook.
@@ -385,26 +488,90 @@ impl<L: Link> Datapath<L> {
         prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }
 
-    /// The packet leaves: the new head in front of the untouched payload.
+    /// The packet leaves: a new head in front of the untouched payload.
     fn forward(
         &mut self,
         input: usize,
         frame: L::Frame,
+        scratch: &mut Scratch,
+        way: Way,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let Scratch { packet, head: network } = scratch;
+        match packet.embedded() {
+            None => packet.rewrite_to(network, &way.translation),
+            Some(_) => *network = packet.rewrite_error(&way.translation),
+        }
+        let output = &self.ports[way.hop.port];
+        let mut head = Head::new(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
+        head.offload = leaving_offload(packet);
+        head.extend_from_slice(network.as_slice()).map_err(|_| Dropped::Malformed)?;
+        if let (Some(identification), Some(header)) =
+            (way.identification, head.as_mut_slice().get_mut(ETHERNET_HEADER..))
+        {
+            fragment::set_identification(header, identification);
+        }
+        if usize::from(packet.total_len()) > output.mtu {
+            return self.cut(input, frame, packet, head, way.hop, now);
+        }
+        let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
+        self.send(input, frame, head, payload, way.hop, now)
+    }
+
+    /// A packet that is larger than the next link takes leaves in pieces, in order (RFC 791 3.2).
+    fn cut(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
         packet: &Packet,
-        network: &nat::Head,
+        mut head: Head,
         hop: Hop,
         now: Instant,
     ) -> Result<(), Dropped> {
+        let (header, whole) = (packet.header_len(), usize::from(packet.total_len()));
+        let octets =
+            frame.octets().get(ETHERNET_HEADER..ETHERNET_HEADER + whole).ok_or(Dropped::Malformed)?;
+        let rest = octets.get(packet.head_len()..).ok_or(Dropped::Malformed)?;
+        // No piece has the whole datagram's checksum to finish.
+        netback::segment::complete_checksum(&mut head, rest).map_err(|_| Dropped::BadOffload)?;
+        let (ip, transport) = head
+            .as_slice()
+            .get(ETHERNET_HEADER..)
+            .and_then(|network| network.split_at_checked(header))
+            .ok_or(Dropped::Malformed)?;
+        let (offset, more) = packet.fragment().map_or((0, false), |it| (it.offset, it.more));
         let output = &self.ports[hop.port];
-        let neighbor = self.neighbors.lookup(hop.port, hop.next, now);
-        let mut head =
-            Head::new(neighbor.unwrap_or(EthernetAddress([0; 6])), output.mac, EthernetProtocol::Ipv4);
-        head.offload = leaving_offload(packet);
-        head.extend_from_slice(network.as_slice()).map_err(|_| Dropped::Malformed)?;
-        let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
-        if neighbor.is_none() {
-            return self.wait(input, hop, head, frame, payload, now);
+        let (mac, mtu) = (output.mac, output.mtu);
+        let pieces = fragment::pieces(header, whole - header, mtu).ok_or(Dropped::TooBig)?;
+        for piece in pieces {
+            let mut part = Head::new(UNRESOLVED, mac, EthernetProtocol::Ipv4);
+            part.extend_from_slice(ip).map_err(|_| Dropped::Malformed)?;
+            let place = part.as_mut_slice().get_mut(ETHERNET_HEADER..).ok_or(Dropped::Malformed)?;
+            fragment::set_piece(place, piece, offset, more, whole - header);
+            let new = transport.get(piece.start..piece.end.min(transport.len())).unwrap_or_default();
+            part.extend_from_slice(new).map_err(|_| Dropped::Malformed)?;
+            let old = octets.get(header + piece.start + new.len()..header + piece.end);
+            let old = old.ok_or(Dropped::Malformed)?;
+            let copy = self.ports[hop.port].link.compose(old).ok_or(Dropped::TransmitQueue)?;
+            self.send(input, copy, part, 0..old.len(), hop, now)?;
         }
+        Ok(())
+    }
+
+    /// Gives a packet to its port, or keeps it until the next hop's MAC is known.
+    fn send(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        mut head: Head,
+        payload: Range<usize>,
+        hop: Hop,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let Some(mac) = self.neighbors.lookup(hop.port, hop.next, now) else {
+            return self.wait(input, hop, head, frame, payload, now);
+        };
+        address(&mut head, mac);
         self.ports[hop.port].link.transmit(&head, Some((frame, payload))).map_err(unsent)?;
         self.ports[input].counters.forwarded += 1;
         Ok(())
@@ -556,9 +723,7 @@ impl<L: Link> Datapath<L> {
     /// Sends a packet whose next hop has become known.
     fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
         let Waiting { mut head, payload, input } = packet;
-        if let Some(destination) = head.as_mut_slice().get_mut(..6) {
-            destination.copy_from_slice(mac.as_bytes());
-        }
+        address(&mut head, mac);
         match self.ports[port].link.transmit(&head, payload) {
             Ok(()) => self.ports[input].counters.forwarded += 1,
             Err(refused) => self.ports[input].counters.drop(unsent(refused)),
@@ -595,6 +760,16 @@ impl<L: Link> Datapath<L> {
         }
     }
 
+    /// Lets go of fragments whose first one did not come in time.
+    fn keep_fragments(&mut self, now: Instant) {
+        let Self { fragments, ports, .. } = self;
+        fragments.upkeep(now, UPKEEP, |input| {
+            if let Some(port) = ports.get_mut(input) {
+                port.counters.drop(Dropped::FragmentTimeout);
+            }
+        });
+    }
+
     /// RFC 1812 5.2.7.1: a packet whose next hop does not answer ARP gets 3/1.
     fn unresolved(&mut self, waiting: Waiting<L::Frame>, now: Instant) {
         let Waiting { payload, input, .. } = waiting;
@@ -618,6 +793,10 @@ impl<L: Link> Datapath<L> {
             nat::Unbound::Conflict => return Dropped::Conflict.into(),
             nat::Unbound::NotOpening | nat::Unbound::NotExternal => return Dropped::Invalid.into(),
         };
+        if input == UPLINK {
+            // RFC 5508 REQ-8 is about internal senders; strangers learn nothing of our load.
+            return reason.into();
+        }
         if self.notices.allows(input as u64, now) {
             let (client, source) = (self.ports[input].name, packet.source());
             log::warn!(target: "nat", "no room for a session: reason={} client={client} source={source}", reason.name());
@@ -630,12 +809,12 @@ impl<L: Link> Datapath<L> {
         if self.ticked.is_some_and(|last| now - last < TICK && now >= last) {
             return;
         }
-        let first = self.ticked.is_none();
         self.ticked = Some(now);
         for index in 0..self.ports.len() {
-            let was_up = self.ports[index].link.is_up() && !first;
-            self.ports[index].link.tick();
-            if self.ports[index].link.is_up() && !was_up {
+            let port = &mut self.ports[index];
+            port.link.tick();
+            let is_up = port.link.is_up();
+            if !core::mem::replace(&mut port.was_up, is_up) && is_up {
                 self.announce(index);
             }
         }
@@ -667,7 +846,9 @@ impl<L: Link> Datapath<L> {
 
     /// When there will be something to do without a frame coming in.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        [self.nat.next_expiry(), self.neighbors.next_upkeep(now)].into_iter().flatten().min()
+        let deadlines =
+            [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now)];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The ports, the uplink first.
@@ -697,6 +878,25 @@ impl<L: Link> Datapath<L> {
     pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
         let all = self.policy.locations.iter().copied().zip(self.refused.as_slice().iter().copied());
         all.filter(|(_, counter)| counter.packets > 0)
+    }
+}
+
+/// The destination of a frame whose next hop is still to be looked up.
+const UNRESOLVED: EthernetAddress = EthernetAddress([0; 6]);
+
+/// Writes the destination of a frame.
+fn address(head: &mut Head, mac: EthernetAddress) {
+    if let Some(destination) = head.as_mut_slice().first_chunk_mut() {
+        *destination = mac.0;
+    }
+}
+
+fn unfit(refused: fragment::Refused) -> Dropped {
+    match refused {
+        fragment::Refused::Duplicate => Dropped::FragmentDuplicate,
+        fragment::Refused::Overlap => Dropped::FragmentOverlap,
+        fragment::Refused::Quota => Dropped::FragmentQuota,
+        fragment::Refused::Ended => Dropped::Fragment,
     }
 }
 

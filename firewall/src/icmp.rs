@@ -90,6 +90,9 @@ pub fn error(answer: Answer, source: Ipv4Addr, packet: &Packet, octets: &[u8]) -
 /// The reply to an echo request: same identifier, sequence number and data (RFC 1122 3.2.2.6).
 pub fn echo_reply(packet: &Packet, octets: &[u8]) -> Option<Message> {
     let start = packet.header_len();
+    if nat::checksum::sum(octets.get(start..usize::from(packet.total_len()))?) != 0xffff {
+        return None;
+    }
     let fixed = octets.get(start..start + 8)?;
     let data = start + 8..usize::from(packet.total_len());
     let echo = IcmpEchoHeader {

@@ -14,6 +14,7 @@ mod candidate;
 mod config;
 pub mod counters;
 pub mod datapath;
+pub mod fragment;
 pub mod icmp;
 pub mod neighbor;
 pub mod port;

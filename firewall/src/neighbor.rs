@@ -115,6 +115,13 @@ pub struct Neighbors<F> {
 #[derive(Clone)]
 pub struct Seeded(u64);
 
+impl Seeded {
+    /// A hasher with this key.
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+}
+
 impl core::hash::BuildHasher for Seeded {
     type Hasher = Mix;
     fn build_hasher(&self) -> Mix {
@@ -199,9 +206,10 @@ impl<F> Neighbors<F> {
         if fresh {
             self.insert(key, now)?;
         }
-        let room = !self.waiting.is_full();
+        // No port takes more than half of the pool: a client that scans does not hold up the others.
+        let of_port = self.waiting.iter().filter(|(waiting, _)| waiting.port() == port).count();
+        let room = of_port < WAITING / 2 && !self.waiting.is_full();
         let entry = self.find(port, address).ok_or(Refused::Table)?;
-        entry.in_use = true;
         entry.used = now;
         if fresh {
             entry.requests = 1;

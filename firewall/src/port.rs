@@ -17,6 +17,7 @@ pub struct Port<L> {
     /// What became of the frames that came in here.
     pub counters: PortCounters,
     pub(crate) mac: EthernetAddress,
+    pub(crate) was_up: bool,
     /// The largest packet that may leave here, in octets.
     pub(crate) mtu: usize,
 }
@@ -24,7 +25,7 @@ pub struct Port<L> {
 impl<L: Link> Port<L> {
     pub(crate) fn new(name: &'static str, link: L) -> Self {
         let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
-        Self { link, name, counters: PortCounters::default(), mac, mtu }
+        Self { link, name, counters: PortCounters::default(), mac, was_up: false, mtu }
     }
 
     /// The port's hardware address.

@@ -16,6 +16,7 @@ extern crate std;
 
 pub mod checksum;
 mod endpoint;
+mod fragment;
 mod icmp;
 mod index;
 mod keyed;
@@ -29,6 +30,7 @@ mod timers;
 mod translate;
 
 pub use endpoint::{Direction, Endpoint, Tuple, protocol};
+pub use fragment::Fragment;
 pub use icmp::Embedded;
 pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
 pub use session::{Session, SessionId};

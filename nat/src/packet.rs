@@ -60,6 +60,10 @@ pub enum Malformed {
     EmbeddedHeader,
     /// The embedded IP header checksum is wrong (RFC 5508 REQ-3 b).
     EmbeddedChecksum,
+    /// A fragment without octets, of an odd length, or beyond what a datagram can have (RFC 791).
+    Fragment,
+    /// A fragment made to hide the transport header (RFC 1858, RFC 3128).
+    TinyFragment,
     /// An error about a fragment other than the first (RFC 1812 4.3.2.7).
     EmbeddedFragment,
     /// An error about a protocol that has no sessions here.
@@ -85,6 +89,8 @@ impl fmt::Display for Malformed {
             Self::EmbeddedShort => "ICMP error quotes too little",
             Self::EmbeddedHeader => "bad embedded header",
             Self::EmbeddedChecksum => "bad embedded header checksum",
+            Self::Fragment => "bad fragment",
+            Self::TinyFragment => "tiny fragment",
             Self::EmbeddedFragment => "ICMP error about a later fragment",
             Self::EmbeddedProtocol => "ICMP error about an unknown protocol",
             Self::ErrorAboutError => "ICMP error about an ICMP error",
@@ -121,7 +127,7 @@ pub struct Packet {
     source_port: u16,
     destination_port: u16,
     icmp: (u8, u8),
-    segment: Segment,
+    pub(crate) segment: Segment,
     embedded: Option<Embedded>,
 }
 
@@ -209,7 +215,7 @@ impl Packet {
     #[inline(always)]
     fn read_transport(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         match self.protocol() {
-            _ if self.is_fragment() => {}
+            _ if self.is_fragment() => return self.read_fragment(at, payload),
             protocol::UDP => return self.read_udp(at, payload),
             protocol::TCP => return self.read_tcp(at, payload),
             protocol::ICMP => self.read_icmp(at, payload)?,
@@ -222,7 +228,7 @@ impl Packet {
     }
 
     #[inline]
-    fn read_ports(&mut self, ports: [u8; 4]) -> Result<(), Malformed> {
+    pub(crate) fn read_ports(&mut self, ports: [u8; 4]) -> Result<(), Malformed> {
         self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
         self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
         match self.source_port == 0 || self.destination_port == 0 {
@@ -233,7 +239,7 @@ impl Packet {
 
     /// Takes the transport header into the head.
     #[inline(always)]
-    fn take<const N: usize>(&mut self, at: usize, header: &[u8; N], transport: Transport) {
+    pub(crate) fn take<const N: usize>(&mut self, at: usize, header: &[u8; N], transport: Transport) {
         put(&mut self.head, at, header);
         self.head_len = (at + N) as u8;
         self.transport = transport;
@@ -258,18 +264,12 @@ impl Packet {
             return Err(Malformed::TcpOffset);
         }
         let control = u32::from(tcp[13] & flags::SYN != 0) + u32::from(tcp[13] & flags::FIN != 0);
-        self.segment = Segment {
-            sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
-            acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
-            length: (payload.len() - offset) as u32 + control,
-            window: u16::from_be_bytes([tcp[14], tcp[15]]),
-            flags: tcp[13],
-        };
+        self.segment = Segment::read(tcp, (payload.len() - offset) as u32 + control);
         self.take(at, tcp, Transport::Tcp);
         self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]])
     }
 
-    fn read_icmp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
+    pub(crate) fn read_icmp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let header = payload.first_chunk::<{ icmp::HEADER }>().ok_or(Malformed::ShortTransport)?;
         self.icmp = (header[0], header[1]);
         let kind = Kind::of(header[0]);
@@ -364,13 +364,19 @@ impl Packet {
         self.head[6] & 0x40 != 0
     }
 
+    /// The field of fragment flags and offset.
+    pub(crate) const fn fragment_field(&self) -> u16 {
+        self.word(6)
+    }
+
     /// Whether it is a fragment, the first one included.
     #[inline]
     pub const fn is_fragment(&self) -> bool {
         self.word(6) & 0x3fff != 0
     }
 
-    /// The tuple of its session; none for a fragment, an ICMP error, and what has no sessions.
+    /// The tuple of its session; none for a later fragment, an ICMP error, and what has no
+    /// sessions.
     #[inline]
     pub const fn tuple(&self) -> Option<Tuple> {
         match self.transport {
@@ -389,11 +395,11 @@ impl Packet {
         self.embedded.as_ref()
     }
 
-    /// ICMP type and code; none for other protocols and for fragments.
+    /// ICMP type and code; none for other protocols and for later fragments.
     #[inline]
     pub const fn icmp(&self) -> Option<(u8, u8)> {
         match self.protocol() {
-            protocol::ICMP if !self.is_fragment() => Some(self.icmp),
+            protocol::ICMP if self.word(6) & 0x1fff == 0 => Some(self.icmp),
             _ => None,
         }
     }

@@ -36,6 +36,18 @@ impl Segment {
     /// The one of packets that have none.
     pub(crate) const NONE: Self = Self { sequence: 0, acknowledgement: 0, length: 0, window: 0, flags: 0 };
 
+    /// Reads a TCP header; `length` is the sequence space that the segment takes.
+    #[inline(always)]
+    pub(crate) const fn read(tcp: &[u8; 20], length: u32) -> Self {
+        Self {
+            sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+            acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
+            length,
+            window: u16::from_be_bytes([tcp[14], tcp[15]]),
+            flags: tcp[13],
+        }
+    }
+
     /// The sequence number that acknowledges all of it.
     pub const fn end(&self) -> u32 {
         self.sequence.wrapping_add(self.length)

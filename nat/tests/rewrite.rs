@@ -2,8 +2,8 @@
 
 mod world;
 
-use etherparse::Ipv4Header;
-use nat::{Checksum, Endpoint, Packet, Translation, Tuple, protocol};
+use etherparse::{IpFragOffset, Ipv4Header};
+use nat::{Checksum, Endpoint, Fragment, Malformed, Packet, Translation, Tuple, protocol};
 use world::*;
 
 fn random_end(random: &mut Random) -> Endpoint {
@@ -197,16 +197,51 @@ fn a_partial_checksum_takes_the_change_of_addresses_only() {
 }
 
 #[test]
-fn a_fragment_gets_addresses_only() {
+fn a_later_fragment_gets_addresses_only() {
     let octets = ipv4_with(CLIENT, SERVER, protocol::UDP, &[9; 24], |header| {
-        header.more_fragments = true;
+        header.fragment_offset = IpFragOffset::try_new(3).unwrap();
     });
     let packet = parse(&octets);
-    assert!(packet.is_fragment() && packet.tuple().is_none() && !packet.opens());
+    assert_eq!(packet.fragment(), Some(Fragment { offset: 24, length: 24, more: false }));
+    assert!(packet.tuple().is_none() && !packet.opens());
     let tuple = Tuple { protocol: protocol::UDP, source: end(CLIENT, 0), destination: end(SERVER, 0) };
     let translation = Translation::new(&tuple, end(EXTERNAL, 0), end(SERVER, 0));
     let left = rewrite(&octets, Checksum::Complete, &translation);
     let (header, payload) = Ipv4Header::from_slice(&left).unwrap();
     assert_eq!(header.header_checksum, header.calc_header_checksum());
     assert_eq!((header.source, payload), (EXTERNAL.octets(), &[9; 24][..]));
+}
+
+#[test]
+fn a_first_fragment_has_its_ports_translated() {
+    let whole = udp(end(CLIENT, 5000), end(SERVER, 53), &[7; 40]);
+    let first = ipv4_with(CLIENT, SERVER, protocol::UDP, &whole[20..44], |header| {
+        header.more_fragments = true;
+    });
+    let tuple = Tuple { protocol: protocol::UDP, source: end(CLIENT, 5000), destination: end(SERVER, 53) };
+    assert_eq!(parse(&first).tuple(), Some(tuple));
+    let translation = Translation::new(&tuple, end(EXTERNAL, 7), end(SERVER, 53));
+    let left = rewrite(&first, Checksum::Complete, &translation);
+    assert_eq!(ends(&left), (end(EXTERNAL, 7), end(SERVER, 53)));
+    // The checksum is that of the whole datagram.
+    let mut datagram = rewrite(&whole, Checksum::Complete, &translation);
+    datagram.truncate(44);
+    assert_eq!(left[20..], datagram[20..]);
+}
+
+#[test]
+fn rfc_1858_and_3128_fragments_that_hide_the_transport_header_are_refused() {
+    let fragment = |number, payload: &[u8], offset, more| {
+        let octets = ipv4_with(CLIENT, SERVER, number, payload, |header| {
+            header.more_fragments = more;
+            header.fragment_offset = IpFragOffset::try_new(offset).unwrap();
+        });
+        Packet::parse(&octets, Checksum::Complete).map(|_| ())
+    };
+    assert_eq!(fragment(protocol::TCP, &[0; 16], 0, true), Err(Malformed::TinyFragment));
+    assert_eq!(fragment(protocol::TCP, &[0; 16], 1, true), Err(Malformed::TinyFragment));
+    assert_eq!(fragment(protocol::TCP, &[0; 16], 3, true), Ok(()));
+    assert_eq!(fragment(protocol::UDP, &[0; 17], 3, true), Err(Malformed::Fragment));
+    assert_eq!(fragment(protocol::UDP, &[], 3, false), Err(Malformed::Fragment));
+    assert_eq!(fragment(protocol::UDP, &[0; 64], 0x1fff, false), Err(Malformed::Fragment));
 }
