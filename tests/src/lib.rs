@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod chance;
+pub mod client_vm;
 pub mod connection;
 pub mod image;
 pub mod judge;
 pub mod model;
+pub mod netns;
 pub mod packet;
 pub mod site;
 pub mod talk;
