@@ -161,7 +161,7 @@ impl View {
 }
 
 /// An IPv4 packet that the appliance sent, with its frame.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Seen {
     /// The whole frame.
     pub frame: Vec<u8>,
@@ -180,6 +180,15 @@ impl Seen {
     /// To which station.
     pub fn station(&self) -> EthernetAddress {
         EthernetAddress::from_bytes(&self.frame[..6])
+    }
+}
+
+impl std::fmt::Debug for Seen {
+    /// The head of the packet: enough to tell what it is.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let octets = &self.packet.octets;
+        let head: String = octets.iter().take(64).map(|octet| format!("{octet:02x}")).collect();
+        write!(f, "[{} octets: {head} {:?}]", octets.len(), self.offload.checksum)
     }
 }
 

@@ -1,0 +1,207 @@
+//! RFC 4787 REQ-13 and REQ-14, RFC 791, 1858, 3128, 5722, 6864: fragments.
+
+use std::ops::Range;
+
+use firewall::Dropped;
+use tests::flags::ACK;
+use tests::packet::Packet;
+use tests::{Seen, World, echo, echo_reply, site, tcp, udp};
+
+const CLIENT: &str = "10.0.1.7:5000";
+const OTHER: &str = "10.0.1.8:5000";
+const SERVER: &str = "198.51.100.9:53";
+
+/// The fragments of a packet, cut at these offsets of its payload.
+fn cut(whole: &Packet, at: &[usize]) -> Vec<Packet> {
+    let ends = at.iter().copied().chain([whole.payload.len()]);
+    let starts = [0].into_iter().chain(at.iter().copied());
+    starts.zip(ends).map(|(start, end): (usize, usize)| whole.clone().fragment(start..end)).collect()
+}
+
+/// The datagram that fragments make, in whatever order; each octet comes once.
+fn reassemble(fragments: &[Seen]) -> Packet {
+    let mut parts: Vec<(usize, bool, Vec<u8>)> = fragments
+        .iter()
+        .map(|seen| {
+            let word = usize::from(seen.fragment_word());
+            let octets = seen.octets[seen.header_len()..seen.total_len()].to_vec();
+            ((word & 0x1fff) * 8, word & 0x2000 != 0, octets)
+        })
+        .collect();
+    parts.sort();
+    let mut payload = Vec::new();
+    for (index, (offset, more, octets)) in parts.iter().enumerate() {
+        assert_eq!((*offset, *more), (payload.len(), index + 1 < parts.len()), "a gap or an overlap");
+        payload.extend_from_slice(octets);
+    }
+    let ids: Vec<u16> = fragments.iter().map(|seen| seen.identification()).collect();
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "one identification: {ids:?}");
+    let header = fragments[0].header();
+    Packet::new(fragments[0].source(), fragments[0].destination(), header.protocol.0, &payload)
+}
+
+/// Every fragment of a datagram crosses, and they make it, translated as a whole one is.
+fn crosses(world: &mut World, input: &str, output: &str, fragments: &[Packet], expected: &Seen) {
+    fragments.iter().for_each(|fragment| world.send(input, fragment.clone()));
+    let left = world.sent(output);
+    let datagram = reassemble(&left);
+    assert_eq!(datagram.payload, expected.octets[expected.header_len()..expected.total_len()]);
+    assert!(left.iter().all(|seen| seen.source() == expected.source() && seen.ttl() == expected.ttl()));
+}
+
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+#[test]
+fn req_14_fragments_in_any_order_both_ways_are_translated_as_one() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let ways = [
+        ("work", "uplink", udp(CLIENT, SERVER, &[5; 1000])),
+        ("uplink", "work", udp(SERVER, external, &[6; 1001])),
+    ];
+    for (input, output, whole) in ways {
+        let expected = world.cross(input, output, whole.clone());
+        for (id, order) in ORDERS.into_iter().enumerate() {
+            let parts = cut(&whole.clone().identification(id as u16), &[480, 960]);
+            let parts: Vec<_> = order.into_iter().map(|index| parts[index].clone()).collect();
+            crosses(&mut world, input, output, &parts, &expected);
+        }
+    }
+}
+
+#[test]
+fn req_14_tcp_and_echo_in_fragments() {
+    let mut world = World::default();
+    let session = tests::Connection::open(&mut world, CLIENT, SERVER);
+    let segment = session.from_client(ACK, &[9; 1000]);
+    let expected = world.cross("work", "uplink", segment.clone());
+    let mut parts = cut(&segment.identification(9), &[400, 800]);
+    parts.reverse();
+    crosses(&mut world, "work", "uplink", &parts, &expected);
+
+    let query = echo("10.0.1.7", "198.51.100.9", 7, 1, &[4; 3000]);
+    let mut parts = cut(&query.identification(10), &[1376, 2752]);
+    parts.reverse();
+    parts.into_iter().for_each(|part| world.send("work", part));
+    let left = world.sent("uplink");
+    assert_eq!(left.len(), 3);
+    let id = u16::from_be_bytes([reassemble(&left).payload[4], reassemble(&left).payload[5]]);
+    let reply = echo_reply("198.51.100.9", "192.0.2.2", id, 1, &[4; 3000]);
+    for part in cut(&reply.identification(11), &[1376, 2752]) {
+        world.send("uplink", part);
+    }
+    assert_eq!(reassemble(&world.sent("work")).payload[8..], [4; 3000]);
+}
+
+#[test]
+fn req_14_the_largest_datagram_passes_back_to_front() {
+    let mut world = World::default();
+    world.open_udp(CLIENT, SERVER);
+    let whole = udp(CLIENT, SERVER, &[3; 65_507]).identification(1);
+    let cuts: Vec<usize> = (1..45).map(|n| n * 1480).take_while(|&at| at < 65_515).collect();
+    let mut parts = cut(&whole, &cuts);
+    parts.reverse();
+    parts.into_iter().for_each(|part| world.send("work", part));
+    assert_eq!(reassemble(&world.sent("uplink")).payload[8..], [3; 65_507]);
+}
+
+#[test]
+fn rfc_6864_two_clients_with_one_identification_never_mix() {
+    let mut world = World::default();
+    let (one, two) = (udp(CLIENT, SERVER, &[1; 100]), udp(OTHER, SERVER, &[2; 100]));
+    let (one, two) = (cut(&one.identification(7), &[48]), cut(&two.identification(7), &[48]));
+    for part in [&one[0], &two[0], &two[1], &one[1]] {
+        world.send("work", part.clone());
+    }
+    let left = world.sent("uplink");
+    let (first, second): (Vec<_>, Vec<_>) = left.into_iter().partition(|seen| seen.octets.last() == Some(&1));
+    assert_ne!(first[0].identification(), second[0].identification());
+    assert_eq!(reassemble(&first).payload[8..], [1; 100]);
+    assert_eq!(reassemble(&second).payload[8..], [2; 100]);
+}
+
+#[test]
+fn req_13_df_clear_leaves_in_pieces_in_order_and_df_set_is_answered() {
+    let plan = site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 1400");
+    let mut world = World::new(&plan, site::RULES);
+    let whole = udp(CLIENT, SERVER, &[7; 1453]);
+    world.send("work", whole.clone());
+    let left = world.sent("uplink");
+    assert_eq!(left.iter().map(|seen| seen.total_len()).collect::<Vec<_>>(), [1396, 105]);
+    assert_eq!(left[0].fragment_word() & 0x1fff, 0);
+    assert_eq!(reassemble(&left).payload[8..], [7; 1453]);
+    // A fragment that is itself too large is cut again.
+    for part in cut(&whole.identification(5), &[1440]) {
+        world.send("work", part);
+    }
+    assert_eq!(reassemble(&world.sent("uplink")).payload[8..], [7; 1453]);
+    let error = world.answer("work", udp(CLIENT, SERVER, &[7; 1453]).dont_fragment());
+    assert_eq!((error.icmp(), error.icmp_word()), ((3, 4), [0, 0, 5, 120]));
+}
+
+#[test]
+fn req_13_a_partial_checksum_is_finished_before_the_packet_is_cut() {
+    let plan = site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 1400");
+    let mut world = World::new(&plan, site::RULES);
+    let whole = udp(CLIENT, SERVER, &[7; 1453]);
+    world.send("work", whole.clone());
+    let expected = reassemble(&world.sent("uplink")).payload;
+    world.send_offloaded("work", whole.partial());
+    assert_eq!(reassemble(&world.sent("uplink")).payload, expected);
+}
+
+/// Sends fragments of one datagram; how many left, and how those ended that did not.
+fn fate(whole: &Packet, ranges: &[Range<usize>]) -> (usize, Vec<(&'static str, u64)>) {
+    let mut world = World::default();
+    world.open_udp(CLIENT, SERVER);
+    for range in ranges {
+        world.send("work", whole.clone().fragment(range.clone()));
+    }
+    (world.sent("uplink").len(), world.all_drops("work").into_iter().collect())
+}
+
+#[test]
+fn rfc_5722_overlaps_end_the_datagram_and_duplicates_do_no_harm() {
+    let whole = udp(CLIENT, SERVER, &[5; 200]);
+    assert_eq!(fate(&whole, &[0..48, 48..96, 48..96, 96..208]), (3, vec![("fragment_duplicate", 1)]));
+    let (left, ended) = fate(&whole, &[0..48, 40..96, 96..208]);
+    assert_eq!((left, ended), (1, vec![("fragment", 1), ("fragment_overlap", 1)]));
+}
+
+#[test]
+fn rfc_1858_and_3128_tiny_fragments_are_dropped() {
+    let whole = tcp(CLIENT, SERVER, ACK, &[5; 100]);
+    assert_eq!(fate(&whole, &[0..8, 8..120]), (0, vec![("malformed", 2)]));
+}
+
+#[test]
+fn what_the_first_fragment_meets_the_others_meet() {
+    let mut world = World::default();
+    // UDP port 27 is dropped by a rule.
+    let parts = cut(&udp(CLIENT, "198.51.100.9:27", &[5; 200]), &[48, 96]);
+    for index in [1, 0, 2] {
+        world.send("work", parts[index].clone());
+    }
+    world.quiet();
+    assert_eq!((world.drops("work", Dropped::Policy), world.drops("work", Dropped::Fragment)), (1, 2));
+    assert_eq!(world.occupancy().sessions, 0);
+}
+
+#[test]
+fn a_fragment_whose_first_one_never_comes_is_let_go_after_its_time() {
+    let mut world = World::default();
+    world.open_udp(CLIENT, SERVER);
+    let free = world.free_buffers();
+    world.send("work", udp(CLIENT, SERVER, &[5; 100]).fragment(48..108));
+    world.quiet();
+    world.pass_in_steps(40, 1);
+    assert_eq!(world.drops("work", Dropped::FragmentTimeout), 1);
+    assert_eq!(world.free_buffers(), free);
+}
+
+#[test]
+fn fragments_for_the_appliance_itself_are_dropped_and_counted() {
+    let mut world = World::default();
+    let query = echo("10.0.1.7", "10.0.1.1", 1, 1, &[5; 100]);
+    world.refuse("work", query.fragment(0..48), Dropped::Fragment);
+}
