@@ -43,9 +43,13 @@ struct World {
 
 impl World {
     fn new(wiring: Wiring) -> Self {
+        Self::with(wiring, on_taps(wiring))
+    }
+
+    fn with(wiring: Wiring, config: Config) -> Self {
         let (host, client, outside) =
             (Namespace::new("host"), Namespace::new("client"), Namespace::new("outside"));
-        let vm = ready(&Config { wrapper: host.wrapper(), ..on_taps(wiring) });
+        let vm = ready(&Config { wrapper: host.wrapper(), ..config });
         let mut others = Vec::new();
         if wiring == Wiring::Checking {
             let switch = Namespace::new("switch");
@@ -165,6 +169,9 @@ fn main_job(wiring: Wiring) {
     assert!(offloads.contains(checksums), "{offloads}");
     let said = world.client.run("ping -c 5 -i 0.1 -W 5 198.51.100.1");
     assert!(said.contains("5 received, 0% packet loss") && said.contains("ttl=63"), "{said}");
+    // In three fragments, both ways.
+    let said = world.client.run("ping -c 3 -i 0.1 -W 5 -s 4000 198.51.100.1");
+    assert!(said.contains("3 received, 0% packet loss"), "{said}");
     let (_server, file) = world.serve_file();
     let fetched = world.scratch.join("fetched");
     let url = "http://198.51.100.1/file";
@@ -214,6 +221,49 @@ fn traceroute_shows_the_appliance_then_the_server() {
     }
     let (arrived, said) = world.client.attempt("ping -c 1 -t 1 -W 5 198.51.100.1");
     assert!(!arrived && said.contains("From 10.0.1.1") && said.contains("Time to live exceeded"), "{said}");
+    world.assert_sound();
+}
+
+/// Tells who sends it something the hash of it.
+const HASHING_SERVER: &str = "
+import hashlib, socket
+listener = socket.create_server(('198.51.100.1', 9))
+s, peer = listener.accept()
+sha256 = hashlib.sha256()
+while octets := s.recv(65536):
+    sha256.update(octets)
+s.sendall(sha256.hexdigest().encode())
+";
+const UPLOADING_CLIENT: &str = "
+import socket
+s = socket.create_connection(('198.51.100.1', 9), 10)
+s.sendall(bytes(number % 251 for number in range(3000000)))
+s.shutdown(socket.SHUT_WR)
+print(s.recv(100).decode())
+";
+
+/// The uplink takes 1400 octets, as its device says: RFC 1191 for those who listen, fragments for those who do not.
+#[test]
+fn a_narrow_uplink_is_told_to_clients() {
+    if !possible("a_narrow_uplink_is_told_to_clients") {
+        return;
+    }
+    let _machine = busy();
+    let mut config = on_taps(Wiring::Offloading);
+    config.ports[0].properties.push("host_mtu=1400".into());
+    let world = World::with(Wiring::Offloading, config);
+    let (arrived, said) = world.client.attempt("ping -c 1 -W 5 -M do -s 1400 198.51.100.1");
+    assert!(!arrived && said.contains("From 10.0.1.1") && said.contains("mtu = 1400"), "{said}");
+    world.client.run("ip route flush cache");
+    let said = world.client.run("ping -c 3 -i 0.1 -W 5 -M dont -s 1400 198.51.100.1");
+    assert!(said.contains("3 received, 0% packet loss"), "{said}");
+    world.client.run("ip route flush cache");
+    let log = world.scratch.join("server.log");
+    let _server = world.outside.serve(["python3", "-c", HASHING_SERVER], Transport::Tcp, 9, &log);
+    let expected: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    assert_eq!(world.client.python(UPLOADING_CLIENT).trim(), sha256(&expected));
+    let route = world.client.run("ip route get 198.51.100.1");
+    assert!(route.contains("mtu 1400"), "{route}");
     world.assert_sound();
 }
 

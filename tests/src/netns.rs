@@ -197,10 +197,13 @@ fn prepared(command: &mut Command) -> &mut Command {
 
 /// What a command said, or why it failed.
 fn output(command: &mut Command) -> Result<String, String> {
-    let output = prepared(command).output().map_err(|error| format!("{command:?}: {error}"))?;
+    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = words.join(" ");
+    let output = prepared(command).output().map_err(|error| format!("{words}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(said);
     }
-    Err(format!("{command:?}: {said}{}", String::from_utf8_lossy(&output.stderr)))
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{words}: {said}{}", complaint.trim_end()))
 }
