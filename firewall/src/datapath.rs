@@ -1,8 +1,13 @@
 //! The path of a packet, from the port it came in by to the port it leaves by.
 //!
-//! Read [`Datapath::walk`] from top to bottom: look, decide, then write. Every stage is called once,
-//! none calls back, and nothing is changed before the packet is sure to leave: what is dropped is
-//! what was received, and what an ICMP error quotes is what was sent.
+//! Read [`Datapath::walk`] from top to bottom: look, decide, then write. What leaves the path on the
+//! way is next door: fragments, answers of our own, ARP. Nothing is changed before the packet is
+//! sure to leave: what is dropped is what was received, and what an ICMP error quotes is what was
+//! sent.
+
+mod answers;
+mod fragments;
+mod links;
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -192,105 +197,6 @@ impl<L: Link> Datapath<L> {
                 self.act(input, frame, sender, scratch, step, now)
             }
             Some(fragment) => self.walk_fragment(input, frame, sender, fragment, scratch, now),
-        }
-    }
-
-    /// The path of a fragment: the first one is decided upon like a whole packet, the others share
-    /// its fate.
-    fn walk_fragment(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        sender: EthernetAddress,
-        fragment: Fragment,
-        scratch: &mut Scratch,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        let key = fragment::Key::new(input, &scratch.packet);
-        match self.fragments.arrive(key, fragment, now).map_err(unfit)? {
-            Fate::Ended => Err(Dropped::Fragment),
-            Fate::Unknown if fragment.offset > 0 => self.fragments.hold(key, frame).map_err(unfit),
-            Fate::Unknown => {
-                let step = self.decide_first(input, &scratch.packet, now);
-                let fate =
-                    if let Ok(Step::Forward(way)) = &step { Fate::Forwarded(*way) } else { Fate::Ended };
-                let result = self.act(input, frame, sender, scratch, step, now);
-                self.settle(input, key, fate, scratch, now);
-                result
-            }
-            Fate::Forwarded(way) => {
-                self.fragments.forget_complete(key);
-                self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
-                self.forward(input, frame, scratch, way, now)
-            }
-        }
-    }
-
-    /// What becomes of a datagram's first fragment, and so of the datagram.
-    fn decide_first(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
-        match self.decide(input, packet, now)? {
-            // The appliance itself reads whole datagrams only.
-            Step::Deliver => Err(Dropped::Fragment.into()),
-            Step::Forward(mut way) => {
-                // RFC 6864 5.3.1: two clients behind one address may use the same identification.
-                if way.translation.source.address != packet.source() {
-                    way.identification = Some(self.fragments.identification());
-                }
-                Ok(Step::Forward(way))
-            }
-        }
-    }
-
-    /// The fragments that waited for their first one go its way.
-    fn settle(&mut self, input: usize, key: fragment::Key, fate: Fate, scratch: &mut Scratch, now: Instant) {
-        let mut held = heapless::Vec::<L::Frame, { fragment::QUOTA }>::new();
-        // No datagram holds more than its source may.
-        self.fragments.decide(key, fate, |frame| drop(held.push(frame)));
-        for frame in held {
-            let result = match fate {
-                Fate::Forwarded(way) => self.follow(input, frame, way, scratch, now),
-                Fate::Unknown | Fate::Ended => Err(Dropped::Fragment),
-            };
-            if let Err(reason) = result {
-                self.ports[input].counters.drop(reason);
-            }
-        }
-        self.fragments.forget_complete(key);
-    }
-
-    /// A fragment that had waited leaves.
-    fn follow(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        way: Way,
-        scratch: &mut Scratch,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        let (_, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
-        parse(&mut scratch.packet, octets, frame.offload())?;
-        self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
-        self.forward(input, frame, scratch, way, now)
-    }
-
-    /// Does what was decided.
-    fn act(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        sender: EthernetAddress,
-        scratch: &mut Scratch,
-        step: Result<Step, Refusal>,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        match step {
-            Ok(Step::Forward(way)) => self.forward(input, frame, scratch, way, now),
-            Ok(Step::Deliver) => self.deliver(input, frame, sender, &scratch.packet, now),
-            Err(Refusal { reason, answer: None }) => Err(reason),
-            Err(Refusal { reason, answer: Some(answer) }) => {
-                self.answer(input, frame, sender, &scratch.packet, answer, now);
-                Err(reason)
-            }
         }
     }
 
@@ -488,6 +394,27 @@ impl<L: Link> Datapath<L> {
         prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }
 
+    /// Does what was decided.
+    fn act(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        scratch: &mut Scratch,
+        step: Result<Step, Refusal>,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        match step {
+            Ok(Step::Forward(way)) => self.forward(input, frame, scratch, way, now),
+            Ok(Step::Deliver) => self.deliver(input, frame, sender, &scratch.packet, now),
+            Err(Refusal { reason, answer: None }) => Err(reason),
+            Err(Refusal { reason, answer: Some(answer) }) => {
+                self.answer(input, frame, sender, &scratch.packet, answer, now);
+                Err(reason)
+            }
+        }
+    }
+
     /// The packet leaves: a new head in front of the untouched payload.
     fn forward(
         &mut self,
@@ -516,46 +443,6 @@ impl<L: Link> Datapath<L> {
         }
         let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
         self.send(input, frame, head, payload, way.hop, now)
-    }
-
-    /// A packet that is larger than the next link takes leaves in pieces, in order (RFC 791 3.2).
-    fn cut(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        packet: &Packet,
-        mut head: Head,
-        hop: Hop,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        let (header, whole) = (packet.header_len(), usize::from(packet.total_len()));
-        let octets =
-            frame.octets().get(ETHERNET_HEADER..ETHERNET_HEADER + whole).ok_or(Dropped::Malformed)?;
-        let rest = octets.get(packet.head_len()..).ok_or(Dropped::Malformed)?;
-        // No piece has the whole datagram's checksum to finish.
-        netback::segment::complete_checksum(&mut head, rest).map_err(|_| Dropped::BadOffload)?;
-        let (ip, transport) = head
-            .as_slice()
-            .get(ETHERNET_HEADER..)
-            .and_then(|network| network.split_at_checked(header))
-            .ok_or(Dropped::Malformed)?;
-        let (offset, more) = packet.fragment().map_or((0, false), |it| (it.offset, it.more));
-        let output = &self.ports[hop.port];
-        let (mac, mtu) = (output.mac, output.mtu);
-        let pieces = fragment::pieces(header, whole - header, mtu).ok_or(Dropped::TooBig)?;
-        for piece in pieces {
-            let mut part = Head::new(UNRESOLVED, mac, EthernetProtocol::Ipv4);
-            part.extend_from_slice(ip).map_err(|_| Dropped::Malformed)?;
-            let place = part.as_mut_slice().get_mut(ETHERNET_HEADER..).ok_or(Dropped::Malformed)?;
-            fragment::set_piece(place, piece, offset, more, whole - header);
-            let new = transport.get(piece.start..piece.end.min(transport.len())).unwrap_or_default();
-            part.extend_from_slice(new).map_err(|_| Dropped::Malformed)?;
-            let old = octets.get(header + piece.start + new.len()..header + piece.end);
-            let old = old.ok_or(Dropped::Malformed)?;
-            let copy = self.ports[hop.port].link.compose(old).ok_or(Dropped::TransmitQueue)?;
-            self.send(input, copy, part, 0..old.len(), hop, now)?;
-        }
-        Ok(())
     }
 
     /// Gives a packet to its port, or keeps it until the next hop's MAC is known.
@@ -597,239 +484,6 @@ impl<L: Link> Datapath<L> {
             self.ask(hop.port, hop.next);
         }
         Ok(())
-    }
-
-    /// A packet to the appliance itself that the rules let in.
-    fn deliver(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        sender: EthernetAddress,
-        packet: &Packet,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        match (packet.icmp(), packet.protocol()) {
-            (Some((8, 0)), _) => {
-                if !self.replies.allows(input as u64, now) {
-                    return Err(Dropped::AnswerLimited);
-                }
-                let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
-                let reply = icmp::echo_reply(packet, octets).ok_or(Dropped::Malformed)?;
-                self.say(input, frame, sender, reply)
-            }
-            // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
-            (None, 6 | 17) if input == UPLINK => Err(Dropped::Unsolicited),
-            (None, 6) => {
-                self.answer(input, frame, sender, packet, Answer::TcpReset, now);
-                Err(Dropped::Delivered)
-            }
-            (None, 17) => {
-                self.answer(input, frame, sender, packet, Answer::PORT_UNREACHABLE, now);
-                Err(Dropped::Delivered)
-            }
-            _ => Err(Dropped::Delivered),
-        }
-    }
-
-    /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it.
-    fn answer(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        sender: EthernetAddress,
-        packet: &Packet,
-        answer: Answer,
-        now: Instant,
-    ) {
-        if !icmp::may_answer(packet, &self.routes) {
-            return;
-        }
-        let limiter = if answer == Answer::TcpReset { &mut self.replies } else { &mut self.errors };
-        if !limiter.allows(u64::from(packet.source().to_bits()), now) {
-            self.ports[input].counters.drop(Dropped::AnswerLimited);
-            return;
-        }
-        let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
-        let message = match answer {
-            Answer::TcpReset => icmp::tcp_reset(packet),
-            _ => icmp::error(answer, self.routes.address(input), packet, octets),
-        };
-        if let Some(message) = message
-            && let Err(reason) = self.say(input, frame, sender, message)
-        {
-            self.ports[input].counters.drop(reason);
-        }
-    }
-
-    /// Sends a message back the way its cause came.
-    fn say(
-        &mut self,
-        port: usize,
-        frame: L::Frame,
-        to: EthernetAddress,
-        message: Message,
-    ) -> Result<(), Dropped> {
-        let port = &mut self.ports[port];
-        let mut head = Head::new(to, port.mac, EthernetProtocol::Ipv4);
-        head.extend_from_slice(&message.head).map_err(|_| Dropped::Malformed)?;
-        let quote = message.quote.start + ETHERNET_HEADER..message.quote.end + ETHERNET_HEADER;
-        let payload = (!quote.is_empty()).then_some((frame, quote));
-        port.link.transmit(&head, payload).map_err(unsent)?;
-        port.counters.answered += 1;
-        Ok(())
-    }
-
-    /// An ARP packet (RFC 826): who sends it is learnt if it may be believed, who asks for us is
-    /// answered.
-    fn hear(&mut self, input: usize, claim: ArpRepr, now: Instant) -> Result<(), Dropped> {
-        let ArpRepr::EthernetIpv4 {
-            operation,
-            source_hardware_addr: mac,
-            source_protocol_addr: sender,
-            target_protocol_addr: target,
-            ..
-        } = claim
-        else {
-            return Err(Dropped::Arp);
-        };
-        let for_us = self.routes.answers_for(input, target);
-        if self.routes.is_neighbor(input, sender) {
-            let mut released = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
-            self.neighbors.learn(input, sender, mac, for_us, now, |packet| {
-                // At most QUEUE packets wait for one neighbour.
-                let _ = released.push(packet);
-            });
-            for packet in released {
-                self.release(input, mac, packet);
-            }
-        } else if !sender.is_unspecified() {
-            return Err(Dropped::Arp);
-        }
-        if operation != ArpOperation::Request || !for_us {
-            return if for_us { Ok(()) } else { Err(Dropped::Arp) };
-        }
-        let port = &mut self.ports[input];
-        let reply = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Reply,
-            source_hardware_addr: port.mac,
-            source_protocol_addr: target,
-            target_hardware_addr: mac,
-            target_protocol_addr: sender,
-        };
-        port.counters.answered += 1;
-        port.arp(mac, &reply)
-    }
-
-    /// Sends a packet whose next hop has become known.
-    fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
-        let Waiting { mut head, payload, input } = packet;
-        address(&mut head, mac);
-        match self.ports[port].link.transmit(&head, payload) {
-            Ok(()) => self.ports[input].counters.forwarded += 1,
-            Err(refused) => self.ports[input].counters.drop(unsent(refused)),
-        }
-    }
-
-    /// Broadcasts an ARP request.
-    fn ask(&mut self, port: usize, address: Ipv4Addr) {
-        let source = self.routes.address(port);
-        if let Some(port) = self.ports.get_mut(port) {
-            port.request(source, address);
-        }
-    }
-
-    /// Asks again, forgets the idle, and gives up packets whose next hop does not answer.
-    fn keep_neighbors(&mut self, now: Instant) {
-        let mut asked = heapless::Vec::<(usize, Ipv4Addr), 8>::new();
-        let mut given_up = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
-        // One entry may give up QUEUE packets, so entries are looked at until one does.
-        for _ in 0..8 {
-            self.neighbors.upkeep(now, 1, |due| match due {
-                Due::Ask { port, address } => drop(asked.push((port, address))),
-                Due::GiveUp(packet) => drop(given_up.push(packet)),
-            });
-            if !given_up.is_empty() {
-                break;
-            }
-        }
-        for (port, address) in asked {
-            self.ask(port, address);
-        }
-        for packet in given_up {
-            self.unresolved(packet, now);
-        }
-    }
-
-    /// Lets go of fragments whose first one did not come in time.
-    fn keep_fragments(&mut self, now: Instant) {
-        let Self { fragments, ports, .. } = self;
-        fragments.upkeep(now, UPKEEP, |input| {
-            if let Some(port) = ports.get_mut(input) {
-                port.counters.drop(Dropped::FragmentTimeout);
-            }
-        });
-    }
-
-    /// RFC 1812 5.2.7.1: a packet whose next hop does not answer ARP gets 3/1.
-    fn unresolved(&mut self, waiting: Waiting<L::Frame>, now: Instant) {
-        let Waiting { payload, input, .. } = waiting;
-        self.ports[input].counters.drop(Dropped::Unresolved);
-        let Some((frame, _)) = payload else { return };
-        let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else {
-            return;
-        };
-        let (sender, offload) = (ethernet.source, frame.offload());
-        let mut packet = Packet::EMPTY;
-        if parse(&mut packet, octets, offload).is_ok() {
-            self.answer(input, frame, sender, &packet, Answer::HOST_UNREACHABLE, now);
-        }
-    }
-
-    /// No room for a new session: the sender is told (RFC 5508 REQ-8), the log at times.
-    fn exhausted(&mut self, input: usize, packet: &Packet, unbound: nat::Unbound, now: Instant) -> Refusal {
-        let reason = match unbound {
-            nat::Unbound::PortsExhausted => Dropped::PortsExhausted,
-            nat::Unbound::TableFull => Dropped::SessionsExhausted,
-            nat::Unbound::Conflict => return Dropped::Conflict.into(),
-            nat::Unbound::NotOpening | nat::Unbound::NotExternal => return Dropped::Invalid.into(),
-        };
-        if input == UPLINK {
-            // RFC 5508 REQ-8 is about internal senders; strangers learn nothing of our load.
-            return reason.into();
-        }
-        if self.notices.allows(input as u64, now) {
-            let (client, source) = (self.ports[input].name, packet.source());
-            log::warn!(target: "nat", "no room for a session: reason={} client={client} source={source}", reason.name());
-        }
-        Refusal::told(reason, Answer::ADMIN_PROHIBITED)
-    }
-
-    /// Once a second: links are asked how they are; one that came up announces its addresses.
-    fn tick(&mut self, now: Instant) {
-        if self.ticked.is_some_and(|last| now - last < TICK && now >= last) {
-            return;
-        }
-        self.ticked = Some(now);
-        for index in 0..self.ports.len() {
-            let port = &mut self.ports[index];
-            port.link.tick();
-            let is_up = port.link.is_up();
-            if !core::mem::replace(&mut port.was_up, is_up) && is_up {
-                self.announce(index);
-            }
-        }
-    }
-
-    /// RFC 5227 2.3: tells the link that its addresses are ours.
-    fn announce(&mut self, index: usize) {
-        let Self { ports, routes, .. } = self;
-        let Some(port) = ports.get_mut(index) else {
-            return;
-        };
-        match index {
-            UPLINK => routes.external().iter().for_each(|&own| port.request(own, own)),
-            _ => port.request(routes.address(index), routes.address(index)),
-        }
     }
 
     /// Whether every link waits for an interrupt, so that the processor may halt.

@@ -1,0 +1,110 @@
+//! What a packet is answered: by the appliance as a host, and for packets that it refuses.
+
+use super::*;
+
+impl<L: Link> Datapath<L> {
+    /// A packet to the appliance itself that the rules let in.
+    pub(super) fn deliver(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        match (packet.icmp(), packet.protocol()) {
+            (Some((8, 0)), _) => {
+                if !self.replies.allows(input as u64, now) {
+                    return Err(Dropped::AnswerLimited);
+                }
+                let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
+                let reply = icmp::echo_reply(packet, octets).ok_or(Dropped::Malformed)?;
+                self.say(input, frame, sender, reply)
+            }
+            // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
+            (None, 6 | 17) if input == UPLINK => Err(Dropped::Unsolicited),
+            (None, 6) => {
+                self.answer(input, frame, sender, packet, Answer::TcpReset, now);
+                Err(Dropped::Delivered)
+            }
+            (None, 17) => {
+                self.answer(input, frame, sender, packet, Answer::PORT_UNREACHABLE, now);
+                Err(Dropped::Delivered)
+            }
+            _ => Err(Dropped::Delivered),
+        }
+    }
+
+    /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it.
+    pub(super) fn answer(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        packet: &Packet,
+        answer: Answer,
+        now: Instant,
+    ) {
+        if !icmp::may_answer(packet, &self.routes) {
+            return;
+        }
+        let limiter = if answer == Answer::TcpReset { &mut self.replies } else { &mut self.errors };
+        if !limiter.allows(u64::from(packet.source().to_bits()), now) {
+            self.ports[input].counters.drop(Dropped::AnswerLimited);
+            return;
+        }
+        let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
+        let message = match answer {
+            Answer::TcpReset => icmp::tcp_reset(packet),
+            _ => icmp::error(answer, self.routes.address(input), packet, octets),
+        };
+        if let Some(message) = message
+            && let Err(reason) = self.say(input, frame, sender, message)
+        {
+            self.ports[input].counters.drop(reason);
+        }
+    }
+
+    /// Sends a message back the way its cause came.
+    pub(super) fn say(
+        &mut self,
+        port: usize,
+        frame: L::Frame,
+        to: EthernetAddress,
+        message: Message,
+    ) -> Result<(), Dropped> {
+        let port = &mut self.ports[port];
+        let mut head = Head::new(to, port.mac, EthernetProtocol::Ipv4);
+        head.extend_from_slice(&message.head).map_err(|_| Dropped::Malformed)?;
+        let quote = message.quote.start + ETHERNET_HEADER..message.quote.end + ETHERNET_HEADER;
+        let payload = (!quote.is_empty()).then_some((frame, quote));
+        port.link.transmit(&head, payload).map_err(unsent)?;
+        port.counters.answered += 1;
+        Ok(())
+    }
+
+    /// No room for a new session: the sender is told (RFC 5508 REQ-8), the log at times.
+    pub(super) fn exhausted(
+        &mut self,
+        input: usize,
+        packet: &Packet,
+        unbound: nat::Unbound,
+        now: Instant,
+    ) -> Refusal {
+        let reason = match unbound {
+            nat::Unbound::PortsExhausted => Dropped::PortsExhausted,
+            nat::Unbound::TableFull => Dropped::SessionsExhausted,
+            nat::Unbound::Conflict => return Dropped::Conflict.into(),
+            nat::Unbound::NotOpening | nat::Unbound::NotExternal => return Dropped::Invalid.into(),
+        };
+        if input == UPLINK {
+            // RFC 5508 REQ-8 is about internal senders; strangers learn nothing of our load.
+            return reason.into();
+        }
+        if self.notices.allows(input as u64, now) {
+            let (client, source) = (self.ports[input].name, packet.source());
+            log::warn!(target: "nat", "no room for a session: reason={} client={client} source={source}", reason.name());
+        }
+        Refusal::told(reason, Answer::ADMIN_PROHIBITED)
+    }
+}

@@ -1,0 +1,139 @@
+//! Between packets: ARP, carrier, and what runs out of time.
+
+use super::*;
+
+impl<L: Link> Datapath<L> {
+    /// An ARP packet (RFC 826): who sends it is learnt if it may be believed, who asks for us is
+    /// answered.
+    pub(super) fn hear(&mut self, input: usize, claim: ArpRepr, now: Instant) -> Result<(), Dropped> {
+        let ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: mac,
+            source_protocol_addr: sender,
+            target_protocol_addr: target,
+            ..
+        } = claim
+        else {
+            return Err(Dropped::Arp);
+        };
+        let for_us = self.routes.answers_for(input, target);
+        if self.routes.is_neighbor(input, sender) {
+            let mut released = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
+            self.neighbors.learn(input, sender, mac, for_us, now, |packet| {
+                // At most QUEUE packets wait for one neighbour.
+                let _ = released.push(packet);
+            });
+            for packet in released {
+                self.release(input, mac, packet);
+            }
+        } else if !sender.is_unspecified() {
+            return Err(Dropped::Arp);
+        }
+        if operation != ArpOperation::Request || !for_us {
+            return if for_us { Ok(()) } else { Err(Dropped::Arp) };
+        }
+        let port = &mut self.ports[input];
+        let reply = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Reply,
+            source_hardware_addr: port.mac,
+            source_protocol_addr: target,
+            target_hardware_addr: mac,
+            target_protocol_addr: sender,
+        };
+        port.counters.answered += 1;
+        port.arp(mac, &reply)
+    }
+
+    /// Sends a packet whose next hop has become known.
+    fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
+        let Waiting { mut head, payload, input } = packet;
+        address(&mut head, mac);
+        match self.ports[port].link.transmit(&head, payload) {
+            Ok(()) => self.ports[input].counters.forwarded += 1,
+            Err(refused) => self.ports[input].counters.drop(unsent(refused)),
+        }
+    }
+
+    /// Broadcasts an ARP request.
+    pub(super) fn ask(&mut self, port: usize, address: Ipv4Addr) {
+        let source = self.routes.address(port);
+        if let Some(port) = self.ports.get_mut(port) {
+            port.request(source, address);
+        }
+    }
+
+    /// Asks again, forgets the idle, and gives up packets whose next hop does not answer.
+    pub(super) fn keep_neighbors(&mut self, now: Instant) {
+        let mut asked = heapless::Vec::<(usize, Ipv4Addr), 8>::new();
+        let mut given_up = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
+        // One entry may give up QUEUE packets, so entries are looked at until one does.
+        for _ in 0..8 {
+            self.neighbors.upkeep(now, 1, |due| match due {
+                Due::Ask { port, address } => drop(asked.push((port, address))),
+                Due::GiveUp(packet) => drop(given_up.push(packet)),
+            });
+            if !given_up.is_empty() {
+                break;
+            }
+        }
+        for (port, address) in asked {
+            self.ask(port, address);
+        }
+        for packet in given_up {
+            self.unresolved(packet, now);
+        }
+    }
+
+    /// Lets go of fragments whose first one did not come in time.
+    pub(super) fn keep_fragments(&mut self, now: Instant) {
+        let Self { fragments, ports, .. } = self;
+        fragments.upkeep(now, UPKEEP, |input| {
+            if let Some(port) = ports.get_mut(input) {
+                port.counters.drop(Dropped::FragmentTimeout);
+            }
+        });
+    }
+
+    /// RFC 1812 5.2.7.1: a packet whose next hop does not answer ARP gets 3/1.
+    fn unresolved(&mut self, waiting: Waiting<L::Frame>, now: Instant) {
+        let Waiting { payload, input, .. } = waiting;
+        self.ports[input].counters.drop(Dropped::Unresolved);
+        let Some((frame, _)) = payload else { return };
+        let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else {
+            return;
+        };
+        let (sender, offload) = (ethernet.source, frame.offload());
+        let mut packet = Packet::EMPTY;
+        if parse(&mut packet, octets, offload).is_ok() {
+            self.answer(input, frame, sender, &packet, Answer::HOST_UNREACHABLE, now);
+        }
+    }
+
+    /// Once a second: links are asked how they are; one that came up announces its addresses.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.ticked.is_some_and(|last| now - last < TICK && now >= last) {
+            return;
+        }
+        self.ticked = Some(now);
+        for index in 0..self.ports.len() {
+            let port = &mut self.ports[index];
+            port.link.tick();
+            let is_up = port.link.is_up();
+            if !core::mem::replace(&mut port.was_up, is_up) && is_up {
+                self.announce(index);
+            }
+        }
+    }
+
+    /// RFC 5227 2.3: tells the link that its addresses are ours.
+    fn announce(&mut self, index: usize) {
+        let Self { ports, routes, .. } = self;
+        let Some(port) = ports.get_mut(index) else {
+            return;
+        };
+        match index {
+            UPLINK => routes.external().iter().for_each(|&own| port.request(own, own)),
+            _ => port.request(routes.address(index), routes.address(index)),
+        }
+    }
+}
