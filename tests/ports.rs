@@ -210,7 +210,7 @@ fn a_static_forward_brings_the_outside_in_unmasked() {
 
 #[test]
 fn hostile_frames_on_every_port_change_nothing_for_the_others() {
-    const EACH: usize = 1500;
+    const EACH: usize = 3000;
     let _machine = busy();
     for machine in MACHINES {
         let mut chance = Chance::from_environment(11);

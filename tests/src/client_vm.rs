@@ -59,7 +59,7 @@ impl Kernel {
         })
     }
 
-    /// A VM that runs `script` after [`PRELUDE`] and then powers off. Its RAM disk is written to `scratch`.
+    /// A VM that brings up its device, runs `script` and then powers off. Its RAM disk is written to `scratch`.
     ///
     /// # Panics
     /// If the RAM disk cannot be made.
