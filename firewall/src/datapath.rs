@@ -1,6 +1,6 @@
 //! The path of a packet, from the port it came in by to the port it leaves by.
 //!
-//! Read [`Datapath::walk`] from top to bottom: look, decide, then write. What leaves the path on the
+//! Read `Datapath::walk` from top to bottom: look, decide, then write. What leaves the path on the
 //! way is next door: fragments, answers of our own, ARP. Nothing is changed before the packet is
 //! sure to leave: what is dropped is what was received, and what an ICMP error quotes is what was
 //! sent.
