@@ -15,6 +15,7 @@ pub mod netns;
 pub mod packet;
 pub mod site;
 pub mod talk;
+pub mod taps;
 pub mod view;
 pub mod watched;
 pub mod world;
