@@ -137,17 +137,72 @@ pub struct Route {
     pub via: Ipv4Addr,
 }
 
-/// Limits and timers of the translation.
+/// Limits, timers and behaviour of the translation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
     /// The number of sessions that the table holds, 16 to 1 048 576.
     pub sessions: u32,
     /// The first and the last port of the dynamic pool, within 1024 to 65 535.
     pub external_ports: (u16, u16),
+    /// Who may answer to a mapping, per protocol (RFC 4787 REQ-8).
+    pub filtering: Filterings,
+    /// How long a released port waits for its next owner, in seconds, at most 86 400.
+    pub port_rest: u32,
+    /// The ports of each client (RFC 7422); 0: all share one pool.
+    pub port_blocks: u32,
+    /// The mappings kept for each client; 0: the pool divided by twice the clients.
+    pub client_floor: u32,
+    /// The most mappings of a client; 0: the pool less the others' unused floors.
+    pub client_ceiling: u32,
     /// Idle times.
     pub timeout: Timeouts,
     /// Whether inbound packets refresh a mapping too (RFC 4787 REQ-6).
     pub inbound_refresh: bool,
+    /// Whether a TCP segment of no session, and in the middle of a stream, opens one.
+    pub pickup: bool,
+    /// What an unsolicited inbound SYN is told (RFC 5382 REQ-4).
+    pub syn_answer: SynAnswer,
+    /// The pool for fragments held, in octets, 64 KiB to 16 MiB.
+    pub fragments: u32,
+}
+
+/// Who may answer to a mapping (RFC 4787, 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filtering {
+    /// Everybody.
+    EndpointIndependent,
+    /// Addresses that the internal endpoint has sent to.
+    AddressDependent,
+    /// Endpoints that the internal endpoint has sent to.
+    AddressAndPortDependent,
+}
+
+/// The filtering of each protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filterings {
+    /// Of TCP.
+    pub tcp: Filtering,
+    /// Of UDP.
+    pub udp: Filtering,
+    /// Of ICMP queries.
+    pub icmp: Filtering,
+}
+
+impl Filterings {
+    /// The same for every protocol.
+    #[must_use]
+    pub const fn all(filtering: Filtering) -> Self {
+        Self { tcp: filtering, udp: filtering, icmp: filtering }
+    }
+}
+
+/// What an unsolicited inbound SYN is told (RFC 5382 REQ-4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SynAnswer {
+    /// Nothing.
+    Silent,
+    /// ICMP port unreachable, when six seconds have passed without a SYN from inside.
+    PortUnreachable,
 }
 
 /// Idle times, in seconds.
@@ -155,6 +210,8 @@ pub struct Nat {
 pub struct Timeouts {
     /// UDP, RFC 4787 REQ-5: at least 120.
     pub udp: u32,
+    /// A shorter time for UDP to some well-known ports.
+    pub udp_short: Option<UdpShort>,
     /// Established TCP, RFC 5382 REQ-5: at least 7440.
     pub tcp_established: u32,
     /// Opening, closing or reset TCP, RFC 5382 REQ-5: at least 240.
@@ -165,10 +222,19 @@ pub struct Timeouts {
     pub other: u32,
 }
 
+/// The idle time of UDP to well-known destination ports (RFC 4787 REQ-5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpShort {
+    /// The destination ports, ranges within 1 to 1023, sorted and apart.
+    pub ports: &'static [(u16, u16)],
+    /// The idle time in seconds, at most that of other UDP.
+    pub seconds: u32,
+}
+
 impl Timeouts {
     /// What holds when the site says nothing.
     pub const DEFAULT: Self =
-        Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60, other: 600 };
+        Self { udp: 300, udp_short: None, tcp_established: 7440, tcp_transitory: 240, icmp: 60, other: 600 };
 }
 
 impl Nat {
@@ -176,8 +242,16 @@ impl Nat {
     pub const DEFAULT: Self = Self {
         sessions: 65_536,
         external_ports: (1024, 65_535),
+        filtering: Filterings::all(Filtering::AddressAndPortDependent),
+        port_rest: 120,
+        port_blocks: 0,
+        client_floor: 0,
+        client_ceiling: 0,
         timeout: Timeouts::DEFAULT,
         inbound_refresh: false,
+        pickup: false,
+        syn_answer: SynAnswer::Silent,
+        fragments: 1 << 20,
     };
 }
 

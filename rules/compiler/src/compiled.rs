@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rules::policy::Policy;
-use rules::site::{Client, Site, Uplink};
+use rules::site::{Client, Nat, Site, Timeouts, UdpShort, Uplink};
 use rules::table::{Chain, Location, Match, Rule, Step, Test};
 
 use crate::diagnostics::Diagnostics;
@@ -41,7 +41,7 @@ impl Compiled {
             },
             clients: self.plan.clients.into_iter().map(leak_client).collect::<Vec<_>>().leak(),
             routes: self.plan.routes.leak(),
-            nat: self.plan.nat,
+            nat: leak_nat(self.plan.nat, self.plan.udp_short),
             panic: self.plan.panic,
             policy: leak_program(self.program),
         };
@@ -117,6 +117,11 @@ pub(crate) fn shared(program: &Program) -> Vec<&Arc<[(u32, u32)]>> {
 
 /// The sets that are static already.
 type Leaked = HashMap<*const [(u32, u32)], &'static [(u32, u32)]>;
+
+fn leak_nat(nat: Nat, udp_short: Option<crate::plan::UdpShort>) -> Nat {
+    let udp_short = udp_short.map(|short| UdpShort { ports: short.ports.leak(), seconds: short.seconds });
+    Nat { timeout: Timeouts { udp_short, ..nat.timeout }, ..nat }
+}
 
 fn leak_client(client: crate::plan::Client) -> Client {
     Client {

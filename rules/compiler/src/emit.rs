@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rules::policy::Reject;
-use rules::site::{ClientNetwork, Nat, PanicAction, Prefix};
+use rules::site::{ClientNetwork, Filtering, Filterings, Nat, PanicAction, Prefix, Timeouts};
 use rules::table::{Action, Base};
 
 use crate::compiled::{Compiled, shared};
-use crate::plan::{Client, Plan};
+use crate::plan::{Client, Plan, UdpShort};
 use crate::program::{Match, Program, Rule, Step, Test};
 
 /// The number of each set.
@@ -79,7 +79,7 @@ fn plan(out: &mut String, plan: &Plan) {
         format!("::rules::site::Route {{ to: {}, via: {} }}", prefix(&route.to), address(route.via))
     });
     line!(out, "    routes: &[{routes}],");
-    line!(out, "    nat: {},", nat(&plan.nat));
+    line!(out, "    nat: {},", nat(&plan.nat, plan.udp_short.as_ref()));
     let panic = match plan.panic {
         PanicAction::PowerOff => "PowerOff",
         PanicAction::Reboot => "Reboot",
@@ -108,18 +108,39 @@ fn client(client: &Client) -> String {
     )
 }
 
-fn nat(nat: &Nat) -> String {
-    let t = &nat.timeout;
+fn nat(nat: &Nat, udp_short: Option<&UdpShort>) -> String {
+    let of = |filtering: Filtering| format!("::rules::site::Filtering::{filtering:?}");
+    let Filterings { tcp, udp, icmp } = nat.filtering;
+    let fields = [
+        format!("sessions: {}", nat.sessions),
+        format!("external_ports: {:?}", nat.external_ports),
+        format!(
+            "filtering: ::rules::site::Filterings {{ tcp: {}, udp: {}, icmp: {} }}",
+            of(tcp),
+            of(udp),
+            of(icmp)
+        ),
+        format!("port_rest: {}", nat.port_rest),
+        format!("port_blocks: {}", nat.port_blocks),
+        format!("client_floor: {}", nat.client_floor),
+        format!("client_ceiling: {}", nat.client_ceiling),
+        format!("timeout: {}", timeouts(&nat.timeout, udp_short)),
+        format!("inbound_refresh: {}", nat.inbound_refresh),
+        format!("pickup: {}", nat.pickup),
+        format!("syn_answer: ::rules::site::SynAnswer::{:?}", nat.syn_answer),
+        format!("fragments: {}", nat.fragments),
+    ];
+    format!("::rules::site::Nat {{ {} }}", fields.join(", "))
+}
+
+fn timeouts(t: &Timeouts, udp_short: Option<&UdpShort>) -> String {
+    let short = option(udp_short, |short| {
+        let UdpShort { ports, seconds } = short;
+        format!("::rules::site::UdpShort {{ ports: &{ports:?}, seconds: {seconds} }}")
+    });
     format!(
-        "::rules::site::Nat {{ sessions: {}, external_ports: {:?}, timeout: ::rules::site::Timeouts {{ udp: {}, tcp_established: {}, tcp_transitory: {}, icmp: {}, other: {} }}, inbound_refresh: {} }}",
-        nat.sessions,
-        nat.external_ports,
-        t.udp,
-        t.tcp_established,
-        t.tcp_transitory,
-        t.icmp,
-        t.other,
-        nat.inbound_refresh,
+        "::rules::site::Timeouts {{ udp: {}, udp_short: {short}, tcp_established: {}, tcp_transitory: {}, icmp: {}, other: {} }}",
+        t.udp, t.tcp_established, t.tcp_transitory, t.icmp, t.other,
     )
 }
 

@@ -19,7 +19,8 @@ use crate::source::Source;
 use crate::syntax::keys::Datatype;
 use crate::syntax::tree::{Family, NamedSet, Ruleset, Span, Table, Value};
 use graph::Graph;
-use ranges::{Ranges, Shared, normalise};
+pub(crate) use ranges::normalise;
+use ranges::{Ranges, Shared};
 
 /// The most elements that all sets of a file may have, defines written out.
 const ELEMENTS_MAX: u32 = 1 << 20;

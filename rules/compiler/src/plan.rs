@@ -11,9 +11,18 @@ pub(crate) struct Plan {
     pub clients: Vec<Client>,
     pub routes: Vec<Route>,
     pub nat: Nat,
+    /// Over `nat.timeout.udp_short`, which is static.
+    pub udp_short: Option<UdpShort>,
     pub panic: PanicAction,
     /// Whether every line was understood; if not, what depends on addresses is not judged.
     pub is_sound: bool,
+}
+
+/// A shorter idle time for UDP to these ports.
+#[derive(Debug, Clone)]
+pub(crate) struct UdpShort {
+    pub ports: Vec<(u16, u16)>,
+    pub seconds: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -3,11 +3,13 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
-use rules::site::{ClientNetwork, Nat, PanicAction, Prefix, Route};
+use rules::site::{ClientNetwork, PanicAction, Prefix, Route};
 use toml::de::DeTable;
 
+mod nat;
 mod reader;
 
+use nat::NatPlan;
 use reader::{Reader, Section};
 
 use crate::check;
@@ -73,32 +75,31 @@ const HOSTS_MAX: usize = 1024;
 /// The most static routes.
 const ROUTES_MAX: usize = 256;
 
-/// The longest idle time, a year in seconds.
-const TIMEOUT_MAX: i64 = 31_536_000;
-
-/// Reads the plan; everything wrong with it is told.
-pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
+/// Reads the plan; everything wrong with it is told. Keys of `[nat]` that not every image obeys are for those
+/// named in `honoured`.
+pub(crate) fn read(source: &Source, honoured: &[&str], diagnostics: &mut Diagnostics) -> Plan {
     let before = diagnostics.errors();
     let (root, errors) = DeTable::parse_recoverable(&source.text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
         diagnostics.error(source, span, error.message().to_owned());
     }
-    let mut reader = Reader { source, diagnostics };
-    let top = Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0 };
+    let mut reader = Reader { source, diagnostics, honoured };
+    let top =
+        Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0, hidden: Vec::new() };
     let known = ["memory", "uplink", "client", "route", "nat", "panic"];
     reader.keys(&top, &known, &[]);
     let draft =
         Draft { uplink: reader.uplink(&top), clients: reader.clients(&top), routes: reader.routes(&top) };
     let memory = reader.memory(&top);
-    let nat = reader.nat(&top);
+    let nat = reader.nat(&top, &draft);
     let panic = reader.panic(&top);
     check::plan(&draft, source, diagnostics);
     let is_sound = diagnostics.errors() == before;
     plan(draft, memory, nat, panic, is_sound)
 }
 
-fn plan(draft: Draft, memory: Option<u32>, nat: Nat, panic: PanicAction, is_sound: bool) -> Plan {
+fn plan(draft: Draft, memory: Option<u32>, nat: NatPlan, panic: PanicAction, is_sound: bool) -> Plan {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let uplink = Uplink {
         address: draft.uplink.address.map_or(Prefix { address: nowhere, length: 32 }, |at| at.value),
@@ -120,7 +121,8 @@ fn plan(draft: Draft, memory: Option<u32>, nat: Nat, panic: PanicAction, is_soun
         uplink,
         clients: draft.clients.into_iter().map(client).collect(),
         routes: draft.routes.iter().map(|r| Route { to: r.to.value, via: r.via.value }).collect(),
-        nat,
+        nat: nat.nat,
+        udp_short: nat.udp_short,
         panic,
         is_sound,
     }
@@ -281,71 +283,6 @@ impl Reader<'_> {
             self.error(text.span, "memory must be a size from \"4M\" to \"1024G\", such as \"32M\"");
         }
         mebibytes
-    }
-
-    fn nat(&mut self, top: &Section) -> Nat {
-        let mut nat = Nat::DEFAULT;
-        let Some(section) = self.section(top, "nat") else {
-            return nat;
-        };
-        let known = ["mapping", "filtering", "sessions", "external_ports", "inbound_refresh", "timeout"];
-        let unbuilt = [
-            "port_rest",
-            "port_blocks",
-            "client_floor",
-            "client_ceiling",
-            "pickup",
-            "syn_answer",
-            "fragments",
-            "filtering_by",
-        ];
-        self.keys(&section, &known, &unbuilt);
-        let kinds = ["endpoint-independent", "address-dependent", "address-and-port-dependent"];
-        self.default_only(&section, "mapping", &kinds);
-        let [a, b, c] = kinds;
-        self.default_only(&section, "filtering", &[c, b, a]);
-        nat.sessions = self.number(&section, "sessions", 16, 1_048_576, "").unwrap_or(nat.sessions);
-        nat.external_ports = self.external_ports(&section).unwrap_or(nat.external_ports);
-        nat.inbound_refresh = self.boolean(&section, "inbound_refresh").unwrap_or(nat.inbound_refresh);
-        let Some(timeout) = self.section(&section, "timeout") else {
-            return nat;
-        };
-        let timeout = Section { title: "[nat.timeout]".to_owned(), ..timeout };
-        self.timeouts(&timeout, &mut nat);
-        nat
-    }
-
-    fn timeouts(&mut self, section: &Section, nat: &mut Nat) {
-        let known = ["udp", "tcp_established", "tcp_transitory", "icmp", "other"];
-        self.keys(section, &known, &["udp_short"]);
-        let t = &mut nat.timeout;
-        let rules = [
-            ("udp", 120, " seconds (RFC 4787 REQ-5)", &mut t.udp),
-            ("tcp_established", 7440, " seconds (RFC 5382 REQ-5)", &mut t.tcp_established),
-            ("tcp_transitory", 240, " seconds (RFC 5382 REQ-5)", &mut t.tcp_transitory),
-            ("icmp", 60, " seconds (RFC 5508 REQ-2)", &mut t.icmp),
-            ("other", 1, " seconds", &mut t.other),
-        ];
-        for (key, least, why, value) in rules {
-            *value = self.number(section, key, least, TIMEOUT_MAX, why).unwrap_or(*value);
-        }
-    }
-
-    fn external_ports(&mut self, section: &Section) -> Option<(u16, u16)> {
-        let text = self.text(section, "external_ports")?;
-        let ports = text
-            .value
-            .split_once('-')
-            .and_then(|(first, last)| Some((names::decimal(first)?, names::decimal(last)?)));
-        let ports = ports.and_then(|(a, b)| Some((u16::try_from(a).ok()?, u16::try_from(b).ok()?)));
-        match ports.filter(|&(first, last)| first >= 1024 && first <= last) {
-            Some(ports) => Some(ports),
-            None => {
-                let message = "external_ports must be a range within 1024-65535, such as \"1024-65535\"";
-                self.error(text.span, message);
-                None
-            }
-        }
     }
 
     fn panic(&mut self, top: &Section) -> PanicAction {

@@ -652,8 +652,9 @@ action = "reboot"
     assert_eq!((first.mac, first.hosts.len()), (Some([0x52, 0x54, 0, 0, 1, 10]), 2));
     assert_eq!((vault.network, vault.hosts), (ClientNetwork::Peer([10, 137, 0, 10].into()), &[][..]));
     assert_eq!(site.routes[0].via, Ipv4Addr::new(10, 137, 0, 10));
-    let timeout = Timeouts { udp: 120, tcp_established: 7440, tcp_transitory: 240, icmp: 60, other: 1 };
-    let nat = Nat { sessions: 1000, external_ports: (2000, 3000), timeout, inbound_refresh: true };
+    let timeout = Timeouts { udp: 120, other: 1, ..Timeouts::DEFAULT };
+    let nat =
+        Nat { sessions: 1000, external_ports: (2000, 3000), timeout, inbound_refresh: true, ..Nat::DEFAULT };
     assert_eq!(site.nat, nat);
 }
 

@@ -16,11 +16,15 @@ pub(super) struct Section<'t> {
     pub title: String,
     pub table: &'t DeTable<'t>,
     pub span: Span,
+    /// Keys that were refused by name: nobody reads them.
+    pub hidden: Vec<String>,
 }
 
 pub(super) struct Reader<'a> {
     pub source: &'a Source,
     pub diagnostics: &'a mut Diagnostics,
+    /// Keys that the image obeys, of those that not every image does.
+    pub honoured: &'a [&'a str],
 }
 
 impl Reader<'_> {
@@ -50,6 +54,9 @@ impl Reader<'_> {
     }
 
     pub(super) fn get<'t>(&self, section: &Section<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+        if section.hidden.iter().any(|hidden| hidden == key) {
+            return None;
+        }
         section.table.iter().find(|(known, _)| known.get_ref() == key).map(|(_, value)| value)
     }
 
@@ -64,7 +71,7 @@ impl Reader<'_> {
             self.wrong_type(value, key, "a table");
             return None;
         };
-        Some(Section { title: format!("[{key}]"), table, span: value.span() })
+        Some(Section { title: format!("[{key}]"), table, span: value.span(), hidden: Vec::new() })
     }
 
     /// The tables of `[[key]]`.
@@ -79,9 +86,12 @@ impl Reader<'_> {
         let mut sections = Vec::new();
         for item in array.iter() {
             match item.get_ref().as_table() {
-                Some(table) => {
-                    sections.push(Section { title: format!("[[{key}]]"), table, span: item.span() })
-                }
+                Some(table) => sections.push(Section {
+                    title: format!("[[{key}]]"),
+                    table,
+                    span: item.span(),
+                    hidden: Vec::new(),
+                }),
                 None => self.wrong_type(item, key, &format!("a list of tables, [[{key}]]")),
             }
         }
@@ -151,25 +161,6 @@ impl Reader<'_> {
                 self.error(value.span(), message);
                 None
             }
-        }
-    }
-
-    /// One of the words; only the first is built.
-    pub(super) fn default_only(&mut self, section: &Section, key: &str, words: &[&str]) {
-        let Some(text) = self.text(section, key) else {
-            return;
-        };
-        if words.first() == Some(&text.value) {
-            return;
-        }
-        if words.contains(&text.value) {
-            self.error(text.span, format!("{key} = {} is not available in this version", quoted(text.value)));
-            return;
-        }
-        let message = format!("{} is no {key}; expected one of: {}", quoted(text.value), words.join(", "));
-        match meant(text.value, words.iter().copied()) {
-            Some(label) => self.diagnostics.error_with(self.source, text.span, message, label),
-            None => self.error(text.span, message),
         }
     }
 

@@ -1,0 +1,169 @@
+//! Keys that not every image obeys: what they mean to one that does, and what is refused in them.
+
+mod common;
+
+use common::{PLAN, lines};
+use rules::site::{Filtering, Filterings, Nat, SynAnswer, UdpShort};
+use rules_compiler::{HONOURABLE, HONOURED, compile_text, compile_text_with};
+
+const OPEN: &str = "# weir: allow open\n";
+
+fn nat(text: &str) -> &'static Nat {
+    let compiled = compile_text_with(&format!("{PLAN}{text}"), OPEN, HONOURABLE)
+        .unwrap_or_else(|diagnostics| panic!("{}", diagnostics.render(false)));
+    &compiled.leak().nat
+}
+
+/// The errors, with lines counted from the first of `text`.
+fn refused(text: &str, honoured: &[&str]) -> Vec<String> {
+    let Err(diagnostics) = compile_text_with(&format!("{text}{PLAN}"), OPEN, honoured) else {
+        panic!("this compiles:\n{text}")
+    };
+    lines(&diagnostics)
+}
+
+#[test]
+fn every_key_is_kept() {
+    let given = nat(r#"
+[nat]
+filtering = "address-dependent"
+port_rest = 0
+port_blocks = 1000
+client_floor = 10
+client_ceiling = 20
+pickup = true
+syn_answer = "port-unreachable"
+fragments = "64K"
+[nat.filtering_by]
+udp = "endpoint-independent"
+icmp = "address-and-port-dependent"
+[nat.timeout]
+udp_short = { ports = "123,53,500-510", seconds = 60 }
+"#);
+    let filtering = Filterings {
+        tcp: Filtering::AddressDependent,
+        udp: Filtering::EndpointIndependent,
+        icmp: Filtering::AddressAndPortDependent,
+    };
+    assert_eq!(given.filtering, filtering);
+    assert_eq!((given.port_rest, given.port_blocks), (0, 1000));
+    assert_eq!((given.client_floor, given.client_ceiling), (10, 20));
+    assert_eq!((given.pickup, given.syn_answer), (true, SynAnswer::PortUnreachable));
+    assert_eq!(given.fragments, 65_536);
+    let short = UdpShort { ports: &[(53, 53), (123, 123), (500, 510)], seconds: 60 };
+    assert_eq!(given.timeout.udp_short, Some(short));
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    assert_eq!(nat("[nat]\n"), &Nat::DEFAULT);
+    assert_eq!(nat("[nat]\nfragments = \"16M\"\n").fragments, 16 << 20);
+}
+
+#[test]
+fn the_text_of_rust_holds_them() {
+    let plan = format!(
+        "{PLAN}[nat]\nsyn_answer = \"port-unreachable\"\n[nat.timeout]\nudp_short = {{ ports = \"53\", seconds = 9 }}\n"
+    );
+    let text =
+        compile_text_with(&plan, OPEN, HONOURABLE).map(|compiled| compiled.to_rust()).unwrap_or_default();
+    for part in [
+        "filtering: ::rules::site::Filterings { tcp: ::rules::site::Filtering::AddressAndPortDependent, ",
+        "syn_answer: ::rules::site::SynAnswer::PortUnreachable, fragments: 1048576 }",
+        "udp_short: ::core::option::Option::Some(::rules::site::UdpShort { ports: &[(53, 53)], seconds: 9 })",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
+fn values_out_of_their_ranges() {
+    let text = r#"[nat]
+filtering = "endpoint-independant"
+port_rest = 86401
+port_blocks = 64513
+client_floor = 32257
+client_ceiling = 129025
+pickup = 1
+syn_answer = "reset"
+fragments = "63K"
+[nat.filtering_by]
+udp = "none"
+sctp = "endpoint-independent"
+[nat.timeout]
+udp_short = { ports = "53,1024", seconds = 301, prots = 1 }
+"#;
+    let told = refused(text, HONOURABLE);
+    let kinds = "endpoint-independent, address-dependent, address-and-port-dependent";
+    let expected = [
+        format!(
+            r#"2:13: "endpoint-independant" is no filtering; expected one of: {kinds}; did you mean "endpoint-independent"?"#
+        ),
+        r#"3:13: "port_rest" must be from 0 to 86400 seconds"#.into(),
+        r#"4:15: "port_blocks" must be from 0 to 32256: 129024 ports for 4 clients"#.into(),
+        r#"5:16: "client_floor" must be from 0 to 32256: 129024 ports for 4 clients"#.into(),
+        r#"6:18: "client_ceiling" must be from 0 to 129024, the pool"#.into(),
+        r#"7:10: "pickup" must be true or false, not integer"#.into(),
+        r#"8:14: "reset" is no syn_answer; expected one of: silent, port-unreachable"#.into(),
+        r#"9:13: fragments must be a size from "64K" to "16M", such as "1M""#.into(),
+        format!(r#"11:7: "none" is no filtering; expected one of: {kinds}"#),
+        r#"12:1: unknown key "sctp" in [nat.filtering_by]"#.into(),
+        r#"14:23: ports must be well-known ones, 1 to 1023 (RFC 4787 REQ-5), such as "53,123""#.into(),
+        r#"14:44: "seconds" must be from 1 to 300 seconds, the idle time of UDP"#.into(),
+        r#"14:49: unknown key "prots" in [udp_short]; did you mean "ports"?"#.into(),
+    ];
+    assert_eq!(told, expected.map(|line| format!("weir.toml:{line}")));
+}
+
+#[test]
+fn values_that_do_not_go_together() {
+    let cases = [
+        ("[nat]\nclient_floor = 20\nclient_ceiling = 19\n", "3:18: client_ceiling is below client_floor"),
+        (
+            "[nat]\nexternal_ports = \"2000-2099\"\nclient_floor = 51\n",
+            "3:16: \"client_floor\" must be from 0 to 50: 200 ports for 4 clients",
+        ),
+        (
+            "[nat.timeout]\nudp_short = { ports = \"53,50-60\", seconds = 9 }\n",
+            "2:23: ports repeat or overlap",
+        ),
+        (
+            "[nat.timeout]\nudp_short = { ports = \"0\", seconds = 9 }\n",
+            "2:23: ports must be well-known ones, 1 to 1023 (RFC 4787 REQ-5), such as \"53,123\"",
+        ),
+        (
+            "[nat.timeout]\nudp_short = { seconds = 9 }\n",
+            "2:13: udp_short has no \"ports\", such as ports = \"53,123\"",
+        ),
+        ("[nat.timeout]\nudp_short = 60\n", "2:13: \"udp_short\" must be a table, not integer"),
+    ];
+    for (text, told) in cases {
+        assert_eq!(refused(text, HONOURABLE), [format!("weir.toml:{told}")], "{text}");
+    }
+}
+
+/// One key honoured opens that key and no other.
+#[test]
+fn a_key_is_refused_until_it_is_honoured() {
+    let lines = [
+        ("filtering", "[nat]\nfiltering = \"endpoint-independent\"\n"),
+        ("filtering_by", "[nat.filtering_by]\nudp = \"endpoint-independent\"\n"),
+        ("port_rest", "[nat]\nport_rest = 1\n"),
+        ("port_blocks", "[nat]\nport_blocks = 1\n"),
+        ("client_floor", "[nat]\nclient_floor = 1\n"),
+        ("client_ceiling", "[nat]\nclient_ceiling = 1\n"),
+        ("pickup", "[nat]\npickup = true\n"),
+        ("syn_answer", "[nat]\nsyn_answer = \"port-unreachable\"\n"),
+        ("fragments", "[nat]\nfragments = \"2M\"\n"),
+        ("udp_short", "[nat.timeout]\nudp_short = { ports = \"53\", seconds = 9 }\n"),
+    ];
+    for (key, text) in lines {
+        assert!(HONOURABLE.contains(&key));
+        let plan = format!("{PLAN}{text}");
+        assert!(compile_text_with(&plan, OPEN, &[key]).is_ok(), "{text}");
+        let others: Vec<&str> = HONOURABLE.iter().copied().filter(|other| *other != key).collect();
+        let told = refused(text, &others);
+        assert!(matches!(&told[..], [one] if one.ends_with(" is not available in this version")), "{told:?}");
+        assert_eq!(compile_text(&plan, OPEN).is_ok(), HONOURED.contains(&key), "{text}");
+    }
+}
