@@ -32,8 +32,12 @@ use crate::route::{Hop, Routes, UPLINK};
 
 /// Frames taken from one port before the next has its turn.
 pub const BATCH: usize = 64;
-/// Sessions and neighbours looked at for expiry in one turn.
-const UPKEEP: usize = 64;
+/// Time between two rounds of upkeep: under load a turn takes some ten microseconds.
+const ROUND: Duration = Duration::from_millis(10);
+/// Sessions looked at for expiry in one round.
+const SESSIONS_A_ROUND: usize = 256;
+/// Neighbours and datagrams looked at in one round.
+const ENTRIES_A_ROUND: usize = 64;
 /// How often links are asked about what changes rarely.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -62,6 +66,7 @@ pub struct Datapath<L: Link> {
     errors: Limiter,
     replies: Limiter,
     notices: Limiter,
+    upkeep_due: Instant,
     ticked: Option<Instant>,
 }
 
@@ -127,11 +132,12 @@ impl<L: Link> Datapath<L> {
             replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),
             notices: Limiter::new(256, 3, 10_000, seed[3] ^ 2),
             routes,
+            upkeep_due: Instant::ZERO,
             ticked: None,
         }
     }
 
-    /// One turn: up to [`BATCH`] frames of every port, then a bounded amount of upkeep.
+    /// One turn: up to [`BATCH`] frames of every port, and at times a bounded round of upkeep.
     ///
     /// True if there was something to do.
     pub fn turn(&mut self, now: Instant) -> bool {
@@ -151,14 +157,11 @@ impl<L: Link> Datapath<L> {
                 }
             }
         }
-        let expired = self.nat.expire(now, UPKEEP);
-        self.keep_neighbors(now);
-        self.keep_fragments(now);
-        self.tick(now);
+        let more = now >= self.upkeep_due && self.upkeep(now);
         for port in &mut self.ports {
             port.link.finish();
         }
-        received + expired > 0
+        received > 0 || more
     }
 
     /// The path of one packet.
@@ -502,7 +505,7 @@ impl<L: Link> Datapath<L> {
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let deadlines =
             [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now)];
-        deadlines.into_iter().flatten().min()
+        deadlines.into_iter().flatten().min().map(|due| due.max(self.upkeep_due))
     }
 
     /// The ports, the uplink first.

@@ -62,17 +62,28 @@ impl<L: Link> Datapath<L> {
         }
     }
 
+    /// One round of upkeep: what has expired ends, what is due is done. True if more has expired
+    /// than a round takes: then the next one is due at once.
+    pub(super) fn upkeep(&mut self, now: Instant) -> bool {
+        let more = self.nat.expire(now, SESSIONS_A_ROUND) == SESSIONS_A_ROUND;
+        self.upkeep_due = if more { now } else { now + ROUND };
+        self.keep_neighbors(now);
+        self.keep_fragments(now);
+        self.tick(now);
+        more
+    }
+
     /// Asks again, forgets the idle, and gives up packets whose next hop does not answer.
-    pub(super) fn keep_neighbors(&mut self, now: Instant) {
+    fn keep_neighbors(&mut self, now: Instant) {
         let mut asked = heapless::Vec::<(usize, Ipv4Addr), 8>::new();
         let mut given_up = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
         // One entry may give up QUEUE packets, so entries are looked at until one does.
-        for _ in 0..8 {
+        for _ in 0..ENTRIES_A_ROUND {
             self.neighbors.upkeep(now, 1, |due| match due {
                 Due::Ask { port, address } => drop(asked.push((port, address))),
                 Due::GiveUp(packet) => drop(given_up.push(packet)),
             });
-            if !given_up.is_empty() {
+            if !given_up.is_empty() || asked.is_full() {
                 break;
             }
         }
@@ -85,9 +96,9 @@ impl<L: Link> Datapath<L> {
     }
 
     /// Lets go of fragments whose first one did not come in time.
-    pub(super) fn keep_fragments(&mut self, now: Instant) {
+    fn keep_fragments(&mut self, now: Instant) {
         let Self { fragments, ports, .. } = self;
-        fragments.upkeep(now, UPKEEP, |input| {
+        fragments.upkeep(now, ENTRIES_A_ROUND, |input| {
             if let Some(port) = ports.get_mut(input) {
                 port.counters.drop(Dropped::FragmentTimeout);
             }
@@ -110,7 +121,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// Once a second: links are asked how they are; one that came up announces its addresses.
-    pub(super) fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant) {
         if self.ticked.is_some_and(|last| now - last < TICK && now >= last) {
             return;
         }
