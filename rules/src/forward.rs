@@ -1,66 +1,37 @@
 //! Static forwards: the external ports that dnat rules answer for.
 //!
-//! Whoever gives out external ports must leave these alone (RFC 4787 REQ-3). A rule counts with what it says
-//! about protocol, destination address and destination port; what else it matches makes no port free.
+//! Whoever gives out external ports must leave these alone (RFC 4787 REQ-3). The compiler finds them: a rule
+//! counts with what it, and those who call its chain, say about protocol, destination address and destination
+//! port of packets from the uplink; what else is matched makes no port free.
 
 use core::net::Ipv4Addr;
 
 use crate::policy::Policy;
-use crate::table::{Action, Field, Match, Rule, Step, Test};
 
-/// The external ports of one dnat rule, one run of them.
-#[derive(Debug, Clone, Copy)]
+/// A run of external ports that dnat rules answer for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
-    rule: &'static Rule,
-    /// The first port.
+    /// The protocol, TCP or UDP.
+    pub protocol: u8,
+    /// The external address; `None` for each of them.
+    pub address: Option<Ipv4Addr>,
+    /// The first port, at least 1.
     pub first: u16,
     /// The last port.
     pub last: u16,
 }
 
 impl Forward {
-    /// Whether the rule may take packets of this protocol to this address.
+    /// Whether rules may take packets of this protocol to this external address.
     #[must_use]
     pub fn takes(&self, protocol: u8, address: Ipv4Addr) -> bool {
-        matches(self.rule).all(|wanted| match wanted.field {
-            Field::Protocol => wanted.test.holds(protocol.into()) != wanted.negated,
-            Field::Destination => wanted.test.holds(address.to_bits()) != wanted.negated,
-            _ => true,
-        })
+        self.protocol == protocol && self.address.is_none_or(|own| own == address)
     }
 }
 
-fn matches(rule: &'static Rule) -> impl Iterator<Item = &'static Match> {
-    rule.steps.iter().filter_map(|step| match step {
-        Step::Match(wanted) => Some(wanted),
-        Step::Count(_) | Step::Do(_) => None,
-    })
-}
-
-/// The runs of ports that a match of destination ports allows; none for one that only excludes.
-fn runs(wanted: &'static Match) -> impl Iterator<Item = (u32, u32)> {
-    let none: &[(u32, u32)] = &[];
-    let (one, many) = match wanted.test {
-        Test::Equal(port) => (Some((port, port)), none),
-        Test::Range(first, last) => (Some((first, last)), none),
-        Test::In(ranges) => (None, ranges),
-        Test::Masked { .. } => (None, none),
-    };
-    let applies = wanted.field == Field::DestinationPort && !wanted.negated;
-    one.into_iter().chain(many.iter().copied()).filter(move |_| applies)
-}
-
 impl Policy {
-    /// The external ports that dnat rules answer for, rule by rule.
+    /// The external ports that dnat rules answer for; the runs of an address and protocol are sorted and apart.
     pub fn forwards(&self) -> impl Iterator<Item = Forward> {
-        let rules = self.chains.iter().flat_map(|chain| chain.rules);
-        let translating =
-            rules.filter(|rule| rule.steps.iter().any(|step| matches!(step, Step::Do(Action::Dnat(..)))));
-        translating.flat_map(|rule| {
-            matches(rule).flat_map(runs).filter_map(move |(first, last)| {
-                let (first, last) = (u16::try_from(first).ok()?, u16::try_from(last).ok()?);
-                Some(Forward { rule, first, last })
-            })
-        })
+        self.forwards.iter().copied()
     }
 }

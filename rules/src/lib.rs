@@ -16,6 +16,7 @@ pub mod table;
 mod walk;
 
 pub use candidate::{Candidate, Hook, State};
+pub use forward::Forward;
 pub use policy::{Decision, Policy, Reject, SourceNat, Tally, Verdict};
 pub use residue::Residue;
 pub use table::{CounterId, Location, RuleId};

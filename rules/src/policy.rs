@@ -7,6 +7,7 @@
 use core::net::Ipv4Addr;
 
 use crate::candidate::{Candidate, Hook, State};
+use crate::forward::Forward;
 use crate::residue::Residue;
 use crate::table::{Base, Chain, CounterId, Kind, Location, Match, Rule, RuleId};
 use crate::walk::{self, Ending, Walker};
@@ -22,6 +23,8 @@ pub struct Policy {
     pub locations: &'static [Location],
     /// Where each counter stands; indexed by [`CounterId`].
     pub counters: &'static [Location],
+    /// The external ports that dnat rules answer for, see [`Policy::forwards`](Policy::forwards()).
+    pub forwards: &'static [Forward],
 }
 
 /// Takes what `counter` statements count.
@@ -72,7 +75,8 @@ pub struct Decision {
 
 impl Policy {
     /// A policy without chains: everything passes.
-    pub const EMPTY: Self = Self { hooks: [&[]; 5], chains: &[], locations: &[], counters: &[] };
+    pub const EMPTY: Self =
+        Self { hooks: [&[]; 5], chains: &[], locations: &[], counters: &[], forwards: &[] };
 
     /// What the chains of `hook` say about the first packet of a session, or a packet of none.
     ///

@@ -94,6 +94,7 @@ impl Compiled {
             + ranges * size_of::<(u32, u32)>()
             + program.chains.len() * size_of::<Chain>()
             + (program.locations.len() + program.counters.len()) * size_of::<Location>()
+            + program.forwards.len() * size_of::<rules::Forward>()
             + program.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<rules::table::Base>()
     }
 
@@ -146,6 +147,7 @@ fn leak_program(program: Program) -> Policy {
         chains: chains.leak(),
         locations: locations(program.locations),
         counters: locations(program.counters),
+        forwards: program.forwards.leak(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use rules::Forward;
 use rules::policy::Reject;
 use rules::site::{ClientNetwork, Filtering, Filterings, Nat, PanicAction, Prefix, Timeouts};
 use rules::table::{Action, Base};
@@ -56,6 +57,12 @@ fn program(out: &mut String, program: &Program) {
             joined(lines, |line| format!("::rules::table::Location {{ file: \"rules.nft\", line: {line} }}"));
         line!(out, "static {name}: [::rules::table::Location; {}] = [{entries}];", lines.len());
     }
+    let forwards = joined(&program.forwards, |forward| {
+        let Forward { protocol, address: of, first, last } = forward;
+        let of = option(*of, address);
+        format!("::rules::Forward {{ protocol: {protocol}, address: {of}, first: {first}, last: {last} }}")
+    });
+    line!(out, "static FORWARDS: [::rules::Forward; {}] = [{forwards}];", program.forwards.len());
 }
 
 fn plan(out: &mut String, plan: &Plan) {
@@ -88,7 +95,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, locations: &LOCATIONS, counters: &COUNTERS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, locations: &LOCATIONS, counters: &COUNTERS, forwards: &FORWARDS }},"
     );
     line!(out, "}};");
 }

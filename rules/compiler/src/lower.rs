@@ -1,5 +1,6 @@
 //! From the tree of `rules.nft` to tables: names are resolved, types and hooks checked, chains put in order.
 
+mod forwards;
 mod graph;
 mod hooks;
 mod matches;
@@ -103,6 +104,7 @@ pub(crate) fn lower(
     if lowering.graph(&graph, ruleset) {
         lowering.rules(&graph, ruleset);
         lowering.hooks(ruleset);
+        lowering.forwards(&graph);
     }
     lowering.unused_sets(ruleset);
     lowering.program

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rules::Forward;
 use rules::table::{Action, Base, CounterId, Field, RuleId};
 
 #[derive(Debug, Clone, Default)]
@@ -11,6 +12,8 @@ pub(crate) struct Program {
     /// Lines of rules.nft.
     pub locations: Vec<u32>,
     pub counters: Vec<u32>,
+    /// The external ports that dnat rules answer for.
+    pub forwards: Vec<Forward>,
     /// Named and anonymous sets, for the summary.
     pub sets: usize,
     /// The most steps that a packet can take at one hook.

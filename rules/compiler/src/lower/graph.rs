@@ -71,6 +71,11 @@ impl Graph {
         self.index.get(&(table, name.to_owned())).copied()
     }
 
+    /// Every chain, callers ahead of whom they call.
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
     fn targets(&self, chain: usize) -> impl Iterator<Item = usize> {
         self.edges.get(chain).into_iter().flatten().filter_map(|edge| edge.to)
     }
