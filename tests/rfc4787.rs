@@ -437,3 +437,13 @@ fn exhaustion_a_full_session_table_is_told_and_counted_and_evicts_nobody() {
     world.pass_seconds(302);
     world.open_udp("10.0.1.7:9000", SERVER);
 }
+
+#[test]
+fn req_10_no_alg_touches_what_looks_like_an_address() {
+    let mut world = World::default();
+    let data = b"INVITE sip:a@10.0.1.7:5000 SIP/2.0\r\nc=IN IP4 10.0.1.7 PORT 10,0,1,7,19,136";
+    for port in [53, 69, 5060] {
+        let seen = world.cross("work", "uplink", udp("10.0.1.7:5000", ("198.51.100.9", port), data));
+        assert_eq!(seen.data(), data);
+    }
+}

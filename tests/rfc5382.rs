@@ -340,3 +340,23 @@ fn req_10_no_icmp_error_refreshes_a_connection() {
     world.pass_seconds(42);
     assert!(!connection.is_alive(&mut world));
 }
+
+#[test]
+fn req_6_no_alg_changes_a_segment() {
+    let mut world = World::default();
+    let mut session = Connection::open(&mut world, "10.0.1.7:5000", "198.51.100.9:21");
+    let data = b"PORT 10,0,1,7,19,136\r\n";
+    assert_eq!(session.outward(&mut world, ACK | PSH, data).data(), data);
+    assert_eq!(session.inward(&mut world, ACK | PSH, data).data(), data);
+}
+
+#[test]
+fn req_9_an_icmp_error_about_a_segment_reaches_its_sender() {
+    let mut world = World::default();
+    let mut session = Connection::open(&mut world, "10.0.1.7:5000", "198.51.100.9:80");
+    let seen = session.outward(&mut world, ACK | PSH, b"data");
+    let error = icmp_error("198.51.100.1", "192.0.2.2", (3, 4), seen.octets.clone());
+    let got = world.cross("uplink", "work", error);
+    assert_eq!((got.icmp(), got.icmp_word()), ((3, 4), [0, 0, 0x05, 0x14]));
+    assert_eq!(got.quote().from().to_string(), "10.0.1.7:5000");
+}

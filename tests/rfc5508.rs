@@ -461,3 +461,37 @@ fn a_policy_without_related_keeps_errors_out() {
     let received = world.cross("uplink", "work", udp(seen.to(), seen.from(), b"x"));
     world.cross("work", "uplink", icmp_error(CLIENT, SERVER, (3, 3), received.octets.clone()));
 }
+
+#[test]
+fn req_6_an_error_about_a_query_neither_ends_nor_refreshes_its_mapping() {
+    let mut world = World::default();
+    let seen = world.cross("work", "uplink", echo(CLIENT, SERVER, 5, 1, b"x"));
+    world.pass_seconds(50);
+    world.cross("uplink", "work", icmp_error(ROUTER, EXTERNAL, (11, 0), seen.octets.clone()));
+    world.cross("uplink", "work", echo_reply(SERVER, EXTERNAL, seen.id(), 1, b"x"));
+    world.pass_seconds(40);
+    world.cross("uplink", "work", icmp_error(ROUTER, EXTERNAL, (11, 0), seen.octets.clone()));
+    world.pass_seconds(25);
+    assert_eq!(world.occupancy().mappings, 0);
+}
+
+#[test]
+fn req_8_without_a_free_session_the_sender_is_told() {
+    let plan = format!("{}\n[nat]\nsessions = 16\n", site::PLAN);
+    let mut world = World::new(&plan, site::RULES);
+    for id in 1..=16 {
+        world.cross("work", "uplink", echo(CLIENT, SERVER, id, 1, b"x"));
+    }
+    let told = world.answer("work", echo(CLIENT, SERVER, 17, 1, b"x"));
+    assert_eq!((told.icmp(), told.source()), ((3, 13), address("10.0.1.1")));
+    assert_eq!(world.drops("work", Dropped::SessionsExhausted), 1);
+}
+
+#[test]
+fn req_10_the_appliance_originates_echo_replies_unreachables_and_time_exceeded() {
+    let mut world = World::default();
+    assert_eq!(world.answer("work", echo(CLIENT, "10.0.1.1", 1, 1, b"x")).icmp(), (0, 0));
+    assert_eq!(world.answer("work", udp("10.0.1.7:1", "198.51.100.9:9", b"x").ttl(1)).icmp(), (11, 0));
+    let refused = tcp("10.0.1.7:1", "198.51.100.9:25", tests::flags::SYN, b"");
+    assert_eq!(world.answer("work", refused).icmp(), (3, 13));
+}

@@ -17,7 +17,6 @@ const ROWS: &[Row] = &[
     ("4787", "4", "port preservation, then parity", "yes"),
     ("4787", "5", "UDP idle time", "300 s"),
     ("4787", "6", "outbound refreshes, inbound does not", "yes"),
-    ("4787", "7", "overlapping subnets", "refused by the build"),
     ("4787", "8", "filtering", "address and port dependent"),
     ("4787", "9", "hairpinning", "through static forwards"),
     ("4787", "10", "ALGs", "none"),
