@@ -62,6 +62,14 @@ impl Compiled {
         &self.warnings
     }
 
+    /// The site if there is nothing to warn of; else the warnings, as errors (`--deny warnings`).
+    ///
+    /// # Errors
+    /// Every warning of this site.
+    pub fn deny_warnings(self) -> Result<Self, Diagnostics> {
+        if self.warnings.warnings() == 0 { Ok(self) } else { Err(self.warnings.denied()) }
+    }
+
     /// The files that were read.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
@@ -85,17 +93,7 @@ impl Compiled {
     /// The size of the policy's tables in the image, in octets.
     #[must_use]
     pub fn octets(&self) -> usize {
-        let program = &self.program;
-        let rules = program.chains.iter().flatten();
-        let steps: usize = rules.clone().map(|rule| rule.steps.len()).sum();
-        let ranges: usize = shared(program).iter().map(|ranges| ranges.len()).sum();
-        rules.count() * size_of::<Rule>()
-            + steps * size_of::<Step>()
-            + ranges * size_of::<(u32, u32)>()
-            + program.chains.len() * size_of::<Chain>()
-            + (program.locations.len() + program.counters.len()) * size_of::<Location>()
-            + program.forwards.len() * size_of::<rules::Forward>()
-            + program.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<rules::table::Base>()
+        octets(&self.program)
     }
 
     /// The directory that the site was read from, when it was.
@@ -103,6 +101,20 @@ impl Compiled {
     pub fn directory(&self) -> Option<&Path> {
         self.files.first().and_then(|file| file.parent())
     }
+}
+
+/// The size of the tables of a policy, in octets.
+pub(crate) fn octets(program: &Program) -> usize {
+    let rules = program.chains.iter().flatten();
+    let steps: usize = rules.clone().map(|rule| rule.steps.len()).sum();
+    let ranges: usize = shared(program).iter().map(|ranges| ranges.len()).sum();
+    rules.count() * size_of::<Rule>()
+        + steps * size_of::<Step>()
+        + ranges * size_of::<(u32, u32)>()
+        + program.chains.len() * size_of::<Chain>()
+        + (program.locations.len() + program.counters.len()) * size_of::<Location>()
+        + program.forwards.len() * size_of::<rules::Forward>()
+        + program.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<rules::table::Base>()
 }
 
 /// The sets that rules look into, each once.

@@ -99,6 +99,13 @@ impl Diagnostics {
         text
     }
 
+    /// The same with every warning an error.
+    pub(crate) fn denied(mut self) -> Self {
+        self.told.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);
+        self.errors += std::mem::take(&mut self.warnings);
+        self
+    }
+
     /// Whether so much is wrong that looking further is of no use.
     pub(crate) fn is_full(&self) -> bool {
         self.told.len() >= TOLD_MAX

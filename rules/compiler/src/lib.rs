@@ -9,6 +9,7 @@ mod compiled;
 mod diagnostics;
 mod emit;
 mod lower;
+mod memory;
 mod names;
 mod plan;
 mod program;
@@ -93,17 +94,20 @@ fn compile_sources(
     honoured: &[&str],
     mut diagnostics: Diagnostics,
 ) -> Result<Compiled, Diagnostics> {
-    let plan = plan.map(|source| site_file::read(&source, honoured, &mut diagnostics));
+    let plan = plan.map(|source| (site_file::read(&source, honoured, &mut diagnostics), source));
     let program = match (&plan, rules) {
-        (Some(plan), Some(source)) => {
+        (Some((plan, _)), Some(source)) => {
             let ruleset = syntax::parse(&source, &mut diagnostics);
             Some(lower::lower(&ruleset, &source, plan, &mut diagnostics))
         }
         _ => None,
     };
+    if let (Some((plan, source)), Some(program)) = (&plan, &program) {
+        memory::fits(plan, program, source, &mut diagnostics);
+    }
     diagnostics.sort();
     match (plan, program) {
-        (Some(plan), Some(program)) if diagnostics.errors() == 0 => {
+        (Some((plan, _)), Some(program)) if diagnostics.errors() == 0 => {
             Ok(Compiled::new(plan, program, diagnostics, files))
         }
         _ => Err(diagnostics),

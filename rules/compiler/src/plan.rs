@@ -1,12 +1,15 @@
 //! The network plan as it is compiled, before it becomes static.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use rules::site::{ClientNetwork, Nat, PanicAction, Prefix, Route};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub memory: Option<u32>,
+    /// Where it stands in weir.toml.
+    pub memory_span: Range<usize>,
     pub uplink: Uplink,
     pub clients: Vec<Client>,
     pub routes: Vec<Route>,

@@ -99,7 +99,7 @@ pub(crate) fn read(source: &Source, honoured: &[&str], diagnostics: &mut Diagnos
     plan(draft, memory, nat, panic, is_sound)
 }
 
-fn plan(draft: Draft, memory: Option<u32>, nat: NatPlan, panic: PanicAction, is_sound: bool) -> Plan {
+fn plan(draft: Draft, memory: Option<At<u32>>, nat: NatPlan, panic: PanicAction, is_sound: bool) -> Plan {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let uplink = Uplink {
         address: draft.uplink.address.map_or(Prefix { address: nowhere, length: 32 }, |at| at.value),
@@ -117,7 +117,8 @@ fn plan(draft: Draft, memory: Option<u32>, nat: NatPlan, panic: PanicAction, is_
         mtu: client.mtu,
     };
     Plan {
-        memory,
+        memory: memory.as_ref().map(|at| at.value),
+        memory_span: memory.map_or(0..0, |at| at.span),
         uplink,
         clients: draft.clients.into_iter().map(client).collect(),
         routes: draft.routes.iter().map(|r| Route { to: r.to.value, via: r.via.value }).collect(),
@@ -268,7 +269,7 @@ impl Reader<'_> {
     }
 
     /// Memory in MiB, from "32M" or "1G".
-    fn memory(&mut self, top: &Section) -> Option<u32> {
+    fn memory(&mut self, top: &Section) -> Option<At<u32>> {
         let text = self.text(top, "memory")?;
         let (digits, factor) = match text.value.as_bytes().last() {
             Some(b'M') => (text.value.strip_suffix('M'), 1),
@@ -280,9 +281,10 @@ impl Reader<'_> {
         let number = digits.filter(is_number).and_then(|digits| digits.parse::<u32>().ok());
         let mebibytes = number.and_then(|n| n.checked_mul(factor)).filter(|n| (4..=1_048_576).contains(n));
         if mebibytes.is_none() {
-            self.error(text.span, "memory must be a size from \"4M\" to \"1024G\", such as \"32M\"");
+            let message = "memory must be a size from \"4M\" to \"1024G\", such as \"32M\"";
+            self.error(text.span.clone(), message);
         }
-        mebibytes
+        mebibytes.map(|value| At { value, span: text.span })
     }
 
     fn panic(&mut self, top: &Section) -> PanicAction {

@@ -497,7 +497,7 @@ table inet f {
 table inet f {
   set unused { type inet_service; elements = { 1 }; }
   set empty { type inet_service; }
-  chain c { tcp dport @empty accept
+  chain c { type filter hook input priority 0; tcp dport @empty accept
     ip saddr @empty accept
     tcp dport @emty accept
   }
@@ -566,11 +566,7 @@ undefine a
   }
 }
 "#,
-            &[
-                "1:14: this brace is never closed",
-                r#"5:5: expected "," or "}", found "udp""#,
-                r#"7:3: expected a match or a statement, found "chain""#,
-            ],
+            &["4:15: this brace is never closed", r#"8:5: expected a match or a statement, found "foo""#],
         ),
         (
             r#"table ip6 f {

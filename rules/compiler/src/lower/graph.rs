@@ -183,6 +183,7 @@ impl Lowering<'_> {
             self.refuse::<()>(edge.span.clone(), message);
             return false;
         }
+        self.unreachable(graph, ruleset);
         self.costs(graph, ruleset);
         true
     }
@@ -211,6 +212,24 @@ impl Lowering<'_> {
                     self.refuse::<()>(edge.span.clone(), message);
                 }
             }
+        }
+    }
+
+    /// Refuses chains that nobody calls; those behind them are no errors of their own.
+    fn unreachable(&mut self, graph: &Graph, ruleset: &Ruleset) {
+        let mut is_called = vec![false; graph.edges.len()];
+        for target in (0..graph.edges.len()).flat_map(|chain| graph.targets(chain)) {
+            is_called[target] = true;
+        }
+        // What could not be read may hold the jump.
+        let chains = chains(ruleset).zip(is_called).filter(|_| ruleset.is_whole);
+        for ((_, _, chain), is_called) in chains {
+            if is_called || chain.base.is_some() || chain.allows_unreachable || self.diagnostics.is_full() {
+                continue;
+            }
+            let message = format!("chain {} has no hook, and no jump leads there", quoted(&chain.name));
+            let label = "if that is meant, say so in it: comment \"weir: allow unreachable\"";
+            self.refuse_with::<()>(chain.span.clone(), message, Some(label.to_owned()));
         }
     }
 

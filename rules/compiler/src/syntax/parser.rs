@@ -436,7 +436,14 @@ impl<'s> Parser<'s, '_> {
         let new = of.chains.len();
         let chain = *of.chain_index.entry(name.clone()).or_insert(new);
         if chain == new {
-            of.chains.push(Chain { name, span, base: None, policy: None, rules: Vec::new() });
+            of.chains.push(Chain {
+                name,
+                span,
+                base: None,
+                policy: None,
+                allows_unreachable: false,
+                rules: Vec::new(),
+            });
         }
         if self.peek() != Token::Open {
             return self.unexpected("\"{\"");
@@ -463,7 +470,10 @@ impl<'s> Parser<'s, '_> {
             "define" => self.define(),
             "comment" => {
                 self.next();
-                self.comment(&["allow unreachable"])?;
+                let allows = self.comment(&["allow unreachable"])?;
+                if let Some(chain) = self.chain_at(table, chain) {
+                    chain.allows_unreachable |= allows;
+                }
                 self.end_of_statement()
             }
             word @ ("flags" | "include" | "undefine" | "redefine" | "devices") => {

@@ -46,6 +46,8 @@ pub(crate) struct Chain {
     pub base: Option<BaseSpec>,
     /// Whether the policy accepts.
     pub policy: Option<bool>,
+    /// The comment says `weir: allow unreachable`.
+    pub allows_unreachable: bool,
     pub rules: Vec<Rule>,
 }
 

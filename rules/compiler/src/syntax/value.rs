@@ -3,6 +3,7 @@
 use super::lexer::Token;
 use super::parser::{Parsed, Parser};
 use super::tree::{Value, ValueWhat};
+use super::words::RESERVED;
 use crate::diagnostics::quoted;
 use crate::names;
 
@@ -123,8 +124,14 @@ impl Parser<'_, '_> {
                 break;
             }
             items.push(self.bits(depth + 1)?);
+            let ends_line = self.peek() == Token::Newline;
             self.skip_newlines();
             let here = self.here();
+            if ends_line && RESERVED.contains(&self.peek_word()) {
+                // The next statement begins here, not another element: what follows is read as such.
+                self.braces -= 1;
+                return self.error(open, "this brace is never closed");
+            }
             match self.peek() {
                 Token::Comma => {
                     self.next();

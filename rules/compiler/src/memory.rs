@@ -1,0 +1,55 @@
+//! What the image will take of the memory that the site says it has.
+
+use crate::compiled::octets;
+use crate::diagnostics::Diagnostics;
+use crate::plan::Plan;
+use crate::program::Program;
+use crate::source::Source;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// A buffer holds a frame, in octets.
+const BUFFER: u64 = 4 * KIB;
+
+/// Buffers that are in the pool whatever the number of ports.
+const BUFFERS: u64 = 640;
+
+/// Buffers for the rings of a port.
+const BUFFERS_OF_PORT: u64 = 384;
+
+/// Rings and heads of a port, in octets.
+const RINGS: u64 = 120 * KIB;
+
+/// A session with its share of the index and its mapping, in octets.
+const SESSION: u64 = 112;
+
+/// The free ports of an external address, for each of TCP, UDP and ICMP, in octets.
+const FREE_PORTS: u64 = 25 * KIB;
+
+/// The program itself, in octets.
+const IMAGE: u64 = MIB;
+
+/// What the machine keeps for itself below the image, in octets.
+const KEPT: u64 = MIB;
+
+/// Tells when the tables do not fit into `memory`.
+pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics: &mut Diagnostics) {
+    let Some(memory) = plan.memory.filter(|_| plan.is_sound) else { return };
+    let ports = plan.clients.len() as u64 + 1;
+    let addresses = plan.uplink.extra.len() as u64 + 1;
+    let parts = [
+        ("sessions", u64::from(plan.nat.sessions) * SESSION),
+        ("free ports", addresses * 3 * FREE_PORTS),
+        ("rules", octets(program) as u64),
+        ("frames", (BUFFERS + BUFFERS_OF_PORT * ports) * BUFFER + RINGS * ports),
+        ("the machine and the image", KEPT + IMAGE),
+    ];
+    let wanted: u64 = parts.iter().map(|(_, octets)| octets).sum();
+    if wanted <= u64::from(memory) * MIB {
+        return;
+    }
+    let parts = parts.map(|(name, octets)| format!("{name} {} KiB", octets.div_ceil(KIB))).join(", ");
+    let message = format!("the site wants {} MiB, not {memory}: {parts}", wanted.div_ceil(MIB));
+    diagnostics.error(source, plan.memory_span.clone(), message);
+}
