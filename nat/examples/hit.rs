@@ -8,7 +8,7 @@
 //! cost of a packet; `tcp` in place of `udp` gives that of a segment.
 
 use core::net::Ipv4Addr;
-use nat::{Binding, Checksum, Config, Endpoint, Head, Nat, Packet, SourceNat, Timeouts, protocol};
+use nat::{Binding, Checksum, Config, Endpoint, Head, Nat, Options, Packet, SourceNat, Timeouts, protocol};
 use smoltcp::time::Instant;
 use std::hint::black_box;
 
@@ -37,20 +37,17 @@ fn main() {
         timeouts: Timeouts::default(),
         inbound_refresh: false,
     };
-    let mut nat = Nat::new(&config, &[], [1, 2]);
+    let options = Options { tcp_windows: true, pickup: true };
+    let mut nat = Nat::with_options(&config, &[], [1, 2], options);
     let now = Instant::from_secs(1);
     let udp = [0x13, 0x88, 0, 53, 0, 16, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8];
-    let mut tcp = [0x13, 0x88, 0, 53, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x20, 0, 1, 2, 0, 0];
-    let opening = match is_tcp {
+    // In the middle of a connection, where nearly all segments are.
+    let tcp = [0x13, 0x88, 0, 53, 0, 0, 0, 1, 0, 0, 0, 5, 0x50, 0x10, 0x20, 0, 1, 2, 0, 0];
+    let octets = match is_tcp {
         true => packet(protocol::TCP, &tcp),
         false => packet(protocol::UDP, &udp),
     };
-    tcp[13] = 0x10;
-    let octets = match is_tcp {
-        true => packet(protocol::TCP, &tcp),
-        false => opening.clone(),
-    };
-    let opening = Packet::parse(&opening, Checksum::Complete).expect("a packet");
+    let opening = Packet::parse(&octets, Checksum::Complete).expect("a packet");
     let original = opening.tuple().expect("a tuple");
     let binding = Binding {
         original,

@@ -28,12 +28,13 @@ mod table;
 mod tcp;
 mod timers;
 mod translate;
+mod window;
 
 pub use endpoint::{Direction, Endpoint, Tuple, protocol};
 pub use fragment::Fragment;
 pub use icmp::Embedded;
 pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
 pub use session::{Session, SessionId};
-pub use table::{Admitted, Binding, Config, Counts, Hit, Nat, Refused, SourceNat, Timeouts, Unbound};
-pub use tcp::{Segment, flags as tcp_flags};
+pub use table::{Admitted, Binding, Config, Counts, Hit, Nat, Options, SourceNat, Timeouts, Unbound};
+pub use tcp::{Refused, Segment, flags as tcp_flags};
 pub use translate::{Head, Translation};

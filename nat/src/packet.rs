@@ -265,6 +265,9 @@ impl Packet {
         }
         let control = u32::from(tcp[13] & flags::SYN != 0) + u32::from(tcp[13] & flags::FIN != 0);
         self.segment = Segment::read(tcp, (payload.len() - offset) as u32 + control);
+        if self.segment.has_syn() {
+            self.segment.read_options(payload.get(..offset).unwrap_or_default());
+        }
         self.take(at, tcp, Transport::Tcp);
         self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]])
     }

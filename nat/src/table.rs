@@ -3,6 +3,8 @@
 //! A packet is looked up, then decided upon elsewhere, then admitted; or, if it opens something
 //! and may, bound. Nothing changes before the packet is sure to leave.
 
+use alloc::boxed::Box;
+use alloc::vec;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 use smoltcp::time::Instant;
@@ -15,8 +17,10 @@ use crate::mapping::{Mapping, Mappings};
 use crate::packet::Packet;
 use crate::ports::Ports;
 use crate::session::{DNAT, NONE, REPLIED, SNAT, Session, SessionId, Slab};
+use crate::tcp::{Connection, History, Refused};
 use crate::timers::{TIMEOUT_MAX, Wheel, seconds};
 use crate::translate::Translation;
+use crate::window::Windows;
 
 /// Idle times after which sessions end, in seconds, 0 to 2^30.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +59,16 @@ pub struct Config<'a> {
     pub inbound_refresh: bool,
 }
 
+/// What a NAT may do besides, for [`Nat::with_options`]; by default none of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Whether TCP segments outside of their windows are refused (RFC 9293 3.10.7.4).
+    pub tcp_windows: bool,
+    /// Whether a TCP segment in the middle of a connection opens a session: those of before a
+    /// start go on then, at windows that nobody knows.
+    pub pickup: bool,
+}
+
 /// The session that a packet belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hit {
@@ -69,13 +83,6 @@ pub struct Hit {
 pub struct Admitted {
     /// It was the first packet in the reply direction: the session is established to the policy.
     pub first_reply: bool,
-}
-
-/// Why a packet of a session must not pass.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Refused {
-    /// A TCP reset that does not acknowledge the SYN it is about (RFC 9293 3.10.7.3).
-    Reset,
 }
 
 /// The source that a session's packets get.
@@ -127,6 +134,8 @@ pub struct Counts {
 /// The translator.
 pub struct Nat {
     sessions: Slab,
+    /// Of TCP sessions, by their place.
+    windows: Box<[Windows]>,
     index: Index,
     key: Key,
     wheel: Wheel,
@@ -134,6 +143,7 @@ pub struct Nat {
     ports: Ports,
     timeouts: Timeouts,
     inbound_refresh: bool,
+    options: Options,
     /// Where a full table looks next for a session to let go of.
     hand: u32,
 }
@@ -147,6 +157,16 @@ impl Nat {
     /// `reserved` are external endpoints that are not to be given away, those of static forwards
     /// and of the appliance itself. `seed` is secret and new at every boot.
     pub fn new(config: &Config<'_>, reserved: &[(u8, Endpoint)], seed: [u64; 2]) -> Self {
+        Self::with_options(config, reserved, seed, Options::default())
+    }
+
+    /// As [`Nat::new`], with what a site asked for.
+    pub fn with_options(
+        config: &Config<'_>,
+        reserved: &[(u8, Endpoint)],
+        seed: [u64; 2],
+        options: Options,
+    ) -> Self {
         let capacity = config.sessions.min(ITEMS_MAX / 2);
         let key = Key::new(seed);
         let chance = Chance::new(Key::new(seed.map(|word| word ^ 0x5057_4e54_5057_4e54)));
@@ -156,6 +176,7 @@ impl Nat {
         }
         Self {
             sessions: Slab::new(capacity),
+            windows: vec![Windows::default(); capacity as usize].into_boxed_slice(),
             index: Index::new(2 * capacity),
             key,
             wheel: Wheel::new(),
@@ -163,6 +184,7 @@ impl Nat {
             ports,
             timeouts: config.timeouts,
             inbound_refresh: config.inbound_refresh,
+            options,
             hand: 0,
         }
     }
@@ -288,11 +310,14 @@ impl Nat {
         let first_reply = is_reply && !session.has_reply();
         let before = session.expires;
         if let Some(segment) = packet.tcp() {
-            let events = session.history;
-            session.history =
-                events.after(segment, hit.direction, session.syn_end).map_err(|_| Refused::Reset)?;
-            if events.takes_syn(segment, hit.direction) {
-                session.syn_end = segment.end();
+            let Some(windows) = self.windows.get_mut(hit.session.0 as usize) else {
+                return Ok(nothing);
+            };
+            let Session { history, syn_end, .. } = session;
+            if !(Connection { history, syn_end, windows, judges: self.options.tcp_windows })
+                .take(segment, hit.direction)?
+            {
+                return Ok(nothing);
             }
         } else if hit.direction != session.outbound() && !first_reply && !self.inbound_refresh {
             // RFC 4787 REQ-6: an outsider cannot keep a session alive.
@@ -315,7 +340,7 @@ impl Nat {
     /// # Errors
     /// [`Unbound`], and nothing is changed but that sessions which had expired may be gone.
     pub fn bind(&mut self, binding: Binding, packet: &Packet, now: Instant) -> Result<Hit, Unbound> {
-        if !packet.opens() {
+        if !packet.opens() && !self.may_pick_up(packet) {
             return Err(Unbound::NotOpening);
         }
         let second = seconds(now);
@@ -337,12 +362,17 @@ impl Nat {
         let bound = match self.vacate(&reply, second) {
             // Somebody who speaks to itself: its two directions could not be told apart.
             Ok(()) if reply == binding.original => Err(Unbound::Conflict),
-            Ok(()) => self.insert(session),
+            Ok(()) => self.insert(session, packet),
             Err(unbound) => Err(unbound),
         };
         // The mapping is used by now, or goes again.
         self.release_mapping(mapping);
         bound
+    }
+
+    /// Whether a packet may open a session though it begins nothing.
+    fn may_pick_up(&self, packet: &Packet) -> bool {
+        self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
     /// A full table lets go of a TCP session that both sides have closed, if one is among the next few.
@@ -418,6 +448,10 @@ impl Nat {
             residue: binding.residue,
             mapping,
             syn_end: packet.tcp().map_or(0, |segment| segment.end()),
+            history: match packet.tcp() {
+                Some(segment) if !segment.opens() => History::PICKED_UP,
+                _ => History::NEW,
+            },
             ..Session::VACANT
         };
         session.expires = self.timeouts.end(&session, now);
@@ -425,7 +459,7 @@ impl Nat {
     }
 
     /// Gives a session its place, its two keys, its timer and its use of the mapping.
-    fn insert(&mut self, session: Session) -> Result<Hit, Unbound> {
+    fn insert(&mut self, session: Session, packet: &Packet) -> Result<Hit, Unbound> {
         let (original, reply) = (self.hash(&session.original), self.hash(&session.reply));
         let mapping = session.mapping;
         let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
@@ -439,6 +473,12 @@ impl Nat {
         if indexed.is_none() {
             self.sessions.remove(id);
             return Err(Unbound::TableFull);
+        }
+        if let Some((segment, windows)) = packet.tcp().zip(self.windows.get_mut(id as usize)) {
+            *windows = match segment.opens() {
+                true => Windows::open(segment),
+                false => Windows::pick_up(segment),
+            };
         }
         self.wheel.link(&mut self.sessions, id);
         self.mappings.acquire(mapping);

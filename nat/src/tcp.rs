@@ -1,8 +1,10 @@
 //! What a TCP session went through, seen from the middle (RFC 5382 5, RFC 7857 2).
 //!
-//! Only the handshake, FIN and RST count. Sequence windows are not judged here.
+//! Only the handshake, FIN and RST count; `window` judges sequence numbers.
 
 use crate::endpoint::Direction;
+use crate::packet::TCP;
+use crate::window::{Reset, Windows};
 
 /// TCP control bits (RFC 9293 3.1).
 pub mod flags {
@@ -30,11 +32,58 @@ pub struct Segment {
     pub window: u16,
     /// CWR to FIN, as in octet 13 of the header.
     pub flags: u8,
+    /// One more than the shift that a SYN offers; 0 for none.
+    pub(crate) scaling: u8,
 }
+
+/// Kinds of options (RFC 9293 3.2, RFC 7323 2.2).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const WINDOW_SCALE: u8 = 3;
 
 impl Segment {
     /// The one of packets that have none.
-    pub(crate) const NONE: Self = Self { sequence: 0, acknowledgement: 0, length: 0, window: 0, flags: 0 };
+    pub(crate) const NONE: Self =
+        Self { sequence: 0, acknowledgement: 0, length: 0, window: 0, flags: 0, scaling: 0 };
+
+    /// The shift of its sender's windows; a SYN alone offers one.
+    pub const fn window_scale(&self) -> Option<u8> {
+        self.scaling.checked_sub(1)
+    }
+
+    /// ACK alone among SYN, ACK, FIN and RST.
+    #[inline(always)]
+    pub(crate) const fn is_usual(&self) -> bool {
+        self.flags & (SYN | ACK | FIN | RST) == ACK
+    }
+
+    #[inline(always)]
+    pub(crate) const fn has_syn(&self) -> bool {
+        self.flags & SYN != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn has_ack(&self) -> bool {
+        self.flags & ACK != 0
+    }
+
+    /// Reads the options of a SYN, no more than 40 octets; the header's offset was checked.
+    #[cold]
+    pub(crate) fn read_options(&mut self, header: &[u8]) {
+        let mut options = header.get(TCP..).unwrap_or_default();
+        while let Some((&kind, rest)) = options.split_first() {
+            options = match (kind, rest.split_first()) {
+                (END_OF_OPTIONS, _) => return,
+                (NO_OPERATION, _) => rest,
+                (WINDOW_SCALE, Some((3, [shift, ..]))) => {
+                    self.scaling = (*shift).min(14) + 1;
+                    return;
+                }
+                (_, Some((&length @ 2.., _))) => options.get(usize::from(length)..).unwrap_or_default(),
+                _ => return,
+            };
+        }
+    }
 
     /// Reads a TCP header; `length` is the sequence space that the segment takes.
     #[inline(always)]
@@ -45,6 +94,7 @@ impl Segment {
             length,
             window: u16::from_be_bytes([tcp[14], tcp[15]]),
             flags: tcp[13],
+            scaling: 0,
         }
     }
 
@@ -75,8 +125,14 @@ const RESET: u8 = 32;
 const ESTABLISHED: u8 = SYN_REPLIED | ACK_ORIGINAL | ACK_REPLY;
 const CLOSED: u8 = FIN_ORIGINAL | FIN_REPLY;
 
-/// The RST that came while opening does not acknowledge the SYN (RFC 9293 3.10.7.3).
-pub(crate) struct BlindReset;
+/// Why a packet of a session must not pass.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refused {
+    /// A TCP reset that does not acknowledge the SYN it is about (RFC 9293 3.10.7.3).
+    Reset,
+    /// A TCP segment outside of the windows, or with control bits that no connection has.
+    Window,
+}
 
 impl History {
     /// Nothing but the opening SYN.
@@ -104,55 +160,154 @@ impl History {
         self.is_closed() || self.0 & RESET != 0
     }
 
-    /// The history with this segment in it.
+    /// Of a connection whose beginning was not seen.
+    pub(crate) const PICKED_UP: Self = Self(ESTABLISHED);
+}
+
+/// What a TCP session knows of its connection.
+pub(crate) struct Connection<'a> {
+    pub(crate) history: &'a mut History,
+    /// What acknowledges the last SYN of the opening side.
+    pub(crate) syn_end: &'a mut u32,
+    pub(crate) windows: &'a mut Windows,
+    /// Whether sequence numbers are judged at all.
+    pub(crate) judges: bool,
+}
+
+impl Connection<'_> {
+    /// Takes note of a segment, and tells whether it counts: one that does not is forwarded, but
+    /// changes nothing.
     ///
-    /// `syn_end` is what acknowledges the opening SYN.
-    pub(crate) fn after(
-        self,
-        segment: &Segment,
-        direction: Direction,
-        syn_end: u32,
-    ) -> Result<Self, BlindReset> {
-        let original = direction == Direction::Original;
-        if segment.flags & RST != 0 {
-            let acknowledges = segment.flags & ACK != 0 && segment.acknowledgement == syn_end;
-            return match self.is_unanswered() && !original && !acknowledges {
-                true => Err(BlindReset),
-                false => Ok(Self(self.0 | RESET)),
+    /// # Errors
+    /// [`Refused`]: it is to be dropped, and nothing is changed.
+    #[inline(always)]
+    pub(crate) fn take(mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        if !segment.is_usual() || self.history.is_unanswered() {
+            return self.take_rare(segment, direction);
+        }
+        if !self.windows.take(segment, direction) && self.judges {
+            return Err(Refused::Window);
+        }
+        self.history.advance(0, direction);
+        Ok(true)
+    }
+
+    #[inline(never)]
+    fn take_rare(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        match (segment.flags & (SYN | ACK | FIN | RST), direction) {
+            (RST, _) | (0x14, _) => self.reset(segment, direction),
+            (SYN, Direction::Original) => Ok(self.syn(segment)),
+            (SYN, Direction::Reply) => Ok(self.simultaneous(segment)),
+            (0x12, _) => self.syn_ack(segment, direction),
+            (ACK | 0x11, _) => self.acknowledge(segment, direction),
+            _ if !self.judges => Ok(true),
+            // RFC 9293 3.10.7.4: without ACK nothing is right; SYN goes with neither FIN nor RST.
+            _ => Err(Refused::Window),
+        }
+    }
+
+    /// RFC 5961 3.2, RFC 9293 3.10.7.3.
+    fn reset(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        let counts = match (self.history.is_unanswered(), direction) {
+            (true, Direction::Reply) if segment.has_ack() && segment.acknowledgement == *self.syn_end => true,
+            (true, Direction::Reply) => return Err(Refused::Reset),
+            // It may be about an older connection, which the answering side told of.
+            (true, Direction::Original) => segment.sequence == *self.syn_end,
+            (false, _) if !self.judges => true,
+            (false, _) => match self.windows.reset(segment, direction) {
+                Reset::Exact => true,
+                Reset::Inside => false,
+                Reset::Outside => return Err(Refused::Window),
+            },
+        };
+        if counts {
+            self.history.0 |= RESET;
+        }
+        Ok(counts)
+    }
+
+    /// A SYN of the opening side. On a live session it changes nothing yet: RFC 5961 4 has the
+    /// other side challenge it, or, if that knows of no connection, acknowledge it.
+    fn syn(&mut self, segment: &Segment) -> bool {
+        *self.syn_end = segment.end();
+        let reset = self.history.0 & RESET != 0;
+        let is_new = !self.judges || self.windows.is_new_syn(segment, Direction::Original);
+        let reused = self.history.is_over() && is_new;
+        if self.history.is_unanswered() {
+            self.windows.open_again(segment);
+        } else if reset || reused {
+            *self.windows = Windows::open(segment);
+        } else {
+            return false;
+        }
+        *self.history = History::NEW;
+        true
+    }
+
+    /// A SYN of the answering side that answers nothing (RFC 5382 REQ-2).
+    fn simultaneous(&mut self, segment: &Segment) -> bool {
+        let opens = self.history.is_unanswered();
+        if opens {
+            self.windows.answer(segment);
+            self.history.0 |= SYN_REPLIED;
+        }
+        opens
+    }
+
+    fn syn_ack(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        let is_answer = direction == Direction::Reply;
+        if self.history.is_unanswered() {
+            if self.judges && !(is_answer && self.windows.acknowledges_syn(segment)) {
+                return Err(Refused::Window);
+            }
+            self.windows.answer(segment);
+        } else if !self.windows.take(segment, direction) && self.judges {
+            // It acknowledges a SYN that was held for one on a live session: there is none.
+            if !is_answer || segment.acknowledgement != *self.syn_end {
+                return Err(Refused::Window);
+            }
+            self.windows.reopen(*self.syn_end, segment);
+            *self.history = History::NEW;
+        }
+        let answered = if is_answer { SYN_REPLIED } else { 0 };
+        self.history.advance(answered, direction);
+        Ok(true)
+    }
+
+    /// Data or an acknowledgement, maybe with FIN.
+    fn acknowledge(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        if self.history.is_unanswered() {
+            // The answering side still has an older connection: the opening side will reset it
+            // (RFC 9293 3.5.1).
+            return match direction {
+                _ if !self.judges => Ok(true),
+                Direction::Reply if segment.flags & FIN == 0 => Ok(false),
+                _ => Err(Refused::Window),
             };
         }
-        if segment.opens() {
-            return Ok(self.after_syn(original));
+        let is_new = self.windows.ends_inside(segment, direction) || !self.judges;
+        if !self.windows.take(segment, direction) && self.judges {
+            return Err(Refused::Window);
         }
-        // RFC 7857 2.2: traffic after the RST shows that the connection lives on.
-        let mut events = self.0 & !RESET;
-        if segment.flags & SYN != 0 && !original {
-            events |= SYN_REPLIED;
-        }
-        if segment.flags & ACK != 0 && events & SYN_REPLIED != 0 {
-            events |= if original { ACK_ORIGINAL } else { ACK_REPLY };
-        }
-        if segment.flags & FIN != 0 && events & SYN_REPLIED != 0 {
-            events |= if original { FIN_ORIGINAL } else { FIN_REPLY };
-        }
-        Ok(Self(events))
+        let fin = match direction {
+            _ if segment.flags & FIN == 0 || !is_new => 0,
+            Direction::Original => FIN_ORIGINAL,
+            Direction::Reply => FIN_REPLY,
+        };
+        self.history.advance(fin, direction);
+        Ok(true)
     }
+}
 
-    /// A SYN without ACK. On a live session it changes nothing: RFC 5961 4 has the endpoint
-    /// challenge it. From the answering side it is a simultaneous open (RFC 5382 REQ-2).
-    const fn after_syn(self, original: bool) -> Self {
-        match (original, self.is_over()) {
-            (true, true) => Self(0),
-            (false, _) => Self(self.0 | SYN_REPLIED),
-            (true, false) => self,
-        }
-    }
-
-    /// Whether this SYN is the one to be acknowledged from now on.
-    pub(crate) const fn takes_syn(self, segment: &Segment, direction: Direction) -> bool {
-        matches!(direction, Direction::Original)
-            && segment.opens()
-            && (self.is_unanswered() || self.is_over())
+impl History {
+    /// A segment with ACK. Traffic after a RST shows that the connection lives on (RFC 7857 2.2).
+    #[inline(always)]
+    const fn advance(&mut self, events: u8, direction: Direction) {
+        let acknowledged = match direction {
+            Direction::Original => ACK_ORIGINAL,
+            Direction::Reply => ACK_REPLY,
+        };
+        self.0 = self.0 & !RESET | events | acknowledged;
     }
 }
 
@@ -161,62 +316,71 @@ mod tests {
     use super::*;
     use Direction::{Original, Reply};
 
-    fn walk(segments: &[(Direction, u8)]) -> History {
-        let mut history = History::default();
-        for &(direction, flags) in segments {
-            let segment = Segment { flags, acknowledgement: 1, ..Segment::default() };
-            history = history.after(&segment, direction, 1).unwrap_or_else(|_| panic!("blind reset"));
-        }
-        history
+    struct Known {
+        history: History,
+        syn_end: u32,
+        windows: Windows,
     }
 
-    const HANDSHAKE: [(Direction, u8); 3] = [(Original, SYN), (Reply, SYN | ACK), (Original, ACK)];
+    impl Known {
+        /// A connection of which nothing is seen but the SYN 100.
+        fn new() -> Self {
+            let syn = Segment { flags: SYN, sequence: 100, length: 1, ..Segment::default() };
+            Self { history: History::NEW, syn_end: 101, windows: Windows::open(&syn) }
+        }
+
+        fn take(&mut self, direction: Direction, flags: u8, numbers: (u32, u32)) -> Result<bool, Refused> {
+            let length = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+            let (sequence, acknowledgement) = numbers;
+            let segment =
+                Segment { flags, sequence, acknowledgement, length, window: 8192, ..Segment::default() };
+            let Self { history, syn_end, windows } = self;
+            Connection { history, syn_end, windows, judges: true }.take(&segment, direction)
+        }
+
+        fn established() -> Self {
+            let mut known = Self::new();
+            assert_eq!(known.take(Reply, SYN | ACK, (500, 101)), Ok(true));
+            assert!(!known.history.is_established());
+            assert_eq!(known.take(Original, ACK, (101, 501)), Ok(true));
+            assert!(known.history.is_established());
+            known
+        }
+    }
 
     #[test]
-    fn req_2_three_way_handshake_and_simultaneous_open_establish() {
-        assert!(walk(&HANDSHAKE).is_established());
-        assert!(!walk(&HANDSHAKE[..2]).is_established());
-        let simultaneous = [(Original, SYN), (Reply, SYN), (Original, SYN | ACK), (Reply, SYN | ACK)];
-        assert!(walk(&simultaneous).is_established());
-        assert!(!walk(&simultaneous[..3]).is_established());
+    fn req_2_simultaneous_open_establishes() {
+        let mut known = Known::new();
+        assert_eq!(known.take(Reply, SYN, (500, 0)), Ok(true));
+        assert_eq!(known.take(Original, SYN | ACK, (100, 501)), Ok(true));
+        assert!(!known.history.is_established());
+        assert_eq!(known.take(Reply, SYN | ACK, (500, 101)), Ok(true));
+        assert!(known.history.is_established());
     }
 
     #[test]
     fn rfc_5961_a_syn_on_a_live_session_changes_nothing() {
-        let live = walk(&HANDSHAKE);
-        let syn = Segment { flags: SYN, ..Segment::default() };
+        let mut known = Known::established();
+        let (history, windows) = (known.history, known.windows);
         for direction in [Original, Reply] {
-            assert!(matches!(live.after(&syn, direction, 1), Ok(after) if after == live));
+            assert_eq!(known.take(direction, SYN, (7_000_000, 0)), Ok(false));
+            assert_eq!((known.history, known.windows), (history, windows));
         }
     }
 
     #[test]
-    fn rfc_7857_a_reset_is_transitory_until_traffic_resumes() {
-        let mut events = std::vec::Vec::from(HANDSHAKE);
-        events.push((Reply, RST));
-        assert!(!walk(&events).is_established());
-        events.push((Original, ACK));
-        assert!(walk(&events).is_established());
-    }
-
-    #[test]
-    fn rfc_6191_a_syn_reopens_what_is_over_and_only_that() {
-        let mut events = std::vec::Vec::from(HANDSHAKE);
-        events.push((Original, FIN | ACK));
-        assert!(!walk(&events).is_over());
-        events.push((Reply, FIN | ACK));
-        assert!(walk(&events).is_over());
-        events.push((Original, SYN));
-        assert_eq!(walk(&events), History::default());
-    }
-
-    #[test]
-    fn a_reset_while_opening_must_acknowledge_the_syn() {
-        let opening = History::default();
-        let reset = |flags, acknowledgement| Segment { flags, acknowledgement, ..Segment::default() };
-        assert!(opening.after(&reset(RST | ACK, 1001), Reply, 1001).is_ok());
-        assert!(opening.after(&reset(RST | ACK, 1002), Reply, 1001).is_err());
-        assert!(opening.after(&reset(RST, 1001), Reply, 1001).is_err());
-        assert!(opening.after(&reset(RST, 0), Original, 1001).is_ok());
+    fn options_of_a_syn_are_walked() {
+        let scale = |options: &[u8]| {
+            let mut segment = Segment::default();
+            segment.read_options(&[&[0; 20], options].concat());
+            segment.window_scale()
+        };
+        assert_eq!(scale(&[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]), Some(7));
+        assert_eq!(scale(&[3, 3, 200, 0]), Some(14));
+        for odd in
+            [&[][..], &[3], &[3, 3], &[3, 2, 5], &[0, 3, 3, 7], &[9, 0, 3, 3, 7], &[9, 1], &[9, 200, 3]]
+        {
+            assert_eq!(scale(odd), None, "{odd:?}");
+        }
     }
 }

@@ -119,7 +119,7 @@ fn crossed(world: &mut World) -> (Vec<Crossed>, Vec<Crossed>) {
     }
     let answers = [
         ("UDP forward's answer", udp(FORWARDED, peer, data)),
-        ("TCP forward's answer", tcp(FORWARDED, peer, SYN | ACK, (9, 8), data)),
+        ("TCP forward's answer", tcp(FORWARDED, peer, SYN | ACK, (9, 10), data)),
     ];
     for (name, sent) in answers {
         let seen = world.cross(&sent).unwrap();

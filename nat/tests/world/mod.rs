@@ -4,8 +4,8 @@
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 use nat::{
-    Binding, Checksum, Config, Direction, Endpoint, Hit, Nat, Packet, SourceNat, Timeouts, Tuple, Unbound,
-    protocol,
+    Binding, Checksum, Config, Direction, Endpoint, Hit, Nat, Options, Packet, SourceNat, Timeouts, Tuple,
+    Unbound, protocol,
 };
 use smoltcp::time::Instant;
 
@@ -186,6 +186,7 @@ pub enum Dropped {
 pub struct World {
     pub nat: Nat,
     pub now: Instant,
+    pickup: bool,
 }
 
 impl World {
@@ -194,6 +195,14 @@ impl World {
     }
 
     pub fn with(change: impl FnOnce(&mut Config<'_>)) -> Self {
+        Self::with_both(change, |_| {})
+    }
+
+    pub fn optional(change: impl FnOnce(&mut Options)) -> Self {
+        Self::with_both(|_| {}, change)
+    }
+
+    pub fn with_both(change: impl FnOnce(&mut Config<'_>), opt: impl FnOnce(&mut Options)) -> Self {
         let mut config = Config {
             sessions: 4096,
             external: &[EXTERNAL],
@@ -203,7 +212,10 @@ impl World {
         };
         change(&mut config);
         let forwards = [(protocol::UDP, FORWARD), (protocol::TCP, FORWARD)];
-        Self { nat: Nat::new(&config, &forwards, [17, 4]), now: Instant::from_secs(1000) }
+        let mut options = Options { tcp_windows: true, pickup: false };
+        opt(&mut options);
+        let nat = Nat::with_options(&config, &forwards, [17, 4], options.clone());
+        Self { nat, now: Instant::from_secs(1000), pickup: options.pickup }
     }
 
     pub fn wait(&mut self, seconds: i64) {
@@ -246,7 +258,7 @@ impl World {
         let original = packet.tuple().ok_or(Dropped::NoSession)?;
         let is_client = original.source.address.octets()[0] == 10;
         let is_forward = original.destination == FORWARD && original.protocol != protocol::ICMP;
-        if !is_client && !is_forward || !packet.opens() {
+        if !is_client && !is_forward || !packet.opens() && !self.pickup {
             return Err(Dropped::NoSession);
         }
         let binding = Binding {

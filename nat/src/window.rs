@@ -1,0 +1,231 @@
+//! Which sequence numbers a TCP session may carry (RFC 9293 3.10.7.4), seen from the middle.
+//!
+//! Both sides' data and windows are followed as van Rooij's "Real Stateful TCP Packet Filtering"
+//! has it, and pf and Linux do: a segment begins before the end of the receiver's window and ends
+//! no more than a window before what was sent; it acknowledges what was sent, and nothing much
+//! older. What a segment means to the connection is `tcp`'s business.
+
+use crate::endpoint::Direction;
+use crate::tcp::Segment;
+
+/// How far behind a segment may always be: a window without scaling, and some.
+const REACH_MIN: u32 = 66_000;
+/// The largest shift (RFC 7323 2.3); assumed where the SYN was not seen.
+const SCALE_MAX: u8 = 14;
+
+/// What is known of one side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Side {
+    /// Behind the last octet that it sent.
+    end: u32,
+    /// Behind the last octet that it may send: the right edge of the other side's window.
+    limit: u32,
+    /// What it acknowledged of the other side's octets.
+    acknowledged: u32,
+    /// The largest window that it offered, to be scaled.
+    window: u16,
+    scale: u8,
+    /// Whether its SYN offered to scale windows.
+    offers_scale: bool,
+}
+
+/// Whether `a` is behind `b` in sequence space, or equal.
+#[inline(always)]
+const fn is_at_or_after(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 >= 0
+}
+
+#[inline(always)]
+const fn later(a: u32, b: u32) -> u32 {
+    if is_at_or_after(a, b) { a } else { b }
+}
+
+impl Side {
+    /// How far behind its last octet the other side may refer.
+    #[inline(always)]
+    fn reach(&self) -> u32 {
+        (u32::from(self.window) << (self.scale & 15)).max(REACH_MIN)
+    }
+}
+
+/// What a reset is to the receiver (RFC 5961 3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reset {
+    /// The next octet that it waits for, or that its sender has to send: it ends the connection.
+    Exact,
+    /// Inside the window: it is challenged.
+    Inside,
+    /// It means nothing.
+    Outside,
+}
+
+/// Both sides of a session: half a cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(align(32))]
+pub(crate) struct Windows([Side; 2]);
+
+impl Windows {
+    #[inline(always)]
+    fn sides(&mut self, direction: Direction) -> (&mut Side, &mut Side) {
+        let [original, reply] = &mut self.0;
+        match direction {
+            Direction::Original => (original, reply),
+            Direction::Reply => (reply, original),
+        }
+    }
+
+    /// A segment with ACK: takes it in if it is acceptable.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn take(&mut self, segment: &Segment, direction: Direction) -> bool {
+        let (sender, receiver) = self.sides(direction);
+        let (end, acknowledgement) = (segment.end(), segment.acknowledgement);
+        let oldest = sender.end.wrapping_sub(receiver.reach());
+        let unacknowledged = receiver.end.wrapping_sub(acknowledgement);
+        if !is_at_or_after(sender.limit, segment.sequence)
+            || !is_at_or_after(end, oldest)
+            || unacknowledged > sender.reach()
+        {
+            return false;
+        }
+        // RFC 7323 2.2: the window of a SYN is never scaled.
+        let scale = if segment.has_syn() { 0 } else { sender.scale & 15 };
+        let edge = acknowledgement.wrapping_add(u32::from(segment.window) << scale);
+        sender.end = later(end, sender.end);
+        sender.acknowledged = later(acknowledgement, sender.acknowledged);
+        sender.window = sender.window.max(segment.window);
+        receiver.limit = later(edge, receiver.limit);
+        true
+    }
+
+    /// The opening SYN, or one that opens again; nothing is known of the other side.
+    pub(crate) fn open(segment: &Segment) -> Self {
+        let mut windows = Self::default();
+        let [original, reply] = &mut windows.0;
+        original.start(segment);
+        reply.acknowledged = segment.sequence;
+        windows
+    }
+
+    /// The opening SYN once more: it may be another one, or have left its data out (RFC 7413).
+    pub(crate) fn open_again(&mut self, segment: &Segment) {
+        let [original, reply] = self.0;
+        *self = Self::open(segment);
+        if reply.acknowledged == segment.sequence {
+            self.0[0].end = later(original.end, segment.end());
+        }
+    }
+
+    /// The answering side's SYN, with or without an acknowledgement.
+    pub(crate) fn answer(&mut self, segment: &Segment) {
+        let [original, reply] = &mut self.0;
+        reply.start(segment);
+        // RFC 7323 2.2: both sides offer it, or none scales.
+        if !(original.offers_scale && reply.offers_scale) {
+            (original.scale, reply.scale) = (0, 0);
+            original.window = u16::MAX;
+        }
+        if segment.has_ack() {
+            reply.acknowledged = segment.acknowledgement;
+        }
+        original.acknowledged = segment.sequence;
+        let window = u32::from(segment.window);
+        original.limit = reply.acknowledged.wrapping_add(window.max(REACH_MIN));
+        reply.limit = reply.end.wrapping_add(original.reach());
+    }
+
+    /// A SYN that was answered before it was thought to open anything: only its end is known.
+    pub(crate) fn reopen(&mut self, syn_end: u32, answer: &Segment) {
+        let [original, _] = &mut self.0;
+        *original = Side { end: syn_end, limit: syn_end, ..Side::UNKNOWN };
+        self.answer(answer);
+    }
+
+    /// A segment in the middle of a connection whose beginning was not seen.
+    pub(crate) fn pick_up(segment: &Segment) -> Self {
+        let reach = Side::UNKNOWN.reach();
+        let (sequence, acknowledgement) = (segment.sequence, segment.acknowledgement);
+        let original = Side {
+            // It may be a keepalive, one octet behind (RFC 9293 3.8.4).
+            end: segment.end().wrapping_add(u32::from(segment.length == 0)),
+            limit: segment.end().wrapping_add(reach),
+            acknowledged: acknowledgement,
+            ..Side::UNKNOWN
+        };
+        // What the other side sent beyond that acknowledgement is not known.
+        let reply = Side {
+            end: acknowledgement.wrapping_add(reach / 2),
+            limit: acknowledgement.wrapping_add(reach),
+            acknowledged: sequence,
+            ..Side::UNKNOWN
+        };
+        Self([original, reply])
+    }
+
+    /// Whether an opening segment may be acknowledged like this.
+    pub(crate) fn acknowledges_syn(&self, segment: &Segment) -> bool {
+        let [original, reply] = &self.0;
+        // Data in the SYN (RFC 7413) may or may not be acknowledged.
+        let data = original.end.wrapping_sub(segment.acknowledgement);
+        data < original.end.wrapping_sub(reply.acknowledged)
+    }
+
+    /// Whether a SYN has a number that was not used yet (RFC 6191 2, RFC 9293 3.10.7.8).
+    pub(crate) fn is_new_syn(&mut self, segment: &Segment, direction: Direction) -> bool {
+        let (sender, _) = self.sides(direction);
+        !is_at_or_after(sender.end, segment.sequence)
+    }
+
+    /// Whether the last octet is one that the receiver waits for.
+    pub(crate) fn ends_inside(&mut self, segment: &Segment, direction: Direction) -> bool {
+        let (sender, receiver) = self.sides(direction);
+        !is_at_or_after(receiver.acknowledged, segment.end())
+            && is_at_or_after(sender.limit.wrapping_add(1), segment.end())
+    }
+
+    /// What a reset is to its receiver.
+    pub(crate) fn reset(&mut self, segment: &Segment, direction: Direction) -> Reset {
+        let (sender, receiver) = self.sides(direction);
+        let sequence = segment.sequence;
+        if sequence == receiver.acknowledged || sequence == sender.end {
+            return Reset::Exact;
+        }
+        match is_at_or_after(sequence, receiver.acknowledged) && is_at_or_after(sender.limit, sequence) {
+            true => Reset::Inside,
+            false => Reset::Outside,
+        }
+    }
+}
+
+impl Side {
+    /// A side whose SYN was not seen.
+    const UNKNOWN: Self =
+        Self { end: 0, limit: 0, acknowledged: 0, window: u16::MAX, scale: SCALE_MAX, offers_scale: true };
+
+    /// Its SYN. The window of a SYN counts octets; what comes later is scaled.
+    fn start(&mut self, segment: &Segment) {
+        let scale = segment.window_scale();
+        self.end = segment.end();
+        self.limit = segment.end();
+        self.offers_scale = scale.is_some();
+        self.scale = scale.unwrap_or(0).min(SCALE_MAX);
+        self.window = (segment.window >> self.scale).saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_are_half_a_cache_line() {
+        assert_eq!(size_of::<Windows>(), 32);
+    }
+
+    #[test]
+    fn order_wraps_around() {
+        assert!(is_at_or_after(5, u32::MAX - 5));
+        assert!(!is_at_or_after(u32::MAX - 5, 5));
+        assert_eq!(later(u32::MAX, 0), 0);
+    }
+}
