@@ -212,7 +212,7 @@ impl Connection<'_> {
             (true, Direction::Reply) if segment.has_ack() && segment.acknowledgement == *self.syn_end => true,
             (true, Direction::Reply) => return Err(Refused::Reset),
             // It may be about an older connection, which the answering side told of.
-            (true, Direction::Original) => segment.sequence == *self.syn_end,
+            (true, Direction::Original) => segment.sequence == *self.syn_end || !self.judges,
             (false, _) if !self.judges => true,
             (false, _) => match self.windows.reset(segment, direction) {
                 Reset::Exact => true,
@@ -238,7 +238,7 @@ impl Connection<'_> {
         } else if reset || reused {
             *self.windows = Windows::open(segment);
         } else {
-            return false;
+            return !self.judges;
         }
         *self.history = History::NEW;
         true
@@ -251,7 +251,7 @@ impl Connection<'_> {
             self.windows.answer(segment);
             self.history.0 |= SYN_REPLIED;
         }
-        opens
+        opens || !self.judges
     }
 
     fn syn_ack(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
