@@ -6,6 +6,7 @@ mod hooks;
 mod matches;
 mod ranges;
 mod rule;
+mod shadow;
 mod value;
 
 use std::collections::HashMap;
@@ -80,6 +81,8 @@ struct Lowering<'a> {
     budget: u32,
     /// How many may still be looked at again.
     again: u32,
+    /// How many ranges may still be compared to find shadowed rules.
+    compared: u32,
 }
 
 /// Compiles the policy; everything wrong with it is told. With errors told, the result is not to be used.
@@ -98,6 +101,7 @@ pub(crate) fn lower(
         table: 0,
         budget: ELEMENTS_MAX,
         again: 16 * ELEMENTS_MAX,
+        compared: shadow::COMPARED_MAX,
     };
     lowering.sets(ruleset);
     let graph = Graph::new(ruleset);

@@ -295,7 +295,7 @@ impl Known {
 
 impl Context {
     /// Whether every hook that reaches the chain is one of these; false when none does.
-    fn only_at(&self, hooks: &[Hook]) -> bool {
+    pub(super) fn only_at(&self, hooks: &[Hook]) -> bool {
         let inside =
             hooks.iter().fold(0, |bits, &hook| bits | bit(Kind::Filter, hook) | bit(Kind::Nat, hook));
         self.reached != 0 && self.reached & !inside == 0

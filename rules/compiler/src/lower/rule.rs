@@ -6,6 +6,7 @@ use rules::table::{Action, Field, Kind};
 use rules::{Hook, Reject};
 
 use super::graph::{Graph, reached_only_by};
+use super::shadow::Told;
 use super::{Context, Lowering, Premises, chains};
 use crate::diagnostics::{meant, quoted};
 use crate::names::{self, find};
@@ -38,6 +39,7 @@ impl Lowering<'_> {
         let mut rules = Vec::with_capacity(chain.rules.len());
         let mut end: Option<Span> = None;
         let mut is_told = false;
+        let mut texts = Vec::new();
         for rule in &chain.rules {
             if self.diagnostics.is_full() {
                 break;
@@ -57,7 +59,14 @@ impl Lowering<'_> {
             if takes_all && is_sound && end.is_none() {
                 end = Some(rule.span.clone());
             }
+            // Rules behind one that takes everything were told already.
+            if end.as_ref().is_none_or(|end| *end == rule.span) {
+                texts.push(Told { span: rule.span.clone(), allows_shadowed: rule.allows_shadowed });
+            }
             rules.push(Rule { id, steps });
+        }
+        if self.plan.is_sound && context.family != Family::Ip6 {
+            self.shadows(context, &rules, &texts);
         }
         rules
     }

@@ -1,0 +1,142 @@
+//! Rules that an earlier one takes wholly, and dnats that overlap in part.
+
+mod common;
+
+use common::*;
+use rules_compiler::compile_text;
+
+fn told(rules: &str) -> Vec<String> {
+    match compile_text(PLAN, rules) {
+        Ok(compiled) => lines(compiled.warnings()),
+        Err(diagnostics) => lines(&diagnostics),
+    }
+}
+
+/// The second rule, in line 5, is taken by the first, in line 4.
+fn is_taken(first: &str, second: &str) {
+    let message = "rules.nft:5:1: no packet comes to this rule: the one of line 4 takes them all; if that is meant, say so: comment \"weir: allow shadowed\"";
+    assert_eq!(told(&forward(&format!("{first}\n{second}"))), [message], "{first} / {second}");
+    let allowed = format!("{first}\n{second} comment \"weir: allow shadowed\"");
+    assert_eq!(told(&forward(&allowed)), [""; 0], "{allowed}");
+}
+
+fn is_fine(first: &str, second: &str) {
+    assert_eq!(told(&forward(&format!("{first}\n{second}"))), [""; 0], "{first} / {second}");
+}
+
+#[test]
+fn a_rule_that_an_earlier_one_takes_wholly() {
+    for (first, second) in [
+        ("tcp dport 22 accept", "tcp dport 22 drop"),
+        ("tcp dport 22 drop", "tcp dport 22 counter drop"),
+        ("tcp dport 20-30 drop", "tcp dport { 22, 25-27 } accept"),
+        ("tcp dport { 20-24, 80 } drop", "ip saddr 10.0.1.2 tcp dport 22 accept"),
+        ("ip saddr 10.0.0.0/8 drop", "ip saddr 10.0.1.0/24 tcp dport 22 accept"),
+        ("ip saddr != 10.0.1.2 drop", "ip saddr 10.0.1.3 accept"),
+        ("ip saddr 10.0.1.3-10.0.2.200 drop", "ip saddr 10.0.1.128/25 accept"),
+        ("meta l4proto tcp return", "tcp dport 22 accept"),
+        ("meta l4proto { tcp, udp } th dport 53 accept", "udp dport 53 drop"),
+        ("iifname \"vif*\" accept", "iifname vif2 tcp dport 22 drop"),
+        ("iifname != work drop", "iifname lab accept"),
+        ("ct state established,related accept", "ct state established tcp dport 22 drop"),
+        ("ct status dnat accept", "ct status dnat ip saddr 10.0.1.2 drop"),
+        ("tcp flags syn / syn,ack drop", "tcp flags == syn accept"),
+        ("tcp flags & (fin|syn) == 0 drop", "tcp flags == ack tcp dport 80 accept"),
+        ("ip ttl < 5 drop", "ip ttl 1 accept"),
+        // All interfaces there are.
+        ("iifname { uplink, work, lab, \"vif*\" } accept", "tcp dport 22 drop"),
+        ("oifname { uplink, work, lab, vif1, vif2 } iifname work accept", "iifname work drop"),
+    ] {
+        is_taken(first, second);
+    }
+}
+
+#[test]
+fn a_rule_that_has_packets_left() {
+    for (first, second) in [
+        ("tcp dport 22 accept", "udp dport 22 drop"),
+        ("tcp dport 22 counter", "tcp dport 22 drop"),
+        ("tcp dport 22 drop", "tcp dport 22-23 accept"),
+        ("tcp dport { 20, 22 } drop", "tcp dport 20-22 accept"),
+        ("tcp dport 22 drop", "meta l4proto tcp accept"),
+        ("tcp dport 22 drop", "ip saddr 10.0.1.2 accept"),
+        ("ip saddr 10.0.1.0/24 drop", "ip saddr 10.0.0.0/8 accept"),
+        ("ip saddr 10.0.1.0/24 tcp dport 22 drop", "ip saddr 10.0.1.5 accept"),
+        ("ct state established accept", "ct state established,related accept"),
+        ("tcp flags syn / syn,ack drop", "tcp flags syn accept"),
+        // The counter of the second counts what the first leaves.
+        ("tcp dport 22 accept", "counter tcp dport 22 drop"),
+        ("iifname { uplink, work, lab } accept", "tcp dport 22 drop"),
+        // No packet uses lo, and a match on it is never an error.
+        ("iifname { uplink, work, lab, vif1, vif2 } accept", "iifname lo accept"),
+        ("iifname != work accept", "iifname lo drop"),
+    ] {
+        is_fine(first, second);
+    }
+}
+
+#[test]
+fn a_set_that_is_empty_today_is_no_error() {
+    let rules = forward("tcp dport 1-65535 accept\ntcp dport @later drop")
+        .replace("chain c", "set later { type inet_service; }\nchain c");
+    assert_eq!(told(&rules), ["rules.nft:2:5: set \"later\" is empty"]);
+}
+
+#[test]
+fn other_chains_take_nothing() {
+    let rules = forward("jump side\ntcp dport 22 drop")
+        .replace("chain c", "chain side { tcp dport 22 accept\n}\nchain c");
+    assert_eq!(told(&rules), [""; 0]);
+}
+
+fn dnats(first: &str, second: &str) -> Vec<String> {
+    let rules = format!(
+        "# weir: allow open\ntable ip n {{\nchain p {{ type nat hook prerouting priority dstnat\n{first}\n{second}\n}}\n}}\n"
+    );
+    told(&rules)
+}
+
+#[test]
+fn two_dnats_that_overlap_in_part() {
+    let message = "rules.nft:5:1: this dnat and the one of line 4 overlap in part: some packets are for both";
+    for (first, second) in [
+        ("tcp dport 80-90 dnat to 10.0.1.2", "tcp dport 85-95 dnat to 10.0.1.3"),
+        ("ip daddr 192.0.2.2 tcp dport 80-90 dnat to 10.0.1.2", "tcp dport 85 dnat to 10.0.1.3"),
+        (
+            "iifname uplink ip daddr 192.0.2.2 dnat to 10.0.1.2",
+            "ip daddr 192.0.2.2 tcp dport 80 dnat to 10.0.1.3:80",
+        ),
+    ] {
+        assert_eq!(dnats(first, second), [message], "{first} / {second}");
+    }
+    for (first, second) in [
+        // The narrower first, then the rest.
+        ("tcp dport 80 dnat to 10.0.1.2:8080", "tcp dport 80-90 dnat to 10.0.1.3"),
+        ("ip daddr 192.0.2.3 tcp dport 80 dnat to 10.0.1.2:8080", "ip daddr 192.0.2.3 dnat to 10.0.1.3"),
+        // Apart, or to the same place.
+        ("tcp dport 80 dnat to 10.0.1.2", "tcp dport 81 dnat to 10.0.1.3"),
+        ("tcp dport 80 dnat to 10.0.1.2", "udp dport 80 dnat to 10.0.1.3"),
+        (
+            "ip daddr 192.0.2.2 tcp dport 80-90 dnat to 10.0.1.2",
+            "ip daddr 192.0.2.3 tcp dport 85-95 dnat to 10.0.1.3",
+        ),
+        ("tcp dport 80-90 dnat to 10.0.1.2", "tcp dport 85-95 dnat to 10.0.1.2"),
+    ] {
+        assert_eq!(dnats(first, second), [""; 0], "{first} / {second}");
+    }
+}
+
+/// Ten thousand rules with prefixes, sets and ports are compared, not given up.
+#[test]
+fn the_last_of_ten_thousand_rules_is_found() {
+    let rule = |i: usize| match i % 3 {
+        0 => format!("ip saddr 10.{}.{}.0/24 tcp dport 443 accept\n", i / 250, i % 250),
+        1 => format!("ip daddr {{ 20.{0}.{1}.1, 20.{0}.{1}.7 }} udp dport 53 accept\n", i / 250, i % 250),
+        _ => format!("iifname work ip saddr 30.{}.{}.1-30.{0}.{1}.9 drop\n", i / 250, i % 250),
+    };
+    let mut rules: String = (0..10_000).map(rule).collect();
+    rules += "ip saddr 10.0.6.77 tcp dport 443 drop\nip saddr 10.0.7.77 tcp dport 443 drop\n";
+    let told = told(&forward(&rules));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("rules.nft:10004:1: no packet comes to this rule: the one of line 10 takes"));
+}
