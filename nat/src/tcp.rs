@@ -194,16 +194,50 @@ impl Connection<'_> {
 
     #[inline(never)]
     fn take_rare(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        if !self.judges {
+            return self.follow(segment, direction);
+        }
         match (segment.flags & (SYN | ACK | FIN | RST), direction) {
             (RST, _) | (0x14, _) => self.reset(segment, direction),
             (SYN, Direction::Original) => Ok(self.syn(segment)),
             (SYN, Direction::Reply) => Ok(self.simultaneous(segment)),
             (0x12, _) => self.syn_ack(segment, direction),
             (ACK | 0x11, _) => self.acknowledge(segment, direction),
-            _ if !self.judges => Ok(true),
             // RFC 9293 3.10.7.4: without ACK nothing is right; SYN goes with neither FIN nor RST.
             _ => Err(Refused::Window),
         }
+    }
+
+    /// Without sequence numbers every segment counts, save for a reset that is blind to the SYN.
+    fn follow(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        let original = direction == Direction::Original;
+        let (has, events) = (|flag| segment.flags & flag != 0, self.history.0);
+        if has(RST) {
+            let acknowledges = has(ACK) && segment.acknowledgement == *self.syn_end;
+            if self.history.is_unanswered() && !original && !acknowledges {
+                return Err(Refused::Reset);
+            }
+            self.history.0 |= RESET;
+        } else if segment.opens() && original {
+            if self.history.is_unanswered() || self.history.is_over() {
+                *self.history = History::NEW;
+                *self.syn_end = segment.end();
+            }
+        } else {
+            let answered = if has(SYN) && !original { SYN_REPLIED } else { 0 };
+            let fin = if original { FIN_ORIGINAL } else { FIN_REPLY };
+            match (events | answered) & SYN_REPLIED != 0 {
+                true if has(ACK) => self.history.advance(answered, direction),
+                _ => self.history.0 |= answered,
+            }
+            if has(FIN) && !self.history.is_unanswered() {
+                self.history.0 |= fin;
+            }
+            if !segment.opens() {
+                self.history.0 &= !RESET;
+            }
+        }
+        Ok(true)
     }
 
     /// RFC 5961 3.2, RFC 9293 3.10.7.3.
@@ -212,8 +246,7 @@ impl Connection<'_> {
             (true, Direction::Reply) if segment.has_ack() && segment.acknowledgement == *self.syn_end => true,
             (true, Direction::Reply) => return Err(Refused::Reset),
             // It may be about an older connection, which the answering side told of.
-            (true, Direction::Original) => segment.sequence == *self.syn_end || !self.judges,
-            (false, _) if !self.judges => true,
+            (true, Direction::Original) => segment.sequence == *self.syn_end,
             (false, _) => match self.windows.reset(segment, direction) {
                 Reset::Exact => true,
                 Reset::Inside => false,
@@ -231,14 +264,13 @@ impl Connection<'_> {
     fn syn(&mut self, segment: &Segment) -> bool {
         *self.syn_end = segment.end();
         let reset = self.history.0 & RESET != 0;
-        let is_new = !self.judges || self.windows.is_new_syn(segment, Direction::Original);
-        let reused = self.history.is_over() && is_new;
+        let reused = self.history.is_over() && self.windows.is_new_syn(segment, Direction::Original);
         if self.history.is_unanswered() {
             self.windows.open_again(segment);
         } else if reset || reused {
             *self.windows = Windows::open(segment);
         } else {
-            return !self.judges;
+            return false;
         }
         *self.history = History::NEW;
         true
@@ -251,17 +283,17 @@ impl Connection<'_> {
             self.windows.answer(segment);
             self.history.0 |= SYN_REPLIED;
         }
-        opens || !self.judges
+        opens
     }
 
     fn syn_ack(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
         let is_answer = direction == Direction::Reply;
         if self.history.is_unanswered() {
-            if self.judges && !(is_answer && self.windows.acknowledges_syn(segment)) {
+            if !is_answer || !self.windows.acknowledges_syn(segment) {
                 return Err(Refused::Window);
             }
             self.windows.answer(segment);
-        } else if !self.windows.take(segment, direction) && self.judges {
+        } else if !self.windows.take(segment, direction) {
             // It acknowledges a SYN that was held for one on a live session: there is none.
             if !is_answer || segment.acknowledgement != *self.syn_end {
                 return Err(Refused::Window);
@@ -280,13 +312,12 @@ impl Connection<'_> {
             // The answering side still has an older connection: the opening side will reset it
             // (RFC 9293 3.5.1).
             return match direction {
-                _ if !self.judges => Ok(true),
                 Direction::Reply if segment.flags & FIN == 0 => Ok(false),
                 _ => Err(Refused::Window),
             };
         }
-        let is_new = self.windows.ends_inside(segment, direction) || !self.judges;
-        if !self.windows.take(segment, direction) && self.judges {
+        let is_new = self.windows.ends_inside(segment, direction);
+        if !self.windows.take(segment, direction) {
             return Err(Refused::Window);
         }
         let fin = match direction {
