@@ -15,11 +15,6 @@ const FAULTED: i32 = 37;
 const RESTARTED: i32 = 39;
 const UNFIT: i32 = 41;
 
-/// The lines of a PC of the old kind: later arguments of QEMU win.
-fn pc() -> Config {
-    Config { extra: ["-M", "pc"].map(str::to_owned).into(), ..alone(Machine::Q35) }
-}
-
 fn without_debug_exit(config: Config) -> Config {
     Config { debug_exit: false, ..config }
 }
@@ -43,7 +38,7 @@ fn q35_boots_and_powers_off() {
 #[test]
 fn pc_boots_and_powers_off() {
     let _machine = busy();
-    assert_eq!(power_off(&without_debug_exit(pc())), Some(0));
+    assert_eq!(power_off(&without_debug_exit(alone(Machine::Pc))), Some(0));
 }
 
 #[test]
@@ -55,7 +50,7 @@ fn microvm_boots_and_ends_by_reset() {
 #[test]
 fn debug_exit_tells_a_power_off() {
     let _machine = busy();
-    for config in [alone(Machine::Q35), pc(), alone(Machine::Microvm)] {
+    for config in [alone(Machine::Q35), alone(Machine::Pc), alone(Machine::Microvm)] {
         assert_eq!(power_off(&config), Some(POWERED_OFF), "{:?}", config.arguments());
     }
 }
@@ -132,7 +127,7 @@ fn a_missing_nic_is_named_by_its_mac() {
     assert_eq!(status.code(), Some(UNFIT), "{text}");
     let mac = mac_text(macs()[0]);
     let said = text.lines().find(|line| line.contains("port=uplink")).unwrap_or_else(|| panic!("{text}"));
-    assert!(said.replace('-', ":").contains(&mac) && said.starts_with("error "), "{said}");
+    assert!(said.contains(&mac) && said.starts_with("error "), "{said}");
 }
 
 #[test]
@@ -160,7 +155,7 @@ fn a_machine_without_nics_says_so() {
 #[test]
 fn twenty_mebibytes_are_enough() {
     let _machine = busy();
-    for config in [alone(Machine::Q35), pc(), alone(Machine::Microvm)] {
+    for config in [alone(Machine::Q35), alone(Machine::Pc), alone(Machine::Microvm)] {
         let vm = ready(&Config { memory: 20, ..config });
         let stats = stats(&vm);
         assert!(stats.memory.total <= 20 << 20, "{stats:?}");

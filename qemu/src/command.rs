@@ -15,6 +15,8 @@ pub enum Machine {
     /// A PC with PCI Express.
     #[default]
     Q35,
+    /// A PC of the old kind.
+    Pc,
     /// A minimal machine with virtio-mmio devices only.
     Microvm,
 }
@@ -24,6 +26,7 @@ impl Machine {
     pub fn name(self) -> &'static str {
         match self {
             Self::Q35 => "q35",
+            Self::Pc => "pc",
             Self::Microvm => "microvm",
         }
     }
@@ -149,7 +152,7 @@ impl Config {
 
 fn machine(machine: Machine, shared_memory: bool) -> String {
     let name = match machine {
-        Machine::Q35 => "q35",
+        Machine::Q35 | Machine::Pc => machine.name(),
         // With ACPI the machine has no virtio-mmio device on the kernel command line.
         Machine::Microvm => "microvm,acpi=off,rtc=off",
     };
@@ -179,7 +182,7 @@ impl Line {
         }
         let mac = mac_text(port.mac);
         let device = match machine {
-            Machine::Q35 => format!("virtio-net-pci,netdev={id},mac={mac},romfile="),
+            Machine::Q35 | Machine::Pc => format!("virtio-net-pci,netdev={id},mac={mac},romfile="),
             // Without a slot of its own each device takes the next one in the order of the kernel command line, which
             // is the order of the image.
             Machine::Microvm => format!("virtio-net-device,netdev={id},mac={mac}"),
@@ -325,6 +328,12 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("-device virtio-net-device,netdev=n0,mac=52:54:00:00:00:01 "), "{line}");
+    }
+
+    #[test]
+    fn a_pc_of_the_old_kind_has_pci_devices() {
+        let line = line(&Config { machine: Machine::Pc, ..with(Netdev::Connect("a".into())) });
+        assert!(line.contains("-M pc -m 32M") && line.contains("-device virtio-net-pci,netdev=n0"), "{line}");
     }
 
     #[test]

@@ -191,5 +191,5 @@ pub fn identities() -> [Identity; PORTS] {
 
 /// The MACs that the appliance shows, by port name.
 pub fn shown_macs(stats: &Stats) -> BTreeSet<(String, String)> {
-    stats.ports.iter().map(|port| (port.name.clone(), port.mac.replace('-', ":"))).collect()
+    stats.ports.iter().map(|port| (port.name.clone(), port.mac.clone())).collect()
 }
