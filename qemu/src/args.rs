@@ -2,6 +2,7 @@
 
 use crate::accel;
 use crate::backend::{Backend, ClientBackend, FORMS};
+use crate::bench::agent::Agent;
 use crate::command::Machine;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -36,6 +37,11 @@ pub enum Command {
     Check(Check),
     /// Boot the image for real, its ports connected to this host's networks; the serial line is the terminal
     Run(Run),
+    /// Measure the image, and a Linux VM in its place; needs root
+    Bench(Bench),
+    /// A traffic generator of `bench`
+    #[command(hide = true)]
+    BenchAgent(Agent),
 }
 
 /// Which site.
@@ -138,6 +144,55 @@ pub struct Run {
     pub print: bool,
 }
 
+/// Options of `bench`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Needs root, for network namespaces and taps. Everything it makes is gone when it ends."
+)]
+pub struct Bench {
+    /// How QEMU runs.
+    #[command(flatten)]
+    pub machine: MachineArguments,
+    /// Measure a Linux VM with the same policy as well, and compare
+    #[arg(long)]
+    pub linux: bool,
+    /// What to measure [default: everything]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
+    pub only: Vec<What>,
+    /// Length of a measurement
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// Write the figures to FILE besides
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Whether this is to be measured.
+    pub fn wants(&self, what: What) -> bool {
+        self.only.is_empty() || self.only.contains(&what)
+    }
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Start of QEMU to the first echo reply.
+    Boot,
+    /// Round trips of echo requests.
+    Rtt,
+    /// Streams up and down.
+    Tcp,
+    /// Small datagrams.
+    Udp,
+    /// New connections.
+    Conns,
+    /// CPU time without traffic.
+    Idle,
+    /// The smallest memory.
+    Memory,
+}
+
 /// Memory in MiB: `32M`, `1G`, or a number of MiB.
 fn parse_memory(text: &str) -> Result<u32, String> {
     let wrong = || format!("{text:?} is no size of memory; write 32M or 1G, 20M at least");
@@ -187,6 +242,30 @@ mod tests {
     }
 
     #[test]
+    fn bench_measures_everything_or_what_it_is_told() {
+        let bench = |line: &str| match parse(line).unwrap().command {
+            Some(Command::Bench(bench)) => bench,
+            other => panic!("{other:?}"),
+        };
+        let all = bench("weir bench");
+        assert!(all.wants(What::Boot) && all.wants(What::Memory) && !all.linux && all.seconds == 10);
+        let some =
+            bench("weir bench --linux --only udp,conns --seconds 3 --json out --accel tcg --machine pc");
+        assert!(some.wants(What::Udp) && some.wants(What::Conns) && !some.wants(What::Tcp) && some.linux);
+        assert_eq!((some.seconds, some.machine.machine), (3, Machine::Pc));
+    }
+
+    #[test]
+    fn the_traffic_generators_are_not_in_the_help() {
+        assert!(matches!(
+            parse("weir bench-agent echo 192.0.2.1 10 1000").unwrap().command,
+            Some(Command::BenchAgent(_))
+        ));
+        let help = Arguments::command().render_long_help().to_string();
+        assert!(help.contains("bench") && !help.contains("bench-agent"), "{help}");
+    }
+
+    #[test]
     fn wrong_use_ends_with_2_and_says_what_is_right() {
         for line in [
             "weir run",
@@ -194,6 +273,8 @@ mod tests {
             "weir nothing",
             "weir demo --accel xen",
             "weir --once build",
+            "weir bench --only everything",
+            "weir bench --seconds 0",
             "weir run --uplink user --memory 4M",
         ] {
             let error = parse(line).unwrap_err();

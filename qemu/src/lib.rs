@@ -23,6 +23,7 @@
 pub mod accel;
 pub mod args;
 pub mod backend;
+pub mod bench;
 pub mod capture;
 pub mod command;
 pub mod console;

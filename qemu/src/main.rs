@@ -4,7 +4,7 @@
 use clap::Parser;
 use qemu::args::{Arguments, Command};
 use qemu::error::{Error, Result};
-use qemu::{demo, run};
+use qemu::{bench, demo, run};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,6 +48,8 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Build(arguments) => run::build(&arguments)?,
         Command::Check(arguments) => run::check(&arguments)?,
         Command::Run(arguments) => run::run(&arguments, &INTERRUPTED)?,
+        Command::Bench(arguments) => bench::run(&arguments, &INTERRUPTED)?,
+        Command::BenchAgent(arguments) => bench::agent::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
