@@ -37,7 +37,7 @@ fn main() {
         timeouts: Timeouts::default(),
         inbound_refresh: false,
     };
-    let options = Options { tcp_windows: true, pickup: true };
+    let options = Options { tcp_windows: true, pickup: true, ..Options::default() };
     let mut nat = Nat::with_options(&config, &[], [1, 2], options);
     let now = Instant::from_secs(1);
     let udp = [0x13, 0x88, 0, 53, 0, 16, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8];

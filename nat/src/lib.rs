@@ -15,6 +15,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod checksum;
+mod contacts;
 mod endpoint;
 mod fragment;
 mod icmp;
@@ -35,6 +36,8 @@ pub use fragment::Fragment;
 pub use icmp::Embedded;
 pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
 pub use session::{Session, SessionId};
-pub use table::{Admitted, Binding, Config, Counts, Hit, Nat, Options, SourceNat, Timeouts, Unbound};
+pub use table::{
+    Admitted, Binding, Config, Counts, Filtering, Hit, Nat, Options, SourceNat, Timeouts, Unbound,
+};
 pub use tcp::{Refused, Segment, flags as tcp_flags};
 pub use translate::{Head, Translation};

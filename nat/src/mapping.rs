@@ -23,6 +23,8 @@ struct Place {
     mapping: Mapping,
     /// Sessions that use it; a free place has none.
     sessions: u32,
+    /// Of these, the ones that the internal endpoint opened or answered.
+    own: u32,
     next_free: u32,
 }
 
@@ -53,6 +55,7 @@ impl Mappings {
         let place = |next: u32| Place {
             mapping: unused,
             sessions: 0,
+            own: 0,
             next_free: if next < capacity { next } else { NONE },
         };
         Self {
@@ -105,14 +108,38 @@ impl Mappings {
 
     /// The mapping that an external endpoint belongs to.
     pub(crate) fn at_external(&self, protocol: u8, external: Endpoint) -> Option<&Mapping> {
+        self.at(self.id_at_external(protocol, external)? << 1)
+    }
+
+    /// The place of the mapping that an external endpoint belongs to.
+    pub(crate) fn id_at_external(&self, protocol: u8, external: Endpoint) -> Option<u32> {
         let hash = self.external_hash(protocol, external);
         let item = self.index.find(hash, |item| {
             item & 1 == EXTERNAL
                 && self
                     .at(item)
                     .is_some_and(|mapping| mapping.protocol == protocol && mapping.external == external)
-        })?;
-        self.at(item)
+        });
+        item.map(|item| item >> 1)
+    }
+
+    /// Whether the internal endpoint opened or answered one of its sessions.
+    pub(crate) fn is_owned(&self, id: u32) -> bool {
+        self.places.get(id as usize).is_some_and(|place| place.own > 0)
+    }
+
+    /// The internal endpoint opened or answered one session more of it.
+    pub(crate) fn own(&mut self, id: u32) {
+        if let Some(place) = self.places.get_mut(id as usize) {
+            place.own += 1;
+        }
+    }
+
+    /// One of those ended.
+    pub(crate) fn disown(&mut self, id: u32) {
+        if let Some(place) = self.places.get_mut(id as usize) {
+            place.own = place.own.saturating_sub(1);
+        }
     }
 
     /// Takes in a new mapping that no session uses yet.
@@ -128,7 +155,7 @@ impl Mappings {
         }
         self.free = place.next_free;
         place.mapping = mapping;
-        place.sessions = 0;
+        (place.sessions, place.own) = (0, 0);
         self.live += 1;
         Some(id)
     }
@@ -176,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_place_is_small() {
-        assert_eq!(size_of::<Place>(), 24);
+        assert_eq!(size_of::<Place>(), 28);
     }
 
     #[test]

@@ -135,6 +135,14 @@ impl Session {
         self.original.protocol == crate::protocol::TCP && self.history.is_closed()
     }
 
+    /// The address that its mapping's internal endpoint talks to.
+    pub(crate) const fn peer(&self) -> Ipv4Addr {
+        match self.is_snat() {
+            true => self.reply.source.address,
+            false => self.original.source.address,
+        }
+    }
+
     #[inline]
     pub(crate) const fn is_live(&self) -> bool {
         self.flags & LIVE != 0

@@ -9,6 +9,7 @@ use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 use smoltcp::time::Instant;
 
+use crate::contacts::Contacts;
 use crate::endpoint::{Direction, Endpoint, Tuple, protocol};
 use crate::icmp::Embedded;
 use crate::index::{ITEMS_MAX, Index};
@@ -59,14 +60,46 @@ pub struct Config<'a> {
     pub inbound_refresh: bool,
 }
 
+/// From whom a mapping takes packets that no session awaits (RFC 4787 5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Filtering {
+    /// From nobody.
+    #[default]
+    AddressAndPortDependent,
+    /// From the addresses that it has a session with.
+    AddressDependent,
+    /// From anybody.
+    EndpointIndependent,
+}
+
 /// What a NAT may do besides, for [`Nat::with_options`]; by default none of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// Whether TCP segments outside of their windows are refused (RFC 9293 3.10.7.4).
     pub tcp_windows: bool,
+    /// From whom UDP mappings take packets (RFC 4787 REQ-8).
+    pub udp_filtering: Filtering,
+    /// From whom TCP mappings take segments (RFC 5382 REQ-3).
+    pub tcp_filtering: Filtering,
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
     pub pickup: bool,
+}
+
+impl Options {
+    /// How packets of a protocol are filtered; ICMP queries have no filter to choose.
+    const fn filtering(&self, protocol: u8) -> Filtering {
+        match protocol {
+            protocol::UDP => self.udp_filtering,
+            protocol::TCP => self.tcp_filtering,
+            _ => Filtering::AddressAndPortDependent,
+        }
+    }
+
+    /// Whether peers' addresses have to be kept.
+    fn knows_contacts(&self) -> bool {
+        [self.udp_filtering, self.tcp_filtering].contains(&Filtering::AddressDependent)
+    }
 }
 
 /// The session that a packet belongs to.
@@ -140,6 +173,7 @@ pub struct Nat {
     key: Key,
     wheel: Wheel,
     mappings: Mappings,
+    contacts: Contacts,
     ports: Ports,
     timeouts: Timeouts,
     inbound_refresh: bool,
@@ -181,6 +215,7 @@ impl Nat {
             key,
             wheel: Wheel::new(),
             mappings: Mappings::new(capacity, key),
+            contacts: Contacts::new(if options.knows_contacts() { capacity } else { 0 }, key),
             ports,
             timeouts: config.timeouts,
             inbound_refresh: config.inbound_refresh,
@@ -292,6 +327,30 @@ impl Nat {
         found.map(|(_, endpoint)| endpoint)
     }
 
+    /// The internal endpoint that a packet without a session is for, if the mapping at its
+    /// destination takes packets from its source (RFC 4787 REQ-8).
+    ///
+    /// `tuple` is the packet's as it arrived. From inside everybody is let in: that is hairpinning
+    /// (RFC 4787 REQ-9, RFC 5382 REQ-8), and the policy has the last word. An outsider finds only
+    /// mappings whose internal endpoint itself sent something in a session that lives.
+    pub fn inbound(&self, tuple: &Tuple, from_inside: bool) -> Option<Endpoint> {
+        let (protocol, external) = (tuple.protocol, tuple.destination);
+        if !matches!(protocol, protocol::UDP | protocol::TCP) {
+            return None;
+        }
+        let mapping = self.mappings.id_at_external(protocol, external)?;
+        let admits = from_inside
+            || match self.options.filtering(protocol) {
+                Filtering::AddressAndPortDependent => false,
+                Filtering::AddressDependent => self.contacts.knows(mapping, tuple.source.address),
+                Filtering::EndpointIndependent => true,
+            };
+        match admits && self.mappings.is_owned(mapping) {
+            true => self.internal(protocol, external),
+            false => None,
+        }
+    }
+
     /// Takes note of a packet that is sure to leave: what it means to TCP, and how long its
     /// session lives. An ICMP error means nothing (RFC 4787 REQ-12, RFC 5382 REQ-10).
     ///
@@ -325,6 +384,10 @@ impl Nat {
         }
         if first_reply {
             session.flags |= REPLIED;
+            if !session.is_snat() {
+                // Its mapping is the internal endpoint's, which answers.
+                self.mappings.own(session.mapping);
+            }
         }
         session.expires = self.timeouts.end(session, seconds(now));
         // An end that comes later is found when the slot comes up; a nearer one is not.
@@ -401,7 +464,9 @@ impl Nat {
     /// The source behind us, and its mapping with one use held by the caller.
     fn source(&mut self, binding: &Binding, now: Instant) -> Result<(Endpoint, u32), Unbound> {
         let SourceNat::Address(address) = binding.source else {
-            return Ok((binding.original.source, NONE));
+            let mapping = self.addressed(binding);
+            self.mappings.acquire(mapping);
+            return Ok((binding.original.source, mapping));
         };
         let (protocol, internal) = (binding.original.protocol, binding.original.source);
         if let Some((mapping, external)) = self.mappings.find(protocol, internal, address) {
@@ -425,6 +490,18 @@ impl Nat {
         };
         self.mappings.acquire(mapping);
         Ok((external, mapping))
+    }
+
+    /// The mapping that a packet from outside came through; none if it was no mapping's.
+    fn addressed(&self, binding: &Binding) -> u32 {
+        let (protocol, external) = (binding.original.protocol, binding.original.destination);
+        if external == binding.destination {
+            return NONE;
+        }
+        match self.mappings.id_at_external(protocol, external) {
+            Some(mapping) if self.internal(protocol, external) == Some(binding.destination) => mapping,
+            _ => NONE,
+        }
     }
 
     fn session_to_be(
@@ -482,6 +559,13 @@ impl Nat {
         }
         self.wheel.link(&mut self.sessions, id);
         self.mappings.acquire(mapping);
+        let session = self.sessions.get(id);
+        if mapping != NONE {
+            self.contacts.add(mapping, session.peer());
+            if session.is_snat() {
+                self.mappings.own(mapping);
+            }
+        }
         Ok(Hit { session: SessionId(id), direction: Direction::Original })
     }
 
@@ -498,7 +582,13 @@ impl Nat {
             return;
         }
         let (original, reply) = (self.hash(&session.original), self.hash(&session.reply));
-        let mapping = session.mapping;
+        let (mapping, peer) = (session.mapping, session.peer());
+        if mapping != NONE {
+            if session.is_snat() || session.has_reply() {
+                self.mappings.disown(mapping);
+            }
+            self.contacts.remove(mapping, peer);
+        }
         self.wheel.unlink(&mut self.sessions, id.0);
         self.index.remove(original, id.0 << 1);
         self.index.remove(reply, id.0 << 1 | 1);

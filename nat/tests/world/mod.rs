@@ -212,7 +212,7 @@ impl World {
         };
         change(&mut config);
         let forwards = [(protocol::UDP, FORWARD), (protocol::TCP, FORWARD)];
-        let mut options = Options { tcp_windows: true, pickup: false };
+        let mut options = Options { tcp_windows: true, ..Options::default() };
         opt(&mut options);
         let nat = Nat::with_options(&config, &forwards, [17, 4], options.clone());
         Self { nat, now: Instant::from_secs(1000), pickup: options.pickup }
@@ -258,12 +258,13 @@ impl World {
         let original = packet.tuple().ok_or(Dropped::NoSession)?;
         let is_client = original.source.address.octets()[0] == 10;
         let is_forward = original.destination == FORWARD && original.protocol != protocol::ICMP;
-        if !is_client && !is_forward || !packet.opens() && !self.pickup {
+        let inbound = self.nat.inbound(&original, is_client);
+        if !is_client && !is_forward && inbound.is_none() || !packet.opens() && !self.pickup {
             return Err(Dropped::NoSession);
         }
         let binding = Binding {
             original,
-            destination: if is_forward { FORWARDED } else { original.destination },
+            destination: if is_forward { FORWARDED } else { inbound.unwrap_or(original.destination) },
             source: match is_client {
                 true => SourceNat::Address(EXTERNAL),
                 false => SourceNat::None,
