@@ -48,6 +48,8 @@ struct Premises {
     steps: Vec<Step>,
     known: Vec<Known>,
     is_ipv4: bool,
+    /// A match on the family itself said so.
+    is_ipv4_told: bool,
     /// No IPv4 packet comes this far.
     is_never: bool,
 }

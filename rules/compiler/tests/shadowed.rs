@@ -43,6 +43,8 @@ fn a_rule_that_an_earlier_one_takes_wholly() {
         ("tcp flags syn / syn,ack drop", "tcp flags == syn accept"),
         ("tcp flags & (fin|syn) == 0 drop", "tcp flags == ack tcp dport 80 accept"),
         ("ip ttl < 5 drop", "ip ttl 1 accept"),
+        ("meta nfproto ipv4 tcp dport 22 accept", "ip saddr 10.0.1.2 tcp dport 22 drop"),
+        ("meta nfproto ipv4 accept", "ip saddr 10.0.1.2 drop"),
         // All interfaces there are.
         ("iifname { uplink, work, lab, \"vif*\" } accept", "tcp dport 22 drop"),
         ("oifname { uplink, work, lab, vif1, vif2 } iifname work accept", "iifname work drop"),
@@ -64,6 +66,10 @@ fn a_rule_that_has_packets_left() {
         ("ip saddr 10.0.1.0/24 tcp dport 22 drop", "ip saddr 10.0.1.5 accept"),
         ("ct state established accept", "ct state established,related accept"),
         ("tcp flags syn / syn,ack drop", "tcp flags syn accept"),
+        // IPv6 is left, which the table is for too.
+        ("ip protocol tcp accept", "meta l4proto tcp drop"),
+        ("meta nfproto ipv4 accept", "drop"),
+        ("meta nfproto ipv4 tcp dport 22 accept", "tcp dport 22 drop"),
         // The counter of the second counts what the first leaves.
         ("tcp dport 22 accept", "counter tcp dport 22 drop"),
         ("iifname { uplink, work, lab } accept", "tcp dport 22 drop"),

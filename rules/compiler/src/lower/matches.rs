@@ -38,6 +38,7 @@ impl Lowering<'_> {
                     }
                     premises.is_never = true;
                 }
+                premises.is_ipv4_told = true;
                 Some(())
             }
             (Subject::Packet(field), Meaning::Among(ranges, negated)) => {

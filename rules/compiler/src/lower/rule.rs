@@ -52,16 +52,20 @@ impl Lowering<'_> {
             }
             let id = self.rule_id(&rule.span);
             let errors = self.diagnostics.errors();
-            let Some(steps) = self.rule(rule, context, graph) else { continue };
+            let Some(Premises { steps, is_ipv4, is_ipv4_told, .. }) = self.rule(rule, context, graph) else {
+                continue;
+            };
+            // In a table of family inet, a rule may leave IPv6 to others.
+            let is_ipv4 = context.family == Family::Inet && (is_ipv4 || is_ipv4_told);
             let is_sound = self.diagnostics.errors() == errors;
             let ends = matches!(steps.last(), Some(Step::Do(action)) if !matches!(action, Action::Jump(_)));
             let takes_all = ends && !steps.iter().any(|step| matches!(step, Step::Match(_)));
-            if takes_all && is_sound && end.is_none() {
+            if takes_all && is_sound && !is_ipv4 && end.is_none() {
                 end = Some(rule.span.clone());
             }
             // Rules behind one that takes everything were told already.
             if end.as_ref().is_none_or(|end| *end == rule.span) {
-                texts.push(Told { span: rule.span.clone(), allows_shadowed: rule.allows_shadowed });
+                texts.push(Told { span: rule.span.clone(), allows_shadowed: rule.allows_shadowed, is_ipv4 });
             }
             rules.push(Rule { id, steps });
         }
@@ -71,7 +75,7 @@ impl Lowering<'_> {
         rules
     }
 
-    fn rule(&mut self, rule: &tree::Rule, context: &Context, graph: &Graph) -> Option<Vec<Step>> {
+    fn rule(&mut self, rule: &tree::Rule, context: &Context, graph: &Graph) -> Option<Premises> {
         let mut premises = Premises::default();
         let mut is_over = false;
         for statement in &rule.statements {
@@ -81,7 +85,7 @@ impl Lowering<'_> {
             is_over = !matches!(statement.what, What::Match(_) | What::Counter);
             self.statement(statement, context, graph, &mut premises)?;
         }
-        Some(premises.steps)
+        Some(premises)
     }
 
     fn statement(

@@ -21,6 +21,8 @@ pub(super) const COMPARED_MAX: u32 = 8_000_000;
 pub(super) struct Told {
     pub span: Span,
     pub allows_shadowed: bool,
+    /// It leaves IPv6, which the table holds too, to other rules.
+    pub is_ipv4: bool,
 }
 
 /// The values that a rule's matches let through, by field; a field it does not match is not there.
@@ -32,6 +34,7 @@ struct Taker {
     packets: Packets,
     action: Action,
     line: u32,
+    is_ipv4: bool,
 }
 
 /// The smallest aligned block of numbers that holds a range: a field, leading bits and their number.
@@ -44,8 +47,8 @@ struct Takers {
     by_block: HashMap<Block, Vec<usize>>,
     /// The lengths of the blocks of each field, as bits.
     lengths: HashMap<Field, u64>,
-    /// One that takes everything.
-    whole: Option<usize>,
+    /// Those that take everything.
+    whole: Vec<usize>,
     translating: Vec<usize>,
 }
 
@@ -193,14 +196,14 @@ impl Takers {
                 *self.lengths.entry(block.0).or_default() |= 1 << block.1;
                 self.by_block.entry(block).or_default().push(at);
             }
-            None => self.whole = self.whole.or(Some(at)),
+            None => self.whole.push(at),
         }
         self.all.push(taker);
     }
 
     /// Those that may take all of these packets.
     fn candidates(&self, packets: &Packets) -> Vec<usize> {
-        let mut candidates: Vec<usize> = self.whole.into_iter().collect();
+        let mut candidates: Vec<usize> = self.whole.clone();
         for (field, ranges) in &packets.0 {
             let lengths = self.lengths.get(field).copied().unwrap_or(0);
             let Some((_, own, _)) = block(*field, ranges, 32) else { continue };
@@ -236,7 +239,7 @@ impl Lowering<'_> {
             if self.compare(packets.size(), &told.span).is_none() {
                 return;
             }
-            let is_taken = !told.allows_shadowed && self.is_taken(&packets, &takers, &told.span);
+            let is_taken = !told.allows_shadowed && self.is_taken(&packets, &takers, told);
             let Some(Step::Do(action)) = rule.steps.last() else { continue };
             let Some(packets) = world.packets(rule.steps.iter()).filter(|packets| !packets.is_none()) else {
                 continue;
@@ -247,7 +250,7 @@ impl Lowering<'_> {
             }
             if !matches!(action, Action::Jump(_)) {
                 let line = self.source.line_of(told.span.start);
-                takers.add(Taker { packets, action: *action, line });
+                takers.add(Taker { packets, action: *action, line, is_ipv4: told.is_ipv4 });
             }
         }
     }
@@ -265,13 +268,14 @@ impl Lowering<'_> {
     }
 
     /// Whether one earlier rule takes all of these packets; it is told.
-    fn is_taken(&mut self, packets: &Packets, takers: &Takers, span: &Span) -> bool {
+    fn is_taken(&mut self, packets: &Packets, takers: &Takers, told: &Told) -> bool {
+        let span = &told.span;
         for at in takers.candidates(packets) {
             let Some(taker) = takers.all.get(at) else { continue };
             if self.compare(packets.size(), span).is_none() {
                 return false;
             }
-            if packets.are_within(&taker.packets) {
+            if (told.is_ipv4 || !taker.is_ipv4) && packets.are_within(&taker.packets) {
                 let line = taker.line;
                 let message = format!("no packet comes to this rule: the one of line {line} takes them all");
                 let label = "if that is meant, say so: comment \"weir: allow shadowed\"".to_owned();
