@@ -52,3 +52,11 @@ fn a_generator_without_an_answer_says_so() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: no "), "{output:?}");
 }
+
+#[test]
+fn linux_on_microvm_is_refused_with_what_to_do() {
+    let output = weir("bench --linux --machine microvm");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--machine q35"), "{said}");
+}

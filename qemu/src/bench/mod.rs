@@ -18,7 +18,7 @@ mod report;
 use crate::accel::{self, Accel};
 use crate::args::{self, What};
 use crate::backend::Backend;
-use crate::command::{Config, Netdev, Port};
+use crate::command::{Config, Machine, Netdev, Port};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Site};
 use crate::netns;
@@ -55,6 +55,7 @@ struct Subject {
 /// A tool or a right is missing, or a firewall does not do its work.
 pub fn run(arguments: &args::Bench, interrupted: &AtomicBool) -> Result<()> {
     let stop = Stop(interrupted);
+    check_machine(arguments)?;
     check_rights()?;
     check_tools(arguments)?;
     let accel = accel::choose(arguments.machine.accel)?;
@@ -65,14 +66,29 @@ pub fn run(arguments: &args::Bench, interrupted: &AtomicBool) -> Result<()> {
         subjects.push(linux_vm(&site, accel, &scratch)?);
     }
     let mut columns = Vec::new();
+    let mut failure = None;
     for mut subject in subjects {
         prepare(&mut subject.config, &site, arguments);
-        let figures = figures(&subject, arguments, stop)?;
-        columns.push(Column { name: subject.name, figures });
+        match figures(&subject, arguments, stop) {
+            Ok(figures) => columns.push(Column { name: subject.name, figures }),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
     }
+    // What was measured before is worth showing.
+    if !columns.is_empty() {
+        show(&columns, arguments, accel)?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Prints the table, and writes the file that was asked for.
+fn show(columns: &[Column], arguments: &args::Bench, accel: Accel) -> Result<()> {
     let processor = processor();
     let machine = arguments.machine.machine.name();
-    println!("{}", report::table(&columns));
+    println!("{}", report::table(columns));
     println!("{machine}, {}, {processor}; {} s a measurement", accel.name(), arguments.seconds);
     if let Some(path) = &arguments.json {
         let mut run = Map::new();
@@ -80,7 +96,7 @@ pub fn run(arguments: &args::Bench, interrupted: &AtomicBool) -> Result<()> {
         run.insert("machine".into(), json!(machine));
         run.insert("processor".into(), json!(processor));
         run.insert("seconds".into(), json!(arguments.seconds));
-        let text = format!("{:#}\n", report::json(&columns, run));
+        let text = format!("{:#}\n", report::json(columns, run));
         fs::write(path, text).context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
@@ -189,6 +205,14 @@ fn bisect(least: u32, enough: u32, mut does: impl FnMut(u32) -> Result<bool>) ->
         }
     }
     Ok(high)
+}
+
+fn check_machine(arguments: &args::Bench) -> Result<()> {
+    if arguments.linux && arguments.machine.machine == Machine::Microvm {
+        return Err(Error::usage("distributions' kernels find no network device on microvm")
+            .advise("leave --linux out, or measure both on --machine q35"));
+    }
+    Ok(())
 }
 
 fn check_rights() -> Result<()> {
