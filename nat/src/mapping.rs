@@ -1,10 +1,13 @@
 //! Endpoint-independent mappings (RFC 4787 REQ-1, RFC 5382 REQ-1, RFC 5508 REQ-1).
 //!
 //! One internal endpoint has one external endpoint at an external address, whatever its
-//! destinations. A mapping lives as long as a session uses it.
+//! destinations. A mapping lives as long as a session uses it. Then its port may rest: the mapping
+//! stays for its internal endpoint to come back to, and no other gets the port meanwhile.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 
 use crate::endpoint::Endpoint;
 use crate::index::Index;
@@ -25,7 +28,24 @@ struct Place {
     sessions: u32,
     /// Of these, the ones that the internal endpoint opened or answered.
     own: u32,
-    next_free: u32,
+    /// The second in which its rest is over.
+    rested: u32,
+    /// Neighbours among those that rest, of the same kind of port; a free place has the next free
+    /// one.
+    previous: u32,
+    next: u32,
+    /// That kind; no list for one that does not rest.
+    list: u16,
+}
+
+/// Not at rest.
+const AWAKE: u16 = u16::MAX;
+
+/// The resting mappings of one kind of port, in the order in which they came.
+#[derive(Clone)]
+struct List {
+    oldest: u32,
+    newest: u32,
 }
 
 /// The mappings in force, found from either side.
@@ -33,6 +53,7 @@ pub(crate) struct Mappings {
     places: Vec<Place>,
     free: u32,
     live: u32,
+    resting: Vec<List>,
     index: Index,
     key: Key,
 }
@@ -46,7 +67,8 @@ fn bits(address: Ipv4Addr) -> u64 {
 }
 
 impl Mappings {
-    pub(crate) fn new(capacity: u32, key: Key) -> Self {
+    /// For this many mappings, and this many kinds of ports to rest.
+    pub(crate) fn new(capacity: u32, kinds: usize, key: Key) -> Self {
         let unused = Mapping {
             protocol: 0,
             internal: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
@@ -56,12 +78,16 @@ impl Mappings {
             mapping: unused,
             sessions: 0,
             own: 0,
-            next_free: if next < capacity { next } else { NONE },
+            rested: 0,
+            previous: NONE,
+            next: if next < capacity { next } else { NONE },
+            list: AWAKE,
         };
         Self {
             places: (1..=capacity).map(place).collect(),
             free: if capacity > 0 { 0 } else { NONE },
             live: 0,
+            resting: vec![List { oldest: NONE, newest: NONE }; kinds],
             index: Index::new(2 * capacity),
             key,
         }
@@ -106,11 +132,6 @@ impl Mappings {
         Some((item >> 1, self.at(item)?.external))
     }
 
-    /// The mapping that an external endpoint belongs to.
-    pub(crate) fn at_external(&self, protocol: u8, external: Endpoint) -> Option<&Mapping> {
-        self.at(self.id_at_external(protocol, external)? << 1)
-    }
-
     /// The place of the mapping that an external endpoint belongs to.
     pub(crate) fn id_at_external(&self, protocol: u8, external: Endpoint) -> Option<u32> {
         let hash = self.external_hash(protocol, external);
@@ -121,6 +142,12 @@ impl Mappings {
                     .is_some_and(|mapping| mapping.protocol == protocol && mapping.external == external)
         });
         item.map(|item| item >> 1)
+    }
+
+    /// A mapping that does not rest.
+    pub(crate) fn in_use(&self, id: u32) -> Option<&Mapping> {
+        let place = self.places.get(id as usize).filter(|place| place.list == AWAKE);
+        place.map(|place| &place.mapping)
     }
 
     /// Whether the internal endpoint opened or answered one of its sessions.
@@ -153,30 +180,36 @@ impl Mappings {
             self.index.remove(internal, id << 1 | INTERNAL);
             return None;
         }
-        self.free = place.next_free;
+        self.free = place.next;
+        (place.previous, place.next, place.list) = (NONE, NONE, AWAKE);
         place.mapping = mapping;
         (place.sessions, place.own) = (0, 0);
         self.live += 1;
         Some(id)
     }
 
-    /// One more session uses it.
+    /// One more session uses it; it rests no longer.
     pub(crate) fn acquire(&mut self, id: u32) {
+        self.wake(id);
         if let Some(place) = self.places.get_mut(id as usize) {
             place.sessions += 1;
         }
     }
 
-    /// One session less uses it. With the last one the mapping ends, and is returned so that its
-    /// port can be given back.
+    /// One session less uses it. With the last one it is idle, and returned so that it can be laid
+    /// to rest or ended.
     pub(crate) fn release(&mut self, id: u32) -> Option<Mapping> {
         let place = self.places.get_mut(id as usize)?;
         place.sessions = place.sessions.saturating_sub(1);
-        if place.sessions > 0 {
-            return None;
-        }
+        (place.sessions == 0).then_some(place.mapping)
+    }
+
+    /// Ends an idle mapping.
+    pub(crate) fn end(&mut self, id: u32) -> Option<Mapping> {
+        self.wake(id);
+        let place = self.places.get_mut(id as usize)?;
         let mapping = place.mapping;
-        place.next_free = self.free;
+        place.next = self.free;
         self.free = id;
         self.live -= 1;
         let internal = self.internal_hash(mapping.protocol, mapping.internal, mapping.external.address);
@@ -185,7 +218,88 @@ impl Mappings {
         self.index.remove(external, id << 1 | EXTERNAL);
         Some(mapping)
     }
+
+    /// Lays an idle mapping to rest until a second comes.
+    pub(crate) fn rest(&mut self, id: u32, kind: usize, until: u32) {
+        let Some(list) = self.resting.get_mut(kind) else {
+            return;
+        };
+        let previous = core::mem::replace(&mut list.newest, id);
+        match self.places.get_mut(previous as usize) {
+            Some(place) => place.next = id,
+            None => list.oldest = id,
+        }
+        if let Some(place) = self.places.get_mut(id as usize) {
+            (place.previous, place.next) = (previous, NONE);
+            (place.list, place.rested) = (kind as u16, until);
+        }
+        self.live -= 1;
+    }
+
+    /// Takes a mapping out of its list, if it rests.
+    fn wake(&mut self, id: u32) {
+        let Some(place) = self.places.get_mut(id as usize).filter(|place| place.list != AWAKE) else {
+            return;
+        };
+        let kind = usize::from(core::mem::replace(&mut place.list, AWAKE));
+        let (previous, next) = (place.previous, place.next);
+        let Some(list) = self.resting.get_mut(kind) else {
+            return;
+        };
+        match self.places.get_mut(previous as usize) {
+            Some(place) => place.next = next,
+            None => list.oldest = next,
+        }
+        match self.places.get_mut(next as usize) {
+            Some(place) => place.previous = previous,
+            None => list.newest = previous,
+        }
+        self.live += 1;
+    }
+
+    /// The mapping of a kind that rests longest.
+    pub(crate) fn oldest(&self, kind: usize) -> Option<u32> {
+        let oldest = self.resting.get(kind)?.oldest;
+        (oldest != NONE).then_some(oldest)
+    }
+
+    /// The one whose port lies in a range among the first few that rest longest.
+    pub(crate) fn oldest_within(&self, kind: usize, range: &RangeInclusive<u16>) -> Option<u32> {
+        let mut id = self.oldest(kind)?;
+        for _ in 0..LOOK {
+            let place = self.places.get(id as usize)?;
+            if range.contains(&place.mapping.external.port) {
+                return Some(id);
+            }
+            id = place.next;
+        }
+        None
+    }
+
+    /// The mapping of any kind that rests longest; kinds are few.
+    pub(crate) fn oldest_of_all(&self, now: u32) -> Option<u32> {
+        let oldest = (0..self.resting.len()).filter_map(|kind| self.oldest(kind));
+        oldest.min_by_key(|&id| {
+            let rested = self.places.get(id as usize).map_or(0, |place| place.rested);
+            rested.wrapping_sub(now) as i32
+        })
+    }
+
+    /// The mapping of a kind whose rest is over.
+    pub(crate) fn rested(&self, kind: usize, now: u32) -> Option<u32> {
+        let id = self.oldest(kind)?;
+        let place = self.places.get(id as usize)?;
+        (now.wrapping_sub(place.rested) as i32 >= 0).then_some(id)
+    }
+
+    /// Whether no further mapping has a place.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.free == NONE
+    }
 }
+
+/// How many resting mappings are looked at for a port of a small range.
+const LOOK: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -203,12 +317,12 @@ mod tests {
 
     #[test]
     fn a_place_is_small() {
-        assert_eq!(size_of::<Place>(), 28);
+        assert_eq!(size_of::<Place>(), 36);
     }
 
     #[test]
     fn it_is_found_from_both_sides_until_its_last_session_ends() {
-        let mut mappings = Mappings::new(2, Key::new([1, 2]));
+        let mut mappings = Mappings::new(2, 2, Key::new([1, 2]));
         let one = mapping(5000);
         let id = mappings.insert(one).expect("room");
         mappings.acquire(id);
@@ -216,19 +330,40 @@ mod tests {
         for _ in 0..2 {
             let found = mappings.find(17, one.internal, EXTERNAL);
             assert_eq!(found, Some((id, one.external)));
-            assert_eq!(mappings.at_external(17, one.external), Some(&one));
+            assert_eq!(mappings.id_at_external(17, one.external), Some(id));
             assert_eq!(mappings.find(6, one.internal, EXTERNAL), None);
-            assert_eq!(mappings.at_external(6, one.external), None);
-            let ended = mappings.release(id);
-            assert_eq!(ended.is_some(), mappings.live() == 0);
+            assert_eq!(mappings.id_at_external(6, one.external), None);
+            if mappings.release(id).is_some() {
+                assert_eq!(mappings.end(id), Some(one));
+            }
         }
+        assert_eq!(mappings.live(), 0);
         assert_eq!(mappings.find(17, one.internal, EXTERNAL), None);
-        assert_eq!(mappings.at_external(17, one.external), None);
+        assert_eq!(mappings.id_at_external(17, one.external), None);
+    }
+
+    #[test]
+    fn those_at_rest_are_in_order_and_wake() {
+        let mut mappings = Mappings::new(3, 1, Key::new([1, 2]));
+        let ids = [1000, 2000, 3000].map(|port| mappings.insert(mapping(port)).expect("room"));
+        for (id, until) in ids.into_iter().zip([10, 11, 12]) {
+            mappings.acquire(id);
+            mappings.release(id);
+            mappings.rest(id, 0, until);
+        }
+        assert_eq!((mappings.live(), mappings.rested(0, 9), mappings.rested(0, 10)), (0, None, Some(ids[0])));
+        mappings.acquire(ids[1]);
+        assert_eq!(mappings.live(), 1);
+        mappings.end(ids[0]);
+        assert_eq!((mappings.oldest(0), mappings.oldest_of_all(0)), (Some(ids[2]), Some(ids[2])));
+        assert_eq!(mappings.oldest_within(0, &(1..=2000)), None);
+        mappings.end(ids[2]);
+        assert_eq!((mappings.oldest(0), mappings.live()), (None, 1));
     }
 
     #[test]
     fn there_are_never_more_than_it_was_made_for() {
-        let mut mappings = Mappings::new(2, Key::new([1, 2]));
+        let mut mappings = Mappings::new(2, 2, Key::new([1, 2]));
         assert!(mappings.insert(mapping(1000)).is_some());
         assert!(mappings.insert(mapping(2000)).is_some());
         assert!(mappings.insert(mapping(3000)).is_none());

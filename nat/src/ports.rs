@@ -174,6 +174,9 @@ const LOW: RangeInclusive<u16> = 1..=1023;
 /// ICMP identifiers are all alike (RFC 5508 REQ-1).
 const IDENTIFIERS: RangeInclusive<u16> = 0..=u16::MAX;
 
+/// Kinds of ports at one address.
+const KINDS: usize = 5;
+
 const fn pool_of(protocol: u8) -> Option<usize> {
     match protocol {
         protocol::UDP => Some(0),
@@ -202,6 +205,23 @@ impl Ports {
     /// Whether this address has ports at all.
     pub(crate) fn has(&self, protocol: u8, address: Ipv4Addr) -> bool {
         pool_of(protocol).is_some() && self.pools.iter().any(|pool| pool.0 == address)
+    }
+
+    /// How many kinds of ports there are: at each address the low and high ones of UDP and TCP, and
+    /// the ICMP identifiers.
+    pub(crate) fn kinds(&self) -> usize {
+        self.pools.len() * KINDS
+    }
+
+    /// The kind of a port, as a number below [`Ports::kinds`].
+    pub(crate) fn kind(&self, protocol: u8, external: Endpoint) -> Option<usize> {
+        let address = self.pools.iter().position(|pool| pool.0 == external.address)?;
+        let high = usize::from(external.port >= 1024);
+        let kind = match protocol {
+            protocol::ICMP => 2 * 2,
+            _ => pool_of(protocol)? * 2 + high,
+        };
+        Some(address * KINDS + kind)
     }
 
     /// Keeps a port for ever, as a static forward's.

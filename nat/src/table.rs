@@ -81,6 +81,9 @@ pub struct Options {
     pub udp_filtering: Filtering,
     /// From whom TCP mappings take segments (RFC 5382 REQ-3).
     pub tcp_filtering: Filtering,
+    /// Seconds for which a released port is kept from other internal endpoints, unless no other
+    /// port is free: 120.
+    pub port_rest: u32,
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
     pub pickup: bool,
@@ -178,6 +181,8 @@ pub struct Nat {
     timeouts: Timeouts,
     inbound_refresh: bool,
     options: Options,
+    /// The present second, as the last call told it, for ports to rest from.
+    second: u32,
     /// Where a full table looks next for a session to let go of.
     hand: u32,
 }
@@ -214,12 +219,13 @@ impl Nat {
             index: Index::new(2 * capacity),
             key,
             wheel: Wheel::new(),
-            mappings: Mappings::new(capacity, key),
+            mappings: Mappings::new(capacity, ports.kinds(), key),
             contacts: Contacts::new(if options.knows_contacts() { capacity } else { 0 }, key),
             ports,
             timeouts: config.timeouts,
             inbound_refresh: config.inbound_refresh,
             options,
+            second: 0,
             hand: 0,
         }
     }
@@ -317,14 +323,14 @@ impl Nat {
 
     /// The internal endpoint behind an external one, if a mapping is in force.
     pub fn internal(&self, protocol: u8, external: Endpoint) -> Option<Endpoint> {
-        let mapping = self.mappings.at_external(protocol, external);
-        mapping.map(|mapping| mapping.internal)
+        let id = self.mappings.id_at_external(protocol, external)?;
+        self.mappings.in_use(id).map(|mapping| mapping.internal)
     }
 
     /// The external endpoint that an internal one has at an external address, if any.
     pub fn external(&self, protocol: u8, internal: Endpoint, external: Ipv4Addr) -> Option<Endpoint> {
         let found = self.mappings.find(protocol, internal, external);
-        found.map(|(_, endpoint)| endpoint)
+        found.filter(|&(id, _)| self.mappings.in_use(id).is_some()).map(|(_, endpoint)| endpoint)
     }
 
     /// The internal endpoint that a packet without a session is for, if the mapping at its
@@ -407,6 +413,7 @@ impl Nat {
             return Err(Unbound::NotOpening);
         }
         let second = seconds(now);
+        self.second = second as u32;
         if self.sessions.live() == 0 {
             self.wheel.start(second);
         }
@@ -429,7 +436,7 @@ impl Nat {
             Err(unbound) => Err(unbound),
         };
         // The mapping is used by now, or goes again.
-        self.release_mapping(mapping);
+        self.release_mapping(mapping, second as u32);
         bound
     }
 
@@ -476,13 +483,12 @@ impl Nat {
         if !self.ports.has(protocol, address) {
             return Err(Unbound::NotExternal);
         }
-        let mut allocation = self.ports.allocate(protocol, address, internal.port);
-        if allocation.is_none() {
-            self.expire(now, RECLAIM);
-            allocation = self.ports.allocate(protocol, address, internal.port);
+        let external = self.port(protocol, address, internal.port, now).ok_or(Unbound::PortsExhausted)?;
+        if self.mappings.is_full()
+            && let Some(oldest) = self.mappings.oldest_of_all(seconds(now) as u32)
+        {
+            self.end_mapping(oldest);
         }
-        let port = allocation.ok_or(Unbound::PortsExhausted)?.port;
-        let external = Endpoint::new(address, port);
         let mapping = self.mappings.insert(Mapping { protocol, internal, external });
         let Some(mapping) = mapping else {
             self.ports.release(protocol, external);
@@ -569,8 +575,42 @@ impl Nat {
         Ok(Hit { session: SessionId(id), direction: Direction::Original })
     }
 
-    fn release_mapping(&mut self, mapping: u32) {
-        if let Some(ended) = self.mappings.release(mapping) {
+    /// An external port that is free by now, or whose rest has to be short.
+    fn port(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16, now: Instant) -> Option<Endpoint> {
+        let kind = self.ports.kind(protocol, Endpoint::new(address, preferred))?;
+        // One more than may have come.
+        for _ in 0..2 {
+            if let Some(rested) = self.mappings.rested(kind, seconds(now) as u32) {
+                self.end_mapping(rested);
+            }
+        }
+        let mut allocation = self.ports.allocate(protocol, address, preferred);
+        if allocation.is_none() {
+            self.expire(now, RECLAIM);
+            if let Some(oldest) = self.mappings.oldest(kind) {
+                self.end_mapping(oldest);
+            }
+            allocation = self.ports.allocate(protocol, address, preferred);
+        }
+        allocation.map(|allocation| Endpoint::new(address, allocation.port))
+    }
+
+    fn release_mapping(&mut self, mapping: u32, now: u32) {
+        let Some(idle) = self.mappings.release(mapping) else {
+            return;
+        };
+        match (self.options.port_rest, self.ports.kind(idle.protocol, idle.external)) {
+            (1.., Some(kind)) => {
+                let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
+                self.mappings.rest(mapping, kind, until);
+            }
+            _ => self.end_mapping(mapping),
+        }
+    }
+
+    /// Ends a mapping that no session uses, and gives its port back.
+    fn end_mapping(&mut self, mapping: u32) {
+        if let Some(ended) = self.mappings.end(mapping) {
             self.ports.release(ended.protocol, ended.external);
         }
     }
@@ -593,7 +633,7 @@ impl Nat {
         self.index.remove(original, id.0 << 1);
         self.index.remove(reply, id.0 << 1 | 1);
         self.sessions.remove(id.0);
-        self.release_mapping(mapping);
+        self.release_mapping(mapping, self.second);
     }
 
     /// Ends the sessions that `ends` picks, looking at `budget` places from the place `from` on.
@@ -617,6 +657,7 @@ impl Nat {
     /// Ends what expired, looking at no more than `budget` sessions, and returns how many ended.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
         let now = seconds(now);
+        self.second = now as u32;
         let mut ended = 0;
         for _ in 0..budget {
             let Some(id) = self.wheel.pop(&mut self.sessions, now) else {
