@@ -24,6 +24,7 @@ mod keyed;
 mod mapping;
 mod packet;
 mod ports;
+mod quota;
 mod session;
 mod table;
 mod tcp;
@@ -37,7 +38,8 @@ pub use icmp::Embedded;
 pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
 pub use session::{Session, SessionId};
 pub use table::{
-    Admitted, Binding, Config, Counts, Filtering, Hit, Nat, Options, SourceNat, Timeouts, Unbound,
+    Admitted, Binding, ClientQuota, Config, Counts, Filtering, Hit, Nat, Options, Refusal, SourceNat,
+    Timeouts, Unbound,
 };
 pub use tcp::{Refused, Segment, flags as tcp_flags};
 pub use translate::{Head, Translation};

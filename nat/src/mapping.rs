@@ -18,6 +18,8 @@ use crate::session::NONE;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {
     pub(crate) protocol: u8,
+    /// Whose it is.
+    pub(crate) client: u8,
     pub(crate) internal: Endpoint,
     pub(crate) external: Endpoint,
 }
@@ -71,6 +73,7 @@ impl Mappings {
     pub(crate) fn new(capacity: u32, kinds: usize, key: Key) -> Self {
         let unused = Mapping {
             protocol: 0,
+            client: 0,
             internal: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
             external: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
         };
@@ -142,6 +145,18 @@ impl Mappings {
                     .is_some_and(|mapping| mapping.protocol == protocol && mapping.external == external)
         });
         item.map(|item| item >> 1)
+    }
+
+    /// A mapping, whether it rests or not.
+    pub(crate) fn get(&self, id: u32) -> Option<&Mapping> {
+        self.places.get(id as usize).map(|place| &place.mapping)
+    }
+
+    /// It is this client's from now on.
+    pub(crate) fn set_client(&mut self, id: u32, client: u8) {
+        if let Some(place) = self.places.get_mut(id as usize) {
+            place.mapping.client = client;
+        }
     }
 
     /// A mapping that does not rest.
@@ -310,6 +325,7 @@ mod tests {
     fn mapping(port: u16) -> Mapping {
         Mapping {
             protocol: 17,
+            client: 0,
             internal: Endpoint::new(Ipv4Addr::new(10, 0, 0, 7), port),
             external: Endpoint::new(EXTERNAL, port ^ 1),
         }

@@ -224,6 +224,20 @@ impl Ports {
         Some(address * KINDS + kind)
     }
 
+    /// How many ports of a kind there are to give.
+    pub(crate) fn pool_len(&self, kind: usize) -> u32 {
+        let class = match kind % KINDS {
+            4 => IDENTIFIERS,
+            low if low % 2 == 0 => LOW,
+            _ => self.high.clone(),
+        };
+        let Some((_, pools)) = self.pools.get(kind / KINDS) else {
+            return 0;
+        };
+        let free = |port: &u16| pools.get(kind % KINDS / 2).is_some_and(|p| p.tree.is_free(number(*port)));
+        class.filter(free).count() as u32
+    }
+
     /// Keeps a port for ever, as a static forward's.
     pub(crate) fn reserve(&mut self, protocol: u8, endpoint: Endpoint) {
         if let Some(pool) = self.pool(protocol, endpoint.address) {

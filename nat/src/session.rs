@@ -135,6 +135,14 @@ impl Session {
         self.original.protocol == crate::protocol::TCP && self.history.is_closed()
     }
 
+    /// Whether both sides took part: TCP beyond its handshake, else a reply.
+    pub(crate) const fn is_assured(&self) -> bool {
+        match self.original.protocol {
+            crate::protocol::TCP => self.history.was_established(),
+            _ => self.has_reply(),
+        }
+    }
+
     /// The address that its mapping's internal endpoint talks to.
     pub(crate) const fn peer(&self) -> Ipv4Addr {
         match self.is_snat() {

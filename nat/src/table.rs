@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 use smoltcp::time::Instant;
@@ -17,6 +18,7 @@ use crate::keyed::{Chance, Key};
 use crate::mapping::{Mapping, Mappings};
 use crate::packet::Packet;
 use crate::ports::Ports;
+use crate::quota::Quota;
 use crate::session::{DNAT, NONE, REPLIED, SNAT, Session, SessionId, Slab};
 use crate::tcp::{Connection, History, Refused};
 use crate::timers::{TIMEOUT_MAX, Wheel, seconds};
@@ -60,6 +62,15 @@ pub struct Config<'a> {
     pub inbound_refresh: bool,
 }
 
+/// What each client has for sure, and what it may have at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClientQuota {
+    /// Kept for each client whatever the others do; none: an even share of half of the pool.
+    pub floor: Option<u32>,
+    /// Never exceeded; none: what the others' unused floors leave.
+    pub ceiling: Option<u32>,
+}
+
 /// From whom a mapping takes packets that no session awaits (RFC 4787 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Filtering {
@@ -84,6 +95,12 @@ pub struct Options {
     /// Seconds for which a released port is kept from other internal endpoints, unless no other
     /// port is free: 120.
     pub port_rest: u32,
+    /// How many clients there are to be fair among; 0: nobody counts.
+    pub clients: u8,
+    /// A client's sessions.
+    pub session_quota: ClientQuota,
+    /// A client's mappings at each external address: of each protocol, low and high ports apart.
+    pub mapping_quota: ClientQuota,
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
     pub pickup: bool,
@@ -158,6 +175,21 @@ pub enum Unbound {
     NotExternal,
 }
 
+/// Why no session of a client came to be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refusal {
+    /// The client has as much as it may have.
+    Quota,
+    /// Everybody would have been refused.
+    Unbound(Unbound),
+}
+
+impl From<Unbound> for Refusal {
+    fn from(unbound: Unbound) -> Self {
+        Self::Unbound(unbound)
+    }
+}
+
 /// How much is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
@@ -172,6 +204,11 @@ pub struct Nat {
     sessions: Slab,
     /// Of TCP sessions, by their place.
     windows: Box<[Windows]>,
+    /// Whose sessions they are, by their place.
+    clients: Box<[u8]>,
+    session_quota: Quota,
+    /// By kind of port.
+    mapping_quotas: Vec<Quota>,
     index: Index,
     key: Key,
     wheel: Wheel,
@@ -189,6 +226,8 @@ pub struct Nat {
 
 /// The timer's share of work when a new session finds no room, in sessions.
 const RECLAIM: usize = 64;
+/// Places that a full table looks at to let go of a session.
+const LOOK: usize = 256;
 
 impl Nat {
     /// Makes room for everything; this allocates, and nothing later does.
@@ -213,7 +252,14 @@ impl Nat {
         for &(protocol, endpoint) in reserved {
             ports.reserve(protocol, endpoint);
         }
+        let quota = |pool, by: ClientQuota| Quota::new(pool, options.clients, by.floor, by.ceiling);
+        let kinds = if options.clients == 0 { 0 } else { ports.kinds() };
         Self {
+            clients: vec![0; capacity as usize].into_boxed_slice(),
+            session_quota: quota(capacity, options.session_quota),
+            mapping_quotas: (0..kinds)
+                .map(|kind| quota(ports.pool_len(kind).min(capacity), options.mapping_quota))
+                .collect(),
             sessions: Slab::new(capacity),
             windows: vec![Windows::default(); capacity as usize].into_boxed_slice(),
             index: Index::new(2 * capacity),
@@ -409,35 +455,60 @@ impl Nat {
     /// # Errors
     /// [`Unbound`], and nothing is changed but that sessions which had expired may be gone.
     pub fn bind(&mut self, binding: Binding, packet: &Packet, now: Instant) -> Result<Hit, Unbound> {
+        self.bind_for(0, binding, packet, now).map_err(|refusal| match refusal {
+            Refusal::Quota => Unbound::TableFull,
+            Refusal::Unbound(unbound) => unbound,
+        })
+    }
+
+    /// As [`Nat::bind`], on account of a client, a number below [`Options::clients`].
+    ///
+    /// # Errors
+    /// [`Refusal`], and nothing is changed but that sessions which had expired, were closed, or
+    /// were never answered may be gone.
+    pub fn bind_for(
+        &mut self,
+        client: u8,
+        binding: Binding,
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<Hit, Refusal> {
         if !packet.opens() && !self.may_pick_up(packet) {
-            return Err(Unbound::NotOpening);
+            return Err(Unbound::NotOpening.into());
         }
         let second = seconds(now);
         self.second = second as u32;
         if self.sessions.live() == 0 {
             self.wheel.start(second);
         }
-        if self.sessions.is_full() {
+        if self.sessions.is_full() || !self.session_quota.admits(client) {
             self.expire(now, RECLAIM);
-            self.let_go();
+        }
+        let quota = &self.session_quota;
+        let lacks_room = !quota.admits(client) && quota.is_below_ceiling(client);
+        if self.sessions.is_full() || lacks_room && quota.largest() != client {
+            self.let_go(client, second);
+        }
+        if !self.session_quota.admits(client) {
+            return Err(Refusal::Quota);
         }
         if self.sessions.is_full() {
-            return Err(Unbound::TableFull);
+            return Err(Unbound::TableFull.into());
         }
         self.vacate(&binding.original, second)?;
-        let (source, mapping) = self.source(&binding, now)?;
+        let (source, mapping) = self.source(client, &binding, now)?;
         let reply =
             Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
         let session = self.session_to_be(&binding, reply, mapping, packet, second);
         let bound = match self.vacate(&reply, second) {
             // Somebody who speaks to itself: its two directions could not be told apart.
             Ok(()) if reply == binding.original => Err(Unbound::Conflict),
-            Ok(()) => self.insert(session, packet),
+            Ok(()) => self.insert(client, session, packet),
             Err(unbound) => Err(unbound),
         };
         // The mapping is used by now, or goes again.
         self.release_mapping(mapping, second as u32);
-        bound
+        Ok(bound?)
     }
 
     /// Whether a packet may open a session though it begins nothing.
@@ -445,16 +516,29 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    /// A full table lets go of a TCP session that both sides have closed, if one is among the next few.
-    fn let_go(&mut self) {
-        for _ in 0..RECLAIM {
-            if !self.sessions.is_full() {
-                return;
-            }
+    fn client(&self, id: u32) -> u8 {
+        self.clients.get(id as usize).copied().unwrap_or(0)
+    }
+
+    /// A full table lets go of one session among the next few: one that expired or that both
+    /// sides have closed, else, if there are clients to be fair among, an unassured one of the
+    /// largest for another. An established one stays.
+    fn let_go(&mut self, client: u8, now: i64) {
+        let largest = Some(self.session_quota.largest());
+        let largest = largest.filter(|&largest| self.options.clients > 0 && largest != client);
+        let mut unassured = None;
+        for _ in 0..LOOK {
             self.hand = (self.hand + 1) % self.sessions.capacity().max(1);
-            if self.sessions.get(self.hand).is_closed() {
-                self.remove(SessionId(self.hand));
+            let session = self.sessions.get(self.hand);
+            if session.is_closed() || self.is_expired(SessionId(self.hand), now) {
+                return self.remove(SessionId(self.hand));
             }
+            if unassured.is_none() && !session.is_assured() && largest == Some(self.client(self.hand)) {
+                unassured = Some(self.hand);
+            }
+        }
+        if let Some(id) = unassured {
+            self.remove(SessionId(id));
         }
     }
 
@@ -469,7 +553,7 @@ impl Nat {
     }
 
     /// The source behind us, and its mapping with one use held by the caller.
-    fn source(&mut self, binding: &Binding, now: Instant) -> Result<(Endpoint, u32), Unbound> {
+    fn source(&mut self, client: u8, binding: &Binding, now: Instant) -> Result<(Endpoint, u32), Refusal> {
         let SourceNat::Address(address) = binding.source else {
             let mapping = self.addressed(binding);
             self.mappings.acquire(mapping);
@@ -477,23 +561,30 @@ impl Nat {
         };
         let (protocol, internal) = (binding.original.protocol, binding.original.source);
         if let Some((mapping, external)) = self.mappings.find(protocol, internal, address) {
+            if self.mappings.in_use(mapping).is_none() {
+                self.check_quota(client, protocol, external)?;
+                self.mappings.set_client(mapping, client);
+                self.count_mapping(mapping, Quota::take);
+            }
             self.mappings.acquire(mapping);
             return Ok((external, mapping));
         }
         if !self.ports.has(protocol, address) {
-            return Err(Unbound::NotExternal);
+            return Err(Unbound::NotExternal.into());
         }
+        self.check_quota(client, protocol, Endpoint::new(address, internal.port))?;
         let external = self.port(protocol, address, internal.port, now).ok_or(Unbound::PortsExhausted)?;
         if self.mappings.is_full()
             && let Some(oldest) = self.mappings.oldest_of_all(seconds(now) as u32)
         {
             self.end_mapping(oldest);
         }
-        let mapping = self.mappings.insert(Mapping { protocol, internal, external });
+        let mapping = self.mappings.insert(Mapping { protocol, client, internal, external });
         let Some(mapping) = mapping else {
             self.ports.release(protocol, external);
-            return Err(Unbound::TableFull);
+            return Err(Unbound::TableFull.into());
         };
+        self.count_mapping(mapping, Quota::take);
         self.mappings.acquire(mapping);
         Ok((external, mapping))
     }
@@ -542,7 +633,7 @@ impl Nat {
     }
 
     /// Gives a session its place, its two keys, its timer and its use of the mapping.
-    fn insert(&mut self, session: Session, packet: &Packet) -> Result<Hit, Unbound> {
+    fn insert(&mut self, client: u8, session: Session, packet: &Packet) -> Result<Hit, Unbound> {
         let (original, reply) = (self.hash(&session.original), self.hash(&session.reply));
         let mapping = session.mapping;
         let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
@@ -563,6 +654,10 @@ impl Nat {
                 false => Windows::pick_up(segment),
             };
         }
+        if let Some(place) = self.clients.get_mut(id as usize) {
+            *place = client;
+        }
+        self.session_quota.take(client);
         self.wheel.link(&mut self.sessions, id);
         self.mappings.acquire(mapping);
         let session = self.sessions.get(id);
@@ -573,6 +668,25 @@ impl Nat {
             }
         }
         Ok(Hit { session: SessionId(id), direction: Direction::Original })
+    }
+
+    fn check_quota(&self, client: u8, protocol: u8, external: Endpoint) -> Result<(), Refusal> {
+        let kind = self.ports.kind(protocol, external);
+        match kind.and_then(|kind| self.mapping_quotas.get(kind)) {
+            Some(quota) if !quota.admits(client) => Err(Refusal::Quota),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a mapping into its client's account, or out of it.
+    fn count_mapping(&mut self, id: u32, count: fn(&mut Quota, u8)) {
+        let Some(mapping) = self.mappings.get(id) else {
+            return;
+        };
+        let kind = self.ports.kind(mapping.protocol, mapping.external);
+        if let Some(quota) = kind.and_then(|kind| self.mapping_quotas.get_mut(kind)) {
+            count(quota, mapping.client);
+        }
     }
 
     /// An external port that is free by now, or whose rest has to be short.
@@ -599,6 +713,7 @@ impl Nat {
         let Some(idle) = self.mappings.release(mapping) else {
             return;
         };
+        self.count_mapping(mapping, Quota::give);
         match (self.options.port_rest, self.ports.kind(idle.protocol, idle.external)) {
             (1.., Some(kind)) => {
                 let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
@@ -633,6 +748,7 @@ impl Nat {
         self.index.remove(original, id.0 << 1);
         self.index.remove(reply, id.0 << 1 | 1);
         self.sessions.remove(id.0);
+        self.session_quota.give(self.client(id.0));
         self.release_mapping(mapping, self.second);
     }
 

@@ -145,6 +145,11 @@ impl History {
         self.0 & (ESTABLISHED | CLOSED | RESET) == ESTABLISHED
     }
 
+    /// Whether its handshake was complete, whatever came later.
+    pub(crate) const fn was_established(self) -> bool {
+        self.0 & ESTABLISHED == ESTABLISHED
+    }
+
     /// Whether no side has answered the SYN.
     const fn is_unanswered(self) -> bool {
         self.0 & SYN_REPLIED == 0

@@ -1,0 +1,116 @@
+//! Shares of a pool: what a client may take so that every other can still have its floor.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// One pool and its users.
+pub(crate) struct Quota {
+    used: Vec<u32>,
+    pool: u32,
+    floor: u32,
+    ceiling: u32,
+    in_use: u32,
+    /// What all users' floors still lack.
+    owed: u32,
+}
+
+impl Quota {
+    /// A pool for this many clients; without clients everybody may have everything.
+    ///
+    /// The floor is a client's even share of half of the pool unless given; the ceiling is what
+    /// the others' floors leave.
+    pub(crate) fn new(pool: u32, clients: u8, floor: Option<u32>, ceiling: Option<u32>) -> Self {
+        let count = u32::from(clients).max(1);
+        let floor = floor.unwrap_or(pool / (2 * count)).min(pool / count);
+        Self {
+            used: vec![0; usize::from(clients)],
+            pool,
+            floor,
+            ceiling: ceiling.unwrap_or(pool),
+            in_use: 0,
+            owed: if clients == 0 { 0 } else { floor * count },
+        }
+    }
+
+    fn is_off(&self) -> bool {
+        self.used.is_empty()
+    }
+
+    fn used(&self, client: u8) -> u32 {
+        self.used.get(usize::from(client)).copied().unwrap_or(u32::MAX)
+    }
+
+    /// Whether the client may have one more. A client that is not among those counted may not.
+    pub(crate) fn admits(&self, client: u8) -> bool {
+        let used = self.used(client);
+        let spare = self.pool.saturating_sub(self.in_use);
+        self.is_off() || used < self.floor || used < self.ceiling && spare > self.owed
+    }
+
+    pub(crate) fn take(&mut self, client: u8) {
+        if let Some(used) = self.used.get_mut(usize::from(client)) {
+            if *used < self.floor {
+                self.owed -= 1;
+            }
+            *used += 1;
+            self.in_use += 1;
+        }
+    }
+
+    pub(crate) fn give(&mut self, client: u8) {
+        if let Some(used) = self.used.get_mut(usize::from(client)).filter(|used| **used > 0) {
+            *used -= 1;
+            self.in_use -= 1;
+            if *used < self.floor {
+                self.owed += 1;
+            }
+        }
+    }
+
+    /// Whether the client has no more than it may, however much room there were.
+    pub(crate) fn is_below_ceiling(&self, client: u8) -> bool {
+        self.is_off() || self.used(client) < self.ceiling
+    }
+
+    /// The client that has most.
+    pub(crate) fn largest(&self) -> u8 {
+        let users = self.used.iter().zip(0..);
+        users.max_by_key(|&(used, _)| used).map_or(0, |(_, client)| client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_one_takes_every_other_gets_its_floor() {
+        let mut quota = Quota::new(100, 4, None, None);
+        let take = |quota: &mut Quota, client| {
+            let mut taken = 0;
+            while quota.admits(client) {
+                quota.take(client);
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(take(&mut quota, 0), 100 - 3 * 12);
+        assert_eq!([1, 2, 3].map(|client| take(&mut quota, client)), [12; 3]);
+        assert_eq!((quota.largest(), quota.owed), (0, 0));
+        for _ in 0..64 {
+            quota.give(0);
+        }
+        assert_eq!(take(&mut quota, 1), 64 - 12);
+        assert_eq!(take(&mut quota, 0), 12);
+        assert!(!quota.admits(9));
+    }
+
+    #[test]
+    fn without_clients_it_is_off() {
+        let mut quota = Quota::new(1, 0, None, None);
+        for client in 0..10 {
+            quota.take(client);
+            assert!(quota.admits(client));
+        }
+    }
+}

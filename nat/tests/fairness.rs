@@ -1,0 +1,132 @@
+//! What one client does to another: nothing (NAT.md, "Free ports").
+
+mod world;
+
+use nat::{Binding, ClientQuota, Endpoint, Hit, Refusal, SourceNat, protocol};
+use world::*;
+
+const TO: Endpoint = Endpoint::new(SERVER, 53);
+
+/// A client opens a session from a port.
+fn open(
+    world: &mut World,
+    client: u8,
+    port: u16,
+    octets: impl Fn(Endpoint) -> Vec<u8>,
+) -> Result<Hit, Refusal> {
+    let packet = parse(&octets(end([10, 0, client, 7].into(), port)));
+    let original = packet.tuple().unwrap();
+    let source = SourceNat::Address(EXTERNAL);
+    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
+    world.nat.bind_for(client, binding, &packet, world.now)
+}
+
+fn udp_to(from: Endpoint) -> Vec<u8> {
+    udp(from, TO, b"data")
+}
+
+fn syn_to(from: Endpoint) -> Vec<u8> {
+    tcp(from, end(SERVER, 80), SYN, (100, 0), &[])
+}
+
+fn four(sessions: u32) -> World {
+    World::with_both(|config| config.sessions = sessions, |options| options.clients = 4)
+}
+
+#[test]
+fn a_client_that_opens_all_it_can_leaves_the_others_their_floor_of_sessions() {
+    let mut world = four(800);
+    let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
+    assert_eq!(opened, 800 - 3 * 100);
+    assert_eq!(open(&mut world, 1, 9999, udp_to), Err(Refusal::Quota));
+    for client in [0, 2, 3] {
+        for port in 2000..2100 {
+            assert!(open(&mut world, client, port, udp_to).is_ok(), "{client} {port}");
+        }
+    }
+    world.wait(302);
+    world.nat.expire(world.now, 1000);
+    assert!(open(&mut world, 1, 9999, udp_to).is_ok(), "what expired is free");
+}
+
+#[test]
+fn a_client_that_takes_all_ports_it_can_leaves_the_others_their_floor_of_mappings() {
+    let four = |options: &mut nat::Options| options.clients = 4;
+    let mut world = World::with_both(|config| config.external_ports = 10_000..=10_799, four);
+    let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
+    assert_eq!(opened, 800 - 3 * 100);
+    for client in [0, 2, 3] {
+        let opened = (2000..2100).filter(|&port| open(&mut world, client, port, udp_to).is_ok()).count();
+        assert_eq!(opened, 100);
+    }
+    assert_eq!(open(&mut world, 0, 9999, udp_to), Err(Refusal::Quota));
+    // Low ports, other protocols: pools of their own.
+    assert!(open(&mut world, 1, 600, udp_to).is_ok());
+    assert!(open(&mut world, 1, 2000, syn_to).is_ok());
+}
+
+#[test]
+fn a_ceiling_that_the_site_sets_is_kept() {
+    let mut world = World::optional(|options| {
+        options.clients = 4;
+        options.session_quota = ClientQuota { floor: Some(2), ceiling: Some(5) };
+    });
+    let opened = (2000..2100).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
+    assert_eq!(opened, 5);
+}
+
+#[test]
+fn a_full_table_lets_go_of_unassured_sessions_of_the_largest_user_only() {
+    let mut world = World::with_both(
+        |config| config.sessions = 100,
+        |options| {
+            options.clients = 4;
+            options.session_quota.floor = Some(0);
+        },
+    );
+    let mut established = Vec::new();
+    for port in 2000..2010 {
+        let hit = open(&mut world, 1, port, syn_to).unwrap();
+        let reply = world.nat.session(hit.session).reply();
+        world.cross(&tcp(reply.source, reply.destination, SYN | ACK, (500, 101), &[])).unwrap();
+        let from = end([10, 0, 1, 7].into(), port);
+        world.cross(&tcp(from, end(SERVER, 80), ACK, (101, 501), &[])).unwrap();
+        established.push(hit.session);
+    }
+    for port in 3000..3010 {
+        open(&mut world, 2, port, udp_to).unwrap();
+    }
+    for port in 4000..4080 {
+        open(&mut world, 1, port, if port % 2 == 0 { syn_to } else { udp_to }).unwrap();
+    }
+    assert_eq!(open(&mut world, 1, 5000, syn_to), Err(Refusal::Quota));
+    // The others take from the largest until it is the largest no longer, and what is assured stays.
+    let taken = (5000..5200).filter(|&port| open(&mut world, 3, port, udp_to).is_ok()).count();
+    assert!((44..=46).contains(&taken), "{taken}");
+    assert_eq!(world.nat.counts().sessions, 100);
+    for port in 3000..3010 {
+        assert!(world.is_live(protocol::UDP, end([10, 0, 2, 7].into(), port), TO));
+    }
+    for session in established {
+        assert!(world.nat.session(session).is_tcp_established());
+    }
+}
+
+#[test]
+fn quotas_come_back_when_sessions_end_and_survive_resting_ports() {
+    let mut world = World::with_both(
+        |config| (config.sessions, config.external_ports) = (800, 10_000..=10_799),
+        |options| (options.clients, options.port_rest) = (4, 120),
+    );
+    for _ in 0..5 {
+        let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
+        assert_eq!(opened, 500);
+        for client in [0, 2, 3] {
+            let opened = (2000..2100).filter(|&port| open(&mut world, client, port, udp_to).is_ok()).count();
+            assert_eq!(opened, 100);
+        }
+        world.wait(303);
+        while world.nat.expire(world.now, 1000) > 0 {}
+        assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
+    }
+}
