@@ -116,12 +116,23 @@ impl Mappings {
         place.map(|place| &place.mapping)
     }
 
-    /// The mapping of an internal endpoint at an external address.
+    /// The mapping of an internal endpoint at an external address, of any port.
     pub(crate) fn find(
         &self,
         protocol: u8,
         internal: Endpoint,
         external: Ipv4Addr,
+    ) -> Option<(u32, Endpoint)> {
+        self.find_within(protocol, internal, external, &(0..=u16::MAX))
+    }
+
+    /// The mapping of an internal endpoint at an external address and a range of its ports.
+    pub(crate) fn find_within(
+        &self,
+        protocol: u8,
+        internal: Endpoint,
+        external: Ipv4Addr,
+        ports: &RangeInclusive<u16>,
     ) -> Option<(u32, Endpoint)> {
         let hash = self.internal_hash(protocol, internal, external);
         let item = self.index.find(hash, |item| {
@@ -130,6 +141,7 @@ impl Mappings {
                     mapping.protocol == protocol
                         && mapping.internal == internal
                         && mapping.external.address == external
+                        && ports.contains(&mapping.external.port)
                 })
         })?;
         Some((item >> 1, self.at(item)?.external))

@@ -245,16 +245,33 @@ impl Ports {
         }
     }
 
-    /// Takes a free port for an internal endpoint's port.
-    pub(crate) fn allocate(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16) -> Option<Allocation> {
-        let class = match protocol {
+    /// The ports that one below or above 1024 may become.
+    pub(crate) fn class(&self, protocol: u8, preferred: u16) -> RangeInclusive<u16> {
+        match protocol {
             protocol::ICMP => IDENTIFIERS,
             _ if preferred < 1024 => LOW,
             _ => self.high.clone(),
-        };
+        }
+    }
+
+    /// Takes a free port of a class for an internal endpoint's port.
+    pub(crate) fn allocate_in(
+        &mut self,
+        class: &RangeInclusive<u16>,
+        protocol: u8,
+        address: Ipv4Addr,
+        preferred: u16,
+    ) -> Option<Allocation> {
         let (_, pools) = self.pools.iter_mut().find(|pool| pool.0 == address)?;
         let pool = pools.get_mut(pool_of(protocol)?)?;
-        pool.allocate(&class, preferred, &mut self.chance)
+        pool.allocate(class, preferred, &mut self.chance)
+    }
+
+    /// Takes a free port for an internal endpoint's port.
+    #[cfg(test)]
+    fn allocate(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16) -> Option<Allocation> {
+        let class = self.class(protocol, preferred);
+        self.allocate_in(&class, protocol, address, preferred)
     }
 
     /// Gives a port back.

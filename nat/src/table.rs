@@ -145,6 +145,10 @@ pub enum SourceNat {
     None,
     /// This external address, and a port of it.
     Address(Ipv4Addr),
+    /// This external address, and a port of it from the first to the last given.
+    Range(Ipv4Addr, u16, u16),
+    /// This address and the same port: the address is the source's alone (1:1).
+    Static(Ipv4Addr),
 }
 
 /// A session to be.
@@ -403,6 +407,13 @@ impl Nat {
         }
     }
 
+    /// The external address of an internal one, always the same among the same (RFC 4787 REQ-2).
+    pub fn paired(&self, internal: Ipv4Addr, external: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+        let hash = u64::from(self.key.hash([u64::from(u32::from(internal)), 4 << 32]));
+        let at = hash * external.len() as u64 >> 32;
+        external.get(at as usize).copied()
+    }
+
     /// Takes note of a packet that is sure to leave: what it means to TCP, and how long its
     /// session lives. An ICMP error means nothing (RFC 4787 REQ-12, RFC 5382 REQ-10).
     ///
@@ -554,13 +565,20 @@ impl Nat {
 
     /// The source behind us, and its mapping with one use held by the caller.
     fn source(&mut self, client: u8, binding: &Binding, now: Instant) -> Result<(Endpoint, u32), Refusal> {
-        let SourceNat::Address(address) = binding.source else {
-            let mapping = self.addressed(binding);
-            self.mappings.acquire(mapping);
-            return Ok((binding.original.source, mapping));
-        };
         let (protocol, internal) = (binding.original.protocol, binding.original.source);
-        if let Some((mapping, external)) = self.mappings.find(protocol, internal, address) {
+        let (address, ports) = match binding.source {
+            SourceNat::None => {
+                let mapping = self.addressed(binding);
+                self.mappings.acquire(mapping);
+                return Ok((internal, mapping));
+            }
+            SourceNat::Static(address) => return Ok((Endpoint::new(address, internal.port), NONE)),
+            SourceNat::Address(address) => (address, None),
+            SourceNat::Range(address, first, last) => (address, Some(first..=last)),
+        };
+        let any = 0..=u16::MAX;
+        let among = ports.as_ref().unwrap_or(&any);
+        if let Some((mapping, external)) = self.mappings.find_within(protocol, internal, address, among) {
             if self.mappings.in_use(mapping).is_none() {
                 self.check_quota(client, protocol, external)?;
                 self.mappings.set_client(mapping, client);
@@ -572,8 +590,10 @@ impl Nat {
         if !self.ports.has(protocol, address) {
             return Err(Unbound::NotExternal.into());
         }
-        self.check_quota(client, protocol, Endpoint::new(address, internal.port))?;
-        let external = self.port(protocol, address, internal.port, now).ok_or(Unbound::PortsExhausted)?;
+        let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
+        self.check_quota(client, protocol, Endpoint::new(address, *class.start()))?;
+        let external = self.port(&class, protocol, address, internal.port, now);
+        let external = external.ok_or(Unbound::PortsExhausted)?;
         if self.mappings.is_full()
             && let Some(oldest) = self.mappings.oldest_of_all(seconds(now) as u32)
         {
@@ -690,21 +710,28 @@ impl Nat {
     }
 
     /// An external port that is free by now, or whose rest has to be short.
-    fn port(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16, now: Instant) -> Option<Endpoint> {
-        let kind = self.ports.kind(protocol, Endpoint::new(address, preferred))?;
+    fn port(
+        &mut self,
+        class: &RangeInclusive<u16>,
+        protocol: u8,
+        address: Ipv4Addr,
+        preferred: u16,
+        now: Instant,
+    ) -> Option<Endpoint> {
+        let kind = self.ports.kind(protocol, Endpoint::new(address, *class.start()))?;
         // One more than may have come.
         for _ in 0..2 {
             if let Some(rested) = self.mappings.rested(kind, seconds(now) as u32) {
                 self.end_mapping(rested);
             }
         }
-        let mut allocation = self.ports.allocate(protocol, address, preferred);
+        let mut allocation = self.ports.allocate_in(class, protocol, address, preferred);
         if allocation.is_none() {
             self.expire(now, RECLAIM);
-            if let Some(oldest) = self.mappings.oldest(kind) {
+            if let Some(oldest) = self.mappings.oldest_within(kind, class) {
                 self.end_mapping(oldest);
             }
-            allocation = self.ports.allocate(protocol, address, preferred);
+            allocation = self.ports.allocate_in(class, protocol, address, preferred);
         }
         allocation.map(|allocation| Endpoint::new(address, allocation.port))
     }

@@ -2,7 +2,9 @@
 
 mod world;
 
-use nat::{Endpoint, protocol};
+use nat::blocks::{self, Blocks};
+use nat::{Binding, Endpoint, SourceNat, protocol};
+use std::net::Ipv4Addr;
 use world::*;
 
 const TO: Endpoint = Endpoint::new(SERVER, 53);
@@ -69,5 +71,83 @@ fn places_for_mappings_are_never_lacking_for_those_at_rest() {
             world.udp_out(end(CLIENT, 2000 + round * 4 + port), TO).unwrap();
         }
         pass(&mut world, 302);
+    }
+}
+
+/// The external endpoint that a source gets.
+fn source(world: &mut World, from: Endpoint, source: SourceNat) -> Result<Endpoint, nat::Unbound> {
+    let packet = parse(&udp(from, TO, b"data"));
+    let original = packet.tuple().unwrap();
+    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
+    let hit = world.nat.bind(binding, &packet, world.now)?;
+    Ok(world.nat.translation(hit).source)
+}
+
+#[test]
+fn a_range_that_the_rule_chose_is_kept_and_exhausted_alone() {
+    let mut world = resting();
+    let range = SourceNat::Range(EXTERNAL, 6000, 6001);
+    let ports = [1, 2, 3].map(|port| source(&mut world, end(CLIENT, 3000 + port), range));
+    assert!(ports[..2].iter().all(|got| (6000..=6001).contains(&got.unwrap().port)), "{ports:?}");
+    assert_eq!(ports[2], Err(nat::Unbound::PortsExhausted));
+    // The same source by another rule: a mapping of its own.
+    let other = SourceNat::Range(EXTERNAL, 7000, 7000);
+    world.wait(1);
+    let from = end(CLIENT, 3003);
+    assert_eq!(source(&mut world, from, other), Ok(end(EXTERNAL, 7000)));
+    pass(&mut world, 302);
+    // No other is free: one that rests is given.
+    assert!(source(&mut world, end(CLIENT, 3004), range).is_ok());
+}
+
+#[test]
+fn a_static_source_keeps_its_port_and_has_no_mapping() {
+    let mut world = World::new();
+    let own = Ipv4Addr::new(203, 0, 113, 9);
+    let got = source(&mut world, end(CLIENT, 5000), SourceNat::Static(own));
+    assert_eq!(got, Ok(end(own, 5000)));
+    assert_eq!(world.nat.counts().mappings, 0);
+    assert_eq!(world.udp_in(TO, end(own, 5000)), Ok(end(CLIENT, 5000)));
+    assert_eq!(world.udp_out(end(CLIENT, 5000), TO), Ok(end(own, 5000)));
+    let (_, session) = world.nat.iter().next().unwrap();
+    assert!(session.is_snat());
+}
+
+#[test]
+fn req_2_one_client_one_external_address_and_all_are_used() {
+    let world = World::new();
+    let addresses: Vec<_> = (1..=4).map(|host| Ipv4Addr::new(203, 0, 113, host)).collect();
+    let mut used = std::collections::BTreeMap::new();
+    for host in 0..=255 {
+        let internal = Ipv4Addr::new(10, 0, 0, host);
+        let paired = world.nat.paired(internal, &addresses).unwrap();
+        assert_eq!(world.nat.paired(internal, &addresses), Some(paired));
+        *used.entry(paired).or_insert(0) += 1;
+    }
+    assert!(used.len() == 4 && used.values().all(|&count| count > 32), "{used:?}");
+    assert_eq!(world.nat.paired(CLIENT, &[]), None);
+}
+
+#[test]
+fn rfc_7422_blocks_tell_the_owner_of_every_port() {
+    let external = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
+    let first = Ipv4Addr::new(10, 0, 0, 0);
+    let blocks = Blocks { first, external: &external, ports: (1024, 65535), size: 1000 };
+    for at in 0..128 {
+        let internal = Ipv4Addr::from(u32::from(first) + at);
+        let (address, ports) = blocks::block(&blocks, internal).unwrap();
+        assert_eq!(ports.len(), 1000);
+        for port in ports {
+            assert_eq!(blocks::owner(&blocks, address, port), Some(internal));
+        }
+    }
+    assert_eq!(blocks::block(&blocks, Ipv4Addr::new(10, 0, 0, 128)), None);
+    assert_eq!(blocks::block(&blocks, Ipv4Addr::new(9, 255, 255, 255)), None);
+    assert_eq!(blocks::owner(&blocks, external[0], 1023), None);
+    assert_eq!(blocks::owner(&blocks, external[0], 65_100), None);
+    assert_eq!(blocks::owner(&blocks, CLIENT, 5000), None);
+    for (ports, size) in [((1024, 65535), 0), ((5, 4), 10), ((0, 65535), 65535)] {
+        let odd = Blocks { ports, size, ..blocks };
+        let _ = blocks::owner(&odd, external[0], 2000).zip(blocks::block(&odd, first));
     }
 }
