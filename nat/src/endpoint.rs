@@ -7,6 +7,8 @@ use core::net::Ipv4Addr;
 pub mod protocol {
     /// ICMP; its sessions are queries (RFC 5508 3).
     pub const ICMP: u8 = 1;
+    /// IGMP; it has no sessions, ever: it is between neighbours.
+    pub(crate) const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.

@@ -392,6 +392,21 @@ impl Packet {
         }
     }
 
+    /// The same, and if `other` says so that of a protocol which has sessions by address alone:
+    /// SCTP, GRE, ESP, IPIP and whatever else is none of ICMP, IGMP, TCP and UDP. Its ports are 0.
+    #[inline]
+    pub const fn tuple_with(&self, other: bool) -> Option<Tuple> {
+        match (self.tuple(), self.protocol()) {
+            (None, protocol::ICMP | protocol::IGMP | protocol::TCP | protocol::UDP) => None,
+            (None, number) if other => Some(Tuple {
+                protocol: number,
+                source: Endpoint::new(self.source(), 0),
+                destination: Endpoint::new(self.destination(), 0),
+            }),
+            (tuple, _) => tuple,
+        }
+    }
+
     /// The packet that it quotes, if it is an ICMP error.
     #[inline]
     pub const fn embedded(&self) -> Option<&Embedded> {

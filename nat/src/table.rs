@@ -101,6 +101,8 @@ pub struct Options {
     pub session_quota: ClientQuota,
     /// A client's mappings at each external address: of each protocol, low and high ports apart.
     pub mapping_quota: ClientQuota,
+    /// Whether protocols without ports have sessions, by address: see [`Packet::tuple_with`].
+    pub other_protocols: bool,
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
     pub pickup: bool,
@@ -410,7 +412,7 @@ impl Nat {
     /// The external address of an internal one, always the same among the same (RFC 4787 REQ-2).
     pub fn paired(&self, internal: Ipv4Addr, external: &[Ipv4Addr]) -> Option<Ipv4Addr> {
         let hash = u64::from(self.key.hash([u64::from(u32::from(internal)), 4 << 32]));
-        let at = hash * external.len() as u64 >> 32;
+        let at = (hash * external.len() as u64) >> 32;
         external.get(at as usize).copied()
     }
 
@@ -484,7 +486,8 @@ impl Nat {
         packet: &Packet,
         now: Instant,
     ) -> Result<Hit, Refusal> {
-        if !packet.opens() && !self.may_pick_up(packet) {
+        let is_other = packet.tuple().is_none() && packet.tuple_with(self.options.other_protocols).is_some();
+        if !packet.opens() && !is_other && !self.may_pick_up(packet) {
             return Err(Unbound::NotOpening.into());
         }
         let second = seconds(now);
@@ -576,6 +579,13 @@ impl Nat {
             SourceNat::Address(address) => (address, None),
             SourceNat::Range(address, first, last) => (address, Some(first..=last)),
         };
+        if !matches!(protocol, protocol::ICMP | protocol::TCP | protocol::UDP) {
+            // Without ports the first client to a peer has the address; a second is a conflict.
+            return match self.ports.has(protocol::UDP, address) {
+                true => Ok((Endpoint::new(address, 0), NONE)),
+                false => Err(Unbound::NotExternal.into()),
+            };
+        }
         let any = 0..=u16::MAX;
         let among = ports.as_ref().unwrap_or(&any);
         if let Some((mapping, external)) = self.mappings.find_within(protocol, internal, address, among) {

@@ -1,0 +1,74 @@
+//! Protocols without ports: by address, the first client to a peer wins.
+
+mod world;
+
+use etherparse::Ipv4Header;
+use nat::{Binding, Endpoint, Hit, Packet, SourceNat, Unbound};
+use std::net::Ipv4Addr;
+use world::*;
+
+const OTHERS: [u8; 6] = [4, 47, 50, 51, 132, 200];
+
+fn open(world: &mut World, packet: &Packet, source: SourceNat) -> Result<Hit, Unbound> {
+    let original = packet.tuple_with(true).unwrap();
+    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
+    world.nat.bind(binding, packet, world.now)
+}
+
+fn allowing() -> World {
+    World::optional(|options| options.other_protocols = true)
+}
+
+fn packet(number: u8, from: Ipv4Addr, to: Ipv4Addr) -> Packet {
+    // An SCTP verification tag, a GRE key, an SPI: whatever it is, it stays.
+    parse(&ipv4(from, to, number, &[7; 24]))
+}
+
+#[test]
+fn other_protocols_cross_by_address_with_nothing_but_the_ip_header_changed() {
+    for number in OTHERS {
+        let mut world = allowing();
+        let out = packet(number, CLIENT, SERVER);
+        let hit = open(&mut world, &out, SourceNat::Address(EXTERNAL)).unwrap();
+        let head = out.rewrite(&world.nat.translation(hit));
+        let (header, rest) = Ipv4Header::from_slice(head.as_slice()).unwrap();
+        assert_eq!((header.source, header.destination), (EXTERNAL.octets(), SERVER.octets()));
+        assert_eq!((header.header_checksum, rest.len()), (header.calc_header_checksum(), 0));
+        let back = packet(number, SERVER, EXTERNAL);
+        let hit = world.nat.lookup(&back.tuple_with(true).unwrap(), world.now).unwrap();
+        world.nat.admit(hit, &back, world.now).unwrap();
+        assert_eq!(world.nat.translation(hit).destination, Endpoint::new(CLIENT, 0));
+        assert_eq!(world.nat.remaining(hit.session, world.now), 601);
+        assert_eq!(world.nat.counts().mappings, 0);
+    }
+}
+
+#[test]
+fn a_second_client_to_the_same_peer_is_refused_never_mixed_up() {
+    for number in OTHERS {
+        let mut world = allowing();
+        let source = SourceNat::Address(EXTERNAL);
+        open(&mut world, &packet(number, CLIENT, SERVER), source).unwrap();
+        let second = packet(number, OTHER_CLIENT, SERVER);
+        assert_eq!(open(&mut world, &second, source), Err(Unbound::Conflict));
+        open(&mut world, &packet(number, OTHER_CLIENT, ROUTER), source).unwrap();
+        world.wait(602);
+        assert!(open(&mut world, &second, source).is_ok(), "the first one is gone");
+        let nowhere = SourceNat::Address(ROUTER);
+        let third = packet(number, OTHER_CLIENT, CLIENT);
+        assert_eq!(open(&mut world, &third, nowhere), Err(Unbound::NotExternal));
+    }
+}
+
+#[test]
+fn they_are_nothing_unless_the_site_says_so_and_igmp_and_strange_icmp_never_are() {
+    let mut world = World::new();
+    let out = packet(47, CLIENT, SERVER);
+    assert_eq!((out.tuple(), out.tuple_with(false)), (None, None));
+    assert_eq!(open(&mut world, &out, SourceNat::Address(EXTERNAL)), Err(Unbound::NotOpening));
+    assert_eq!(packet(2, CLIENT, SERVER).tuple_with(true), None);
+    let strange = parse(&ipv4(CLIENT, SERVER, 1, &icmp_message(40, 0, [0; 4], b"")));
+    assert_eq!(strange.tuple_with(true), None);
+    let udp = parse(&udp(end(CLIENT, 1), end(SERVER, 2), b""));
+    assert_eq!(udp.tuple_with(true), udp.tuple());
+}
