@@ -146,7 +146,8 @@ fn counters_count_every_packet_of_a_session_whatever_their_number() {
 #[test]
 fn counters_behind_a_verdict_or_a_mismatch_count_nothing() {
     let rules = forward(
-        "udp dport 54 counter\nct state established accept\nct state established counter\n\
+        "udp dport 54 counter\nct state established accept\n\
+         ct state established counter comment \"weir: allow shadowed\"\n\
          iifname \"work\" udp dport 53 counter accept\niifname \"work\" counter accept",
     );
     let mut world = World::new(site::PLAN, &rules);

@@ -447,3 +447,53 @@ fn req_10_no_alg_touches_what_looks_like_an_address() {
         assert_eq!(seen.data(), data);
     }
 }
+
+/// The site whose mappings take packets so.
+fn filtering(kind: &str) -> World {
+    World::new(&format!("{}\n[nat]\nfiltering = \"{kind}\"\n", site::PLAN), site::RULES)
+}
+
+#[test]
+fn req_8_endpoint_independent_filtering_lets_anybody_in_by_the_mapping() {
+    let mut world = filtering("endpoint-independent");
+    let external = world.open_udp("10.0.1.7:5000", SERVER);
+    let seen = world.cross("uplink", "work", udp("203.0.113.77:9", external, b"from a stranger"));
+    assert_eq!(
+        (seen.from().to_string(), seen.to().to_string()),
+        ("203.0.113.77:9".into(), "10.0.1.7:5000".into())
+    );
+    let back = world.cross("work", "uplink", udp("10.0.1.7:5000", "203.0.113.77:9", b"to it"));
+    assert_eq!(back.from(), external);
+    world.refuse("uplink", udp("203.0.113.77:9", "192.0.2.2:44444", b"no mapping"), Dropped::Policy);
+}
+
+#[test]
+fn req_8_address_dependent_filtering_asks_for_the_address_only() {
+    let mut world = filtering("address-dependent");
+    let external = world.open_udp("10.0.1.7:5000", "198.51.100.9:53");
+    world.cross("uplink", "work", udp("198.51.100.9:54", external, b"another port"));
+    world.refuse("uplink", udp("198.51.100.10:53", external, b"another address"), Dropped::Policy);
+}
+
+#[test]
+fn req_9_hairpin_through_a_mapping_shows_the_external_endpoint_both_ways() {
+    let mut world = World::default();
+    let (one, two) = ("10.0.1.7:5000", "10.0.2.9:6000");
+    let (first, second) = (world.open_udp(one, SERVER), world.open_udp(two, SERVER));
+    let seen = world.cross("work", "lab", udp(one, second, b"to the other's mapping"));
+    assert_eq!((seen.from(), seen.to().to_string()), (first, two.to_owned()));
+    let back = world.cross("lab", "work", udp(two, first, b"and back"));
+    assert_eq!((back.from(), back.to().to_string()), (second, one.to_owned()));
+    // Within one client network too.
+    let third = world.open_udp("10.0.1.8:7000", SERVER);
+    let seen = world.cross("work", "work", udp("10.0.1.8:7000", first, b"next door"));
+    assert_eq!((seen.from(), seen.to().to_string()), (third, one.to_owned()));
+}
+
+#[test]
+fn req_9_hairpinning_is_for_the_rules_to_admit() {
+    let mut world = World::new(site::PLAN, &site::RULES.replace("ct status dnat accept", ""));
+    world.open_udp("10.0.1.7:5000", SERVER);
+    let external = world.open_udp("10.0.2.9:6000", SERVER);
+    world.refuse("work", udp("10.0.1.7:5000", external, b"x"), Dropped::Policy);
+}

@@ -360,3 +360,16 @@ fn req_9_an_icmp_error_about_a_segment_reaches_its_sender() {
     assert_eq!((got.icmp(), got.icmp_word()), ((3, 4), [0, 0, 0x05, 0x14]));
     assert_eq!(got.quote().from().to_string(), "10.0.1.7:5000");
 }
+
+#[test]
+fn req_8_tcp_is_hairpinned_through_a_mapping() {
+    let mut world = World::default();
+    let server = Connection::open(&mut world, "10.0.2.9:6000", "198.51.100.9:80");
+    let external = server.external;
+    let client = Connection::begin(&mut world, "10.0.1.7:5000", "198.51.100.9:80").external;
+    world.forget();
+    let seen = world.cross("work", "lab", tcp("10.0.1.7:5000", external, (SYN, 7, 0), b""));
+    assert_eq!((seen.from(), seen.to().to_string()), (client, "10.0.2.9:6000".to_owned()));
+    let back = world.cross("lab", "work", tcp("10.0.2.9:6000", client, (SYN | ACK, 9, 8), b""));
+    assert_eq!((back.from(), back.to().to_string()), (external, "10.0.1.7:5000".to_owned()));
+}

@@ -27,6 +27,26 @@ pub(crate) fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a>
     }
 }
 
+/// What the site chooses of translation's ways.
+pub(crate) fn nat_options(site: &Site) -> nat::Options {
+    nat::Options {
+        // Off until the length of a segment in fragments is known to the windows.
+        tcp_windows: false,
+        udp_filtering: filtering(site.nat.filtering.udp),
+        tcp_filtering: filtering(site.nat.filtering.tcp),
+        pickup: site.nat.pickup,
+        ..nat::Options::default()
+    }
+}
+
+fn filtering(filtering: rules::site::Filtering) -> nat::Filtering {
+    match filtering {
+        rules::site::Filtering::EndpointIndependent => nat::Filtering::EndpointIndependent,
+        rules::site::Filtering::AddressDependent => nat::Filtering::AddressDependent,
+        rules::site::Filtering::AddressAndPortDependent => nat::Filtering::AddressAndPortDependent,
+    }
+}
+
 /// External ports that static forwards use: no mapping may take them (RFC 4787 REQ-3).
 pub(crate) fn static_forwards(site: &Site, external: &[Ipv4Addr]) -> Vec<(u8, Endpoint)> {
     let mut reserved = Vec::new();

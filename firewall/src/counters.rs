@@ -85,6 +85,8 @@ reasons! {
     Conflict => "conflict",
     /// A segment that the TCP state of its session refuses.
     TcpState => "tcp_state",
+    /// A segment outside of the windows of its session (RFC 9293 3.10.7.4).
+    TcpWindow => "tcp_window",
     /// The next hop did not answer ARP in time.
     Unresolved => "unresolved",
     /// Too many packets wait for the same next hop.

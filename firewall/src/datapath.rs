@@ -17,12 +17,12 @@ use nat::{Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, T
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
 use rules::site::Site;
-use rules::{Hook, Policy, Reject, Residue, SourceNat, State, Tally, Verdict};
+use rules::{Candidate, Hook, Policy, Reject, Residue, SourceNat, State, Tally, Verdict};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use crate::candidate::{candidate, foreseen};
-use crate::config::{nat_config, static_forwards};
+use crate::config::{nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounters};
 use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
@@ -114,11 +114,9 @@ impl<L: Link> Datapath<L> {
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
         let ports = names.zip(links).map(|(name, link)| Port::new(name, link)).collect();
         let routes = Routes::new(site);
-        let nat = Nat::new(
-            &nat_config(site, &routes),
-            &static_forwards(site, routes.external()),
-            [seed[0], seed[1]],
-        );
+        let reserved = static_forwards(site, routes.external());
+        let config = nat_config(site, &routes);
+        let nat = Nat::with_options(&config, &reserved, [seed[0], seed[1]], nat_options(site));
         Self {
             ports,
             neighbors: Neighbors::new(seed[2]),
@@ -231,7 +229,10 @@ impl<L: Link> Datapath<L> {
             let state = if replied { State::Established } else { State::New };
             self.judge(input, hop, packet, &translation, hit, state)?;
         }
-        let admitted = self.nat.admit(hit, packet, now).map_err(|_| Dropped::TcpState)?;
+        let admitted = self.nat.admit(hit, packet, now).map_err(|refused| match refused {
+            nat::Refused::Reset => Dropped::TcpState,
+            nat::Refused::Window => Dropped::TcpWindow,
+        })?;
         for counter in residue.counters() {
             self.rule_counters.count(counter, packet.total_len().into());
         }
@@ -273,7 +274,12 @@ impl<L: Link> Datapath<L> {
         let mut candidate = candidate(input, packet, state);
         let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
         self.refuse(packet, decision.verdict)?;
-        if self.routes.is_own(candidate.destination) {
+        let mapped = self.mapped(input, &tuple, &candidate, decision.dnat.is_some());
+        if let Some(internal) = mapped {
+            candidate.destination = internal.address;
+            candidate.destination_port = internal.port;
+            candidate.dnat = true;
+        } else if self.routes.is_own(candidate.destination) {
             let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
             return self.refuse(packet, decision.verdict).map(|()| Step::Deliver);
         }
@@ -287,13 +293,18 @@ impl<L: Link> Datapath<L> {
         if state == State::Invalid {
             return Err(Dropped::Invalid.into());
         }
-        let destination = match decision.dnat {
-            Some((address, port)) => Endpoint { address, port: port.unwrap_or(tuple.destination.port) },
-            None => tuple.destination,
+        let destination = match (mapped, decision.dnat) {
+            (Some(internal), _) => internal,
+            (None, Some((address, port))) => {
+                Endpoint { address, port: port.unwrap_or(tuple.destination.port) }
+            }
+            (None, None) => tuple.destination,
         };
         let source = match postrouting.snat {
             Some(SourceNat::Masquerade) => nat::SourceNat::Address(self.routes.address(hop.port)),
             Some(SourceNat::To(address)) => nat::SourceNat::Address(address),
+            // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
+            None if mapped.is_some() && input != UPLINK => nat::SourceNat::Address(tuple.destination.address),
             None => nat::SourceNat::None,
         };
         let binding = Binding { original: tuple, destination, source, residue: [0, 0] };
@@ -307,6 +318,21 @@ impl<L: Link> Datapath<L> {
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
         Ok(Step::Forward(Way { hop, translation: self.nat.translation(hit), identification: None }))
+    }
+
+    /// The internal endpoint that a packet to an external one is for, though no session awaits it:
+    /// from inside by hairpinning (RFC 4787 REQ-9), from outside as filtering has it (REQ-8). A static
+    /// forward goes first.
+    fn mapped(
+        &self,
+        input: usize,
+        tuple: &Tuple,
+        candidate: &Candidate,
+        forwarded: bool,
+    ) -> Option<Endpoint> {
+        let new = candidate.state == State::New && !forwarded;
+        let external = new && self.routes.external().contains(&tuple.destination.address);
+        external.then(|| self.nat.inbound(tuple, input != UPLINK)).flatten()
     }
 
     /// The next hop, if the packet may be forwarded to it at all: route, TTL, size.

@@ -487,10 +487,11 @@ external_ports = "1024-65536""#,
             r#"UPLINK
 [nat]
 mapping = "address-dependent"
-filtering = "endpoint-independent""#,
+[nat.filtering_by]
+icmp = "endpoint-independent""#,
             &[
                 r#"5:11: mapping = "address-dependent" is not available in this version"#,
-                r#"6:13: filtering = "endpoint-independent" is not available in this version"#,
+                r#"7:8: ICMP queries are filtered by address and port in this version"#,
             ],
         ),
         (
@@ -508,11 +509,8 @@ port_rest = 120
 port_blocks = 0
 client_floor = 0
 client_ceiling = 0
-pickup = false
 syn_answer = "silent"
 fragments = "1M"
-[nat.filtering_by]
-udp = "endpoint-independent"
 [nat.timeout]
 udp_short = { ports = "53", seconds = 60 }"#,
             &[
@@ -520,11 +518,9 @@ udp_short = { ports = "53", seconds = 60 }"#,
                 r#"6:1: "port_blocks" is not available in this version"#,
                 r#"7:1: "client_floor" is not available in this version"#,
                 r#"8:1: "client_ceiling" is not available in this version"#,
-                r#"9:1: "pickup" is not available in this version"#,
-                r#"10:1: "syn_answer" is not available in this version"#,
-                r#"11:1: "fragments" is not available in this version"#,
-                r#"12:6: "filtering_by" is not available in this version"#,
-                r#"15:1: "udp_short" is not available in this version"#,
+                r#"9:1: "syn_answer" is not available in this version"#,
+                r#"10:1: "fragments" is not available in this version"#,
+                r#"12:1: "udp_short" is not available in this version"#,
             ],
         ),
         (

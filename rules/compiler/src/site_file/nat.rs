@@ -87,7 +87,8 @@ impl Reader<'_> {
             return self.filtering_by(section, default);
         }
         let all = self.choice(section, "filtering", &FILTERINGS).map_or(default, Filterings::all);
-        self.filtering_by(section, all)
+        // A reply comes from whom the query went to: ICMP has nothing to choose (RFC 5508).
+        self.filtering_by(section, Filterings { icmp: default.icmp, ..all })
     }
 
     fn filtering_by(&mut self, section: &Section, all: Filterings) -> Filterings {
@@ -97,7 +98,12 @@ impl Reader<'_> {
         let by = Section { title: "[nat.filtering_by]".to_owned(), ..by };
         self.keys(&by, &["tcp", "udp", "icmp"], &[]);
         let mut of = |key, default| self.choice(&by, key, &FILTERINGS).unwrap_or(default);
-        Filterings { tcp: of("tcp", all.tcp), udp: of("udp", all.udp), icmp: of("icmp", all.icmp) }
+        let (tcp, udp, icmp) =
+            (of("tcp", all.tcp), of("udp", all.udp), of("icmp", Nat::DEFAULT.filtering.icmp));
+        if let Some(value) = self.get(&by, "icmp").filter(|_| icmp != Nat::DEFAULT.filtering.icmp) {
+            self.error(value.span(), "ICMP queries are filtered by address and port in this version");
+        }
+        Filterings { tcp, udp, icmp: Nat::DEFAULT.filtering.icmp }
     }
 
     /// What each client has of the pool: it must fit in.
