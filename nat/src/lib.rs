@@ -16,6 +16,7 @@ extern crate std;
 
 pub mod blocks;
 pub mod checksum;
+mod config;
 mod contacts;
 mod endpoint;
 mod fragment;
@@ -33,14 +34,12 @@ mod timers;
 mod translate;
 mod window;
 
+pub use config::{ClientQuota, Config, Filtering, Options, Timeouts};
 pub use endpoint::{Direction, Endpoint, Tuple, protocol};
 pub use fragment::Fragment;
 pub use icmp::Embedded;
 pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
 pub use session::{Session, SessionId};
-pub use table::{
-    Admitted, Binding, ClientQuota, Config, Counts, Filtering, Hit, Nat, Options, Refusal, SourceNat,
-    Timeouts, Unbound,
-};
+pub use table::{Admitted, Binding, Counts, Hit, Nat, Refusal, SourceNat, Unbound};
 pub use tcp::{Refused, Segment, flags as tcp_flags};
 pub use translate::{Head, Translation};
