@@ -63,7 +63,7 @@ pub enum Filtering {
     EndpointIndependent,
 }
 
-/// What a NAT may do besides, for [`Nat::with_options`]; by default none of it.
+/// What a NAT may do besides, for [`Nat::with_options`](crate::Nat::with_options); by default none of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// Whether TCP segments outside of their windows are refused (RFC 9293 3.10.7.4).
