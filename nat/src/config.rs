@@ -81,7 +81,7 @@ pub struct Options {
     pub session_quota: ClientQuota,
     /// A client's mappings at each external address: of each protocol, low and high ports apart.
     pub mapping_quota: ClientQuota,
-    /// Whether protocols without ports have sessions, by address: see [`Packet::tuple_with`].
+    /// Whether protocols without ports have sessions, by address: see [`Packet::tuple_with`](crate::Packet::tuple_with).
     pub other_protocols: bool,
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
