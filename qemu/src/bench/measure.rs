@@ -148,6 +148,9 @@ fn trial(lab: &Lab<'_>, rate: u32, time: Duration) -> Result<Trial> {
 /// Connections, opened and closed.
 pub fn connections(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result<()> {
     let (opened, used) = open(lab, time)?;
+    if opened.failed > 0 {
+        eprintln!("  {} connections failed, {} were opened", opened.failed, opened.opened);
+    }
     figures.set("conns_per_s", opened.opened as f64 / opened.seconds);
     figures.set("conn_vcpu_us", micros(used.vcpu, opened.opened));
     figures.set("conn_rest_us", micros(used.rest, opened.opened));

@@ -1,7 +1,7 @@
 //! `weir bench`: measures the image, and on request a Linux VM in its place, with the same clients, servers and policy.
 //!
-//! Everything goes through two taps ([`lab`]); the generators of traffic are this program itself, in the namespaces at
-//! both ends ([`agent`]). CPU times are those that the kernel keeps for QEMU's threads ([`meter`]): on a busy machine
+//! Everything goes through two taps (`lab`); the generators of traffic are this program itself, in the namespaces at
+//! both ends ([`agent`]). CPU times are those that the kernel keeps for QEMU's threads (`meter`): on a busy machine
 //! they hardly change, rates and round trips do.
 
 pub mod agent;
@@ -185,12 +185,17 @@ fn smallest_memory(subject: &Subject, stop: Stop<'_>) -> Result<u32> {
     let (least, enough) = subject.memory;
     bisect(least, enough, |memory| {
         let config = Config { memory, ..subject.config.clone() };
-        let is_enough =
-            Lab::boot(&config, subject.timeout / 3, stop).and_then(|lab| measure::works(&lab)).is_ok();
+        let outcome = Lab::boot(&config, subject.timeout / 3, stop).and_then(|lab| measure::works(&lab));
         stop.check()?;
-        eprintln!("{}: -m {memory} {}", subject.name, if is_enough { "works" } else { "does not work" });
+        let is_enough = outcome.is_ok();
+        let outcome = outcome.map_or_else(|error| first_line(error.message()), |()| "works".to_owned());
+        eprintln!("{}: -m {memory}: {outcome}", subject.name);
         Ok(is_enough)
     })
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// The least number that does, when `enough` does and what is larger than one that does also does.
