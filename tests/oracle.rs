@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use tests::flags::{ACK, FIN, PSH, RST, SYN};
 use tests::model::{EXTERNAL, FORWARD, FORWARDED, Fate, Model, Tuple, port_of};
 use tests::packet::{At, Packet, address};
-use tests::{Chance, Seen, View, World, echo, echo_reply, icmp_error, tcp, udp};
+use tests::{Chance, Seen, View, World, echo, echo_reply, icmp_error, site, tcp, udp};
 
 const HOSTS: [&str; 6] = ["10.0.1.2", "10.0.1.3", "10.0.1.4", "10.0.2.3", "10.0.2.4", "10.0.2.5"];
 const SERVERS: [&str; 4] = ["198.51.100.9", "198.51.100.10", "203.0.113.5", "192.0.2.77"];
@@ -26,7 +26,8 @@ struct Duel {
 
 impl Duel {
     fn new(chance: Chance) -> Self {
-        let world = World::default();
+        // The model knows no rest of ports.
+        let world = World::new(&site::plan_with("[nat]\nport_rest = 0"), site::RULES);
         let start = world.now().secs();
         Self { world, model: Model::default(), chance, start, forwarded: 0, dropped: 0 }
     }
@@ -233,7 +234,7 @@ fn random_traffic_meets_the_fate_that_a_naive_nat_foretells() {
 #[test]
 fn inbound_of_outbound_is_the_identity() {
     let mut chance = Chance::from_environment(7);
-    let mut world = World::default();
+    let mut world = World::new(&site::plan_with("[nat]\nport_rest = 0"), site::RULES);
     for _ in 0..3000 {
         let from = SocketAddrV4::new(address(chance.pick(&HOSTS)), chance.half().max(1));
         let to = SocketAddrV4::new(address(chance.pick(&SERVERS)), chance.half().max(1));

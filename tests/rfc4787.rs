@@ -111,14 +111,15 @@ fn req_3_the_dynamic_pool_is_what_the_site_says() {
     let plan = site::plan_with("[nat]\nexternal_ports = \"40000-40009\"");
     let mut world = World::new(&plan, site::RULES);
     let mut ports = BTreeSet::new();
-    for host in 2..12 {
-        let external = world.open_udp(&format!("10.0.1.{host}:5000"), SERVER);
+    // Of ten ports each of two clients has a quarter for sure.
+    let clients = (2..10).map(|host| format!("10.0.1.{host}:5000"));
+    for client in clients.chain(["10.0.2.9:5000".to_owned(), "10.0.2.10:5000".to_owned()]) {
+        let external = world.open_udp(&client, SERVER);
         assert!((40000..=40009).contains(&external.port()), "{external}");
         assert!(ports.insert(external.port()));
     }
-    world.send("work", udp("10.0.1.20:5000", SERVER, b"one too many"));
-    assert_eq!(world.only("work").icmp(), (3, 13));
-    assert_eq!(world.drops("work", Dropped::PortsExhausted), 1);
+    world.send("lab", udp("10.0.2.20:5000", SERVER, b"one too many"));
+    assert_eq!(world.only("lab").icmp(), (3, 13));
 }
 
 #[test]
@@ -388,49 +389,69 @@ fn req_13_larger_than_the_clients_link_is_answered_to_the_outside_without_intern
     assert_eq!(seen.quote().to(), external);
 }
 
-#[test]
-fn exhaustion_all_64512_ports_serve_one_host_then_3_13_and_after_expiry_the_next_flow_works() {
-    let mut world = World::default();
-    world.open_udp("10.0.2.9:1", SERVER);
-    let mut used = vec![false; 65536];
-    for port in 1024..=65535u16 {
-        world.queue("work", udp(("10.0.1.10", port), SERVER, b""));
-        if port % 512 == 511 {
+/// Opens a flow from each port of the dynamic pool; the external ports that they got.
+fn flood(world: &mut World, port: &str, host: &str) -> Vec<u16> {
+    let mut got = Vec::new();
+    for source in 1024..=65535u16 {
+        world.queue(port, udp((host, source), SERVER, b""));
+        if source % 512 == 511 {
             world.settle();
-            for seen in world.sent("uplink") {
-                let external = usize::from(seen.from().port());
-                assert!(!std::mem::replace(&mut used[external], true), "{external} is used twice");
-            }
+            got.extend(world.sent("uplink").iter().map(|seen| seen.from().port()));
         }
     }
-    // All but the port of the static forward, which is reserved.
-    let count = used.iter().filter(|used| **used).count();
-    assert_eq!(count, 64_511);
-    assert!(!used[8080]);
-    assert_eq!(world.drops("work", Dropped::PortsExhausted), 1);
+    got
+}
+
+#[test]
+fn exhaustion_all_ports_are_used_each_client_has_its_share_and_after_expiry_the_next_flow_works() {
+    let mut world = World::default();
+    world.open_udp("10.0.2.9:1", SERVER);
+    let first = flood(&mut world, "work", "10.0.1.10");
+    // A quarter of the pool is the other client's, whatever the first one does.
+    assert_eq!(first.len(), 64_512 - 16_128);
+    assert!(world.drops("work", Dropped::ClientQuota) > 0);
     world.forget();
     let refused = udp("10.0.1.11:2000", "198.51.100.10:53", b"no room");
     let seen = world.answer("work", &refused);
     assert_eq!(seen.icmp(), (3, 13));
     assert_eq!(seen.quote().octets, refused.octets());
-    assert_eq!(world.drops("work", Dropped::PortsExhausted), 2);
-    // Who has a mapping is served, and so are ports of the other class and protocol.
+    let second = flood(&mut world, "lab", "10.0.2.10");
+    // All but the port of the static forward, which is reserved.
+    let used: BTreeSet<u16> = first.iter().chain(&second).copied().collect();
+    assert_eq!((used.len(), first.len() + second.len()), (64_511, 64_511));
+    assert!(!used.contains(&8080));
+    world.forget();
+    // Who has a mapping is served.
     world.open_udp("10.0.1.10:2000", "198.51.100.10:53");
-    world.open_udp("10.0.1.11:200", SERVER);
     world.pass_seconds(302);
-    assert_eq!(world.open_udp("10.0.1.11:2000", "198.51.100.10:53").port(), 2000);
+    world.open_udp("10.0.1.11:2000", "198.51.100.10:53");
     assert_eq!(world.occupancy().mappings, 1);
+}
+
+#[test]
+fn req_3_a_released_port_rests_before_another_endpoint_gets_it() {
+    let mut world = World::default();
+    let external = world.open_udp("10.0.1.7:5000", SERVER);
+    world.pass_seconds(302);
+    assert_ne!(world.open_udp("10.0.1.8:5000", SERVER).port(), external.port());
+    assert_eq!(world.open_udp("10.0.1.7:5000", SERVER), external, "its own is its own");
 }
 
 #[test]
 fn exhaustion_a_full_session_table_is_told_and_counted_and_evicts_nobody() {
     let plan = site::plan_with("[nat]\nsessions = 64");
     let mut world = World::new(&plan, site::RULES);
-    let flows: Vec<_> =
-        (0..64u16).map(|n| world.open_udp(&format!("10.0.1.7:{}", 2000 + n), SERVER)).collect();
+    let open = |world: &mut World, host: &str, count: u16| -> Vec<_> {
+        (0..count).map(|n| world.open_udp(&format!("{host}:{}", 2000 + n), SERVER)).collect()
+    };
+    let flows = open(&mut world, "10.0.1.7", 48);
+    for external in &flows {
+        world.cross("uplink", "work", udp(SERVER, *external, b"in"));
+    }
     let seen = world.answer("work", udp("10.0.1.7:9000", SERVER, b"x"));
     assert_eq!(seen.icmp(), (3, 13));
-    assert_eq!(world.drops("work", Dropped::SessionsExhausted), 1);
+    assert_eq!(world.drops("work", Dropped::ClientQuota), 1);
+    open(&mut world, "10.0.2.9", 16);
     for external in flows {
         world.cross("uplink", "work", udp(SERVER, external, b"in"));
     }

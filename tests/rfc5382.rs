@@ -373,3 +373,14 @@ fn req_8_tcp_is_hairpinned_through_a_mapping() {
     let back = world.cross("lab", "work", tcp("10.0.2.9:6000", client, (SYN | ACK, 9, 8), b""));
     assert_eq!((back.from(), back.to().to_string()), (external, "10.0.1.7:5000".to_owned()));
 }
+
+#[test]
+fn pick_up_lets_a_connection_go_on_whose_beginning_nobody_saw() {
+    let segment = || tcp("10.0.1.7:5000", "198.51.100.9:80", (ACK | PSH, 7, 9), b"data");
+    World::default().refuse("work", segment(), Dropped::Policy);
+    let plan = format!("{}\n[nat]\npickup = true\n", site::PLAN);
+    let mut world = World::new(&plan, site::RULES);
+    let seen = world.cross("work", "uplink", segment());
+    world.cross("uplink", "work", tcp("198.51.100.9:80", seen.from(), (ACK | PSH, 9, 11), b"answer"));
+    world.refuse("work", tcp("10.0.1.7:5001", "198.51.100.9:80", (FIN | ACK, 7, 9), b""), Dropped::Policy);
+}

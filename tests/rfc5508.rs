@@ -479,12 +479,14 @@ fn req_6_an_error_about_a_query_neither_ends_nor_refreshes_its_mapping() {
 fn req_8_without_a_free_session_the_sender_is_told() {
     let plan = format!("{}\n[nat]\nsessions = 16\n", site::PLAN);
     let mut world = World::new(&plan, site::RULES);
-    for id in 1..=16 {
-        world.cross("work", "uplink", echo(CLIENT, SERVER, id, 1, b"x"));
+    // A quarter of the sixteen is the other client's.
+    for id in 1..=12 {
+        let seen = world.cross("work", "uplink", echo(CLIENT, SERVER, id, 1, b"x"));
+        world.cross("uplink", "work", echo_reply(SERVER, EXTERNAL, seen.id(), 1, b"x"));
     }
     let told = world.answer("work", echo(CLIENT, SERVER, 17, 1, b"x"));
     assert_eq!((told.icmp(), told.source()), ((3, 13), address("10.0.1.1")));
-    assert_eq!(world.drops("work", Dropped::SessionsExhausted), 1);
+    assert_eq!(world.drops("work", Dropped::ClientQuota), 1);
 }
 
 #[test]

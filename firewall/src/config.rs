@@ -35,8 +35,19 @@ pub(crate) fn nat_options(site: &Site) -> nat::Options {
         udp_filtering: filtering(site.nat.filtering.udp),
         tcp_filtering: filtering(site.nat.filtering.tcp),
         pickup: site.nat.pickup,
+        port_rest: site.nat.port_rest,
+        clients: u8::try_from(site.clients.len()).unwrap_or(u8::MAX),
+        mapping_quota: nat::ClientQuota {
+            floor: chosen(site.nat.client_floor),
+            ceiling: chosen(site.nat.client_ceiling),
+        },
         ..nat::Options::default()
     }
+}
+
+/// What the site says, unless it leaves the default with 0.
+fn chosen(number: u32) -> Option<u32> {
+    (number != 0).then_some(number)
 }
 
 fn filtering(filtering: rules::site::Filtering) -> nat::Filtering {

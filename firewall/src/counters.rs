@@ -81,6 +81,8 @@ reasons! {
     PortsExhausted => "ports_exhausted",
     /// The session table is full.
     SessionsExhausted => "sessions_exhausted",
+    /// Its client has as many sessions or ports as the others' shares leave it.
+    ClientQuota => "client_quota",
     /// Its translation would collide with another session.
     Conflict => "conflict",
     /// A segment that the TCP state of its session refuses.

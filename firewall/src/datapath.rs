@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::Range;
 
+use nat::tcp_flags::{ACK, FIN, RST, SYN};
 use nat::{Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple};
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
@@ -59,6 +60,7 @@ pub struct Datapath<L: Link> {
     neighbors: Neighbors<L::Frame>,
     fragments: Fragments<L::Frame>,
     nat: Nat,
+    pickup: bool,
     policy: &'static Policy,
     rule_counters: RuleCounters,
     /// Packets that each rule, or chain's policy, ended.
@@ -122,6 +124,7 @@ impl<L: Link> Datapath<L> {
             neighbors: Neighbors::new(seed[2]),
             fragments: Fragments::new(seed[2] ^ seed[3]),
             nat,
+            pickup: site.nat.pickup,
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),
             refused: RuleCounters::new(site.policy.locations.len()),
@@ -270,7 +273,7 @@ impl<L: Link> Datapath<L> {
         if !local && !self.routes.is_forwardable(packet.destination()) {
             return Err(Dropped::BadDestination.into());
         }
-        let state = if packet.opens() { State::New } else { State::Invalid };
+        let state = if self.opens(packet) { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
         let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
         self.refuse(packet, decision.verdict)?;
@@ -308,9 +311,12 @@ impl<L: Link> Datapath<L> {
             None => nat::SourceNat::None,
         };
         let binding = Binding { original: tuple, destination, source, residue: [0, 0] };
-        let hit = match self.nat.bind(binding, packet, now) {
+        // The session is the client's on whose behalf it is: the opener's, or from outside the
+        // receiver's.
+        let client = if input == UPLINK { hop.port } else { input }.saturating_sub(1);
+        let hit = match self.nat.bind_for(client as u8, binding, packet, now) {
             Ok(hit) => hit,
-            Err(unbound) => return Err(self.exhausted(input, packet, unbound, now)),
+            Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
         for (direction, state) in [(Direction::Original, State::New), (Direction::Reply, State::Established)]
         {
@@ -318,6 +324,13 @@ impl<L: Link> Datapath<L> {
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
         Ok(Step::Forward(Way { hop, translation: self.nat.translation(hit), identification: None }))
+    }
+
+    /// Whether a packet may open a session: by itself, or where connections are picked up in their
+    /// middle.
+    fn opens(&self, packet: &Packet) -> bool {
+        let is_plain = |segment: &nat::Segment| segment.flags & (ACK | SYN | FIN | RST) == ACK;
+        packet.opens() || self.pickup && packet.tcp().is_some_and(is_plain)
     }
 
     /// The internal endpoint that a packet to an external one is for, though no session awaits it:

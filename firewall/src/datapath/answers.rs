@@ -1,5 +1,7 @@
 //! What a packet is answered: by the appliance as a host, and for packets that it refuses.
 
+use nat::Unbound;
+
 use super::*;
 
 impl<L: Link> Datapath<L> {
@@ -88,14 +90,17 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         packet: &Packet,
-        unbound: nat::Unbound,
+        refusal: nat::Refusal,
         now: Instant,
     ) -> Refusal {
-        let reason = match unbound {
-            nat::Unbound::PortsExhausted => Dropped::PortsExhausted,
-            nat::Unbound::TableFull => Dropped::SessionsExhausted,
-            nat::Unbound::Conflict => return Dropped::Conflict.into(),
-            nat::Unbound::NotOpening | nat::Unbound::NotExternal => return Dropped::Invalid.into(),
+        let reason = match refusal {
+            nat::Refusal::Quota => Dropped::ClientQuota,
+            nat::Refusal::Unbound(Unbound::PortsExhausted) => Dropped::PortsExhausted,
+            nat::Refusal::Unbound(Unbound::TableFull) => Dropped::SessionsExhausted,
+            nat::Refusal::Unbound(Unbound::Conflict) => return Dropped::Conflict.into(),
+            nat::Refusal::Unbound(Unbound::NotOpening | Unbound::NotExternal) => {
+                return Dropped::Invalid.into();
+            }
         };
         if input == UPLINK {
             // RFC 5508 REQ-8 is about internal senders; strangers learn nothing of our load.

@@ -505,22 +505,16 @@ mapping = "endpoint-independant""#,
         (
             r#"UPLINK
 [nat]
-port_rest = 120
 port_blocks = 0
-client_floor = 0
-client_ceiling = 0
 syn_answer = "silent"
 fragments = "1M"
 [nat.timeout]
 udp_short = { ports = "53", seconds = 60 }"#,
             &[
-                r#"5:1: "port_rest" is not available in this version"#,
-                r#"6:1: "port_blocks" is not available in this version"#,
-                r#"7:1: "client_floor" is not available in this version"#,
-                r#"8:1: "client_ceiling" is not available in this version"#,
-                r#"9:1: "syn_answer" is not available in this version"#,
-                r#"10:1: "fragments" is not available in this version"#,
-                r#"12:1: "udp_short" is not available in this version"#,
+                r#"5:1: "port_blocks" is not available in this version"#,
+                r#"6:1: "syn_answer" is not available in this version"#,
+                r#"7:1: "fragments" is not available in this version"#,
+                r#"9:1: "udp_short" is not available in this version"#,
             ],
         ),
         (
