@@ -150,6 +150,33 @@ fn req_13_a_partial_checksum_is_finished_before_the_packet_is_cut() {
     assert_eq!(reassemble(&world.sent("uplink")).payload, expected);
 }
 
+#[test]
+fn rfc_6864_what_is_cut_here_gets_an_identification_of_its_own() {
+    let plan = site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 1400");
+    let mut world = World::new(&plan, site::RULES);
+    let mut ids = Vec::new();
+    for client in [CLIENT, OTHER] {
+        world.send("work", udp(client, SERVER, &[7; 1453]).identification(9));
+        ids.push(world.sent("uplink")[1].identification());
+    }
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn a_piece_that_nobody_takes_is_not_mistaken_for_a_packet() {
+    let plan = site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 1400");
+    let mut world = World::new(&plan, site::RULES);
+    world.silent.insert([192, 0, 2, 77].into());
+    // What the sender put where a frame would have its headers: a packet of somebody else.
+    let forged = world.frame_for(1, &udp("10.0.1.99:1", "198.51.100.9:2", &[1; 40]).octets());
+    let mut data = vec![0; 1368];
+    data.extend_from_slice(&forged);
+    world.send("work", udp(CLIENT, "192.0.2.77:53", &data));
+    world.pass_in_steps(8, 1);
+    world.quiet();
+    assert!(world.drops("work", Dropped::Unresolved) >= 2);
+}
+
 /// Sends fragments of one datagram; how many left, and how those ended that did not.
 fn fate(whole: &Packet, ranges: &[Range<usize>]) -> (usize, Vec<(&'static str, u64)>) {
     let mut world = World::default();

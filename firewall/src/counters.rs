@@ -55,7 +55,7 @@ reasons! {
     FragmentOverlap => "fragment_overlap",
     /// A fragment whose source has too many incomplete datagrams.
     FragmentQuota => "fragment_quota",
-    /// A fragment whose first one did not come in time.
+    /// A fragment whose first one did not come in time, or whose place others needed.
     FragmentTimeout => "fragment_timeout",
     /// A protocol that is not translated.
     Protocol => "protocol",

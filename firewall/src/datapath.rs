@@ -128,7 +128,7 @@ impl<L: Link> Datapath<L> {
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),
             refused: RuleCounters::new(site.policy.locations.len()),
-            // RFC 1812 4.3.2.8; NAT.md: burst 6, then one a second per destination.
+            // RFC 1812 4.3.2.8: a burst of 6, then one a second per destination.
             errors: Limiter::new(4096, 6, 1000, seed[3]),
             replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),
             notices: Limiter::new(256, 3, 10_000, seed[3] ^ 2),
@@ -481,24 +481,36 @@ impl<L: Link> Datapath<L> {
             fragment::set_identification(header, identification);
         }
         if usize::from(packet.total_len()) > output.mtu {
+            // RFC 6864 5.3.1: what was whole becomes fragments, behind an address of many.
+            let hidden = way.translation.source.address != packet.source();
+            if !packet.is_fragment()
+                && hidden
+                && let Some(header) = head.as_mut_slice().get_mut(ETHERNET_HEADER..)
+            {
+                fragment::set_identification(header, self.fragments.identification());
+            }
             return self.cut(input, frame, packet, head, way.hop, now);
         }
         let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
-        self.send(input, frame, head, payload, way.hop, now)
+        self.send(input, (frame, true), head, payload, way.hop, now)
     }
 
     /// Gives a packet to its port, or keeps it until the next hop's MAC is known.
     fn send(
         &mut self,
         input: usize,
-        frame: L::Frame,
+        (frame, is_received): (L::Frame, bool),
         mut head: Head,
         payload: Range<usize>,
         hop: Hop,
         now: Instant,
     ) -> Result<(), Dropped> {
         let Some(mac) = self.neighbors.lookup(hop.port, hop.next, now) else {
-            return self.wait(input, hop, head, frame, payload, now);
+            return self.wait(
+                hop,
+                Waiting { head, payload: Some((frame, payload)), input, is_received },
+                now,
+            );
         };
         address(&mut head, mac);
         self.ports[hop.port].link.transmit(&head, Some((frame, payload))).map_err(unsent)?;
@@ -507,25 +519,16 @@ impl<L: Link> Datapath<L> {
     }
 
     /// The next hop's MAC is not known: the packet waits while it is asked for.
-    fn wait(
-        &mut self,
-        input: usize,
-        hop: Hop,
-        head: Head,
-        frame: L::Frame,
-        payload: Range<usize>,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        let packet = Waiting { head, payload: Some((frame, payload)), input };
-        let ask =
+    fn wait(&mut self, hop: Hop, packet: Waiting<L::Frame>, now: Instant) -> Result<(), Dropped> {
+        let queued =
             self.neighbors.enqueue(hop.port, hop.next, packet, now).map_err(|refused| match refused {
                 neighbor::Refused::Queue => Dropped::NeighborQueue,
                 neighbor::Refused::Table => Dropped::NeighborsExhausted,
             })?;
-        if ask {
+        if queued.ask {
             self.ask(hop.port, hop.next);
         }
-        Ok(())
+        if queued.kept { Ok(()) } else { Err(Dropped::NeighborQueue) }
     }
 
     /// Whether every link waits for an interrupt, so that the processor may halt.
@@ -542,8 +545,11 @@ impl<L: Link> Datapath<L> {
 
     /// When there will be something to do without a frame coming in.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        // A port that is down tells nobody when it could be tried again.
+        let waits = self.ports.iter().any(|port| !port.link.is_up());
+        let tick = self.ticked.filter(|_| waits).map(|last| last + TICK);
         let deadlines =
-            [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now)];
+            [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now), tick];
         deadlines.into_iter().flatten().min().map(|due| due.max(self.upkeep_due))
     }
 

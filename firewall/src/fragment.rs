@@ -28,6 +28,8 @@ pub const QUOTA: usize = 64;
 const RUNS: usize = 64;
 /// How long a datagram may take (RFC 1122 3.3.2 wants 60 to 120 seconds of end systems).
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Ports of an appliance: the uplink and 32 clients.
+const PORTS_MAX: usize = 33;
 /// Sources are counted in so many classes, by a keyed hash.
 const CLASSES: usize = 256;
 
@@ -161,6 +163,8 @@ pub struct Fragments<F> {
     seed: u64,
     /// Where upkeep looks next.
     upkeep: usize,
+    /// Held fragments that are gone, of each input port, since they were last taken.
+    lost: [u32; PORTS_MAX],
     /// Identifications for datagrams whose source is translated (RFC 6864 5.3.1).
     identification: u16,
 }
@@ -176,6 +180,7 @@ impl<F> Fragments<F> {
             usage: alloc::vec![(0, 0); CLASSES].into_boxed_slice(),
             seed,
             upkeep: 0,
+            lost: [0; PORTS_MAX],
             identification: seed as u16,
         }
     }
@@ -243,7 +248,7 @@ impl<F> Fragments<F> {
     fn evict(&mut self) {
         let oldest = self.datagrams.iter().flatten().min_by_key(|datagram| datagram.expires);
         if let Some(key) = oldest.map(|datagram| datagram.key) {
-            self.remove(key, |_| ());
+            self.remove(key);
         }
     }
 
@@ -260,7 +265,7 @@ impl<F> Fragments<F> {
             && let Some((oldest, _)) = self.held.front()
         {
             // Who holds longest makes room: a flood ends its own.
-            self.remove(*oldest, |_| ());
+            self.remove(*oldest);
         }
         let Some(datagram) = self.find(key) else { return Err(Refused::Quota) };
         datagram.held += 1;
@@ -281,7 +286,7 @@ impl<F> Fragments<F> {
     /// Forgets a datagram that is complete.
     pub fn forget_complete(&mut self, key: Key) {
         if self.find(key).is_some_and(|datagram| datagram.held == 0 && datagram.is_complete()) {
-            self.remove(key, |_| ());
+            self.remove(key);
         }
     }
 
@@ -305,8 +310,13 @@ impl<F> Fragments<F> {
         }
     }
 
-    fn remove(&mut self, key: Key, take: impl FnMut(F)) {
-        self.release(key, take);
+    /// Ends a datagram; what it held is lost.
+    fn remove(&mut self, key: Key) {
+        let mut lost = 0;
+        self.release(key, |_| lost += 1);
+        if let Some(count) = self.lost.get_mut(key.input()) {
+            *count += lost;
+        }
         let Some(index) = self.index.remove(&key) else { return };
         let Some(datagram) = self.datagrams.get_mut(usize::from(index)).and_then(Option::take) else {
             return;
@@ -317,9 +327,13 @@ impl<F> Fragments<F> {
         }
     }
 
-    /// Looks at up to `budget` datagrams and ends the expired; `lost` is called with the input port of
-    /// each fragment that one held.
-    pub fn upkeep(&mut self, now: Instant, budget: usize, mut lost: impl FnMut(usize)) {
+    /// Held fragments of an input port that are gone since this was last asked.
+    pub fn take_lost(&mut self, input: usize) -> u32 {
+        self.lost.get_mut(input).map_or(0, core::mem::take)
+    }
+
+    /// Looks at up to `budget` datagrams and ends the expired.
+    pub fn upkeep(&mut self, now: Instant, budget: usize) {
         if self.index.is_empty() {
             return;
         }
@@ -329,7 +343,7 @@ impl<F> Fragments<F> {
             if let Some(key) =
                 datagram.filter(|datagram| datagram.expires <= now).map(|datagram| datagram.key)
             {
-                self.remove(key, |_| lost(key.input()));
+                self.remove(key);
             }
         }
     }
@@ -463,11 +477,11 @@ mod tests {
             assert!(fragments.arrive(key(1, datagram), part(8, 8, true), NOW).is_ok());
             assert!(fragments.hold(key(1, datagram), ()).is_ok());
         }
-        let mut lost = 0;
-        fragments.upkeep(NOW + TIMEOUT - Duration::from_millis(1), DATAGRAMS, |_| lost += 1);
-        assert_eq!((lost, fragments.held()), (0, 40));
-        fragments.upkeep(NOW + TIMEOUT, DATAGRAMS, |_| lost += 1);
-        assert_eq!((lost, fragments.held(), fragments.next_upkeep(NOW)), (40, 0, None));
+        fragments.upkeep(NOW + TIMEOUT - Duration::from_millis(1), DATAGRAMS);
+        assert_eq!((fragments.take_lost(0), fragments.held()), (0, 40));
+        fragments.upkeep(NOW + TIMEOUT, DATAGRAMS);
+        assert_eq!((fragments.take_lost(0), fragments.held(), fragments.next_upkeep(NOW)), (40, 0, None));
+        assert_eq!(fragments.take_lost(0), 0);
         assert!(fragments.usage.iter().all(|&usage| usage == (0, 0)));
     }
 

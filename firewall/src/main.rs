@@ -9,7 +9,7 @@ mod machine;
 
 use firewall::Datapath;
 use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
-use machine::{Machine, clock, heap, panic, serial};
+use machine::{Machine, clock, heap, interrupts, panic, serial};
 use netback::Link;
 use rules::site::{PanicAction, Site};
 
@@ -17,6 +17,9 @@ mod site {
     //! The site that this image is built for, as the build script compiled it.
     include!(concat!(env!("OUT_DIR"), "/site.rs"));
 }
+
+/// Octets taken from the console in one turn.
+const OCTETS_A_TURN: usize = 16;
 
 /// Entered once by the machine; never returns.
 fn main(mut machine: Machine) -> ! {
@@ -69,7 +72,8 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>) -> ! {
     loop {
         let now = machine::now();
         let busy = datapath.turn(now);
-        while let Some(octet) = serial::read() {
+        // Few at a time: who writes on the console does not stop the forwarding.
+        for octet in core::iter::from_fn(serial::read).take(OCTETS_A_TURN) {
             if let Some(command) = console.push(octet) {
                 obey(command, machine, datapath);
             }
@@ -91,6 +95,7 @@ fn obey(command: Command, machine: &Machine, datapath: &Datapath<discover::Port>
                 memory_total: machine.memory,
                 heap_free: heap::free() as u64,
                 late_allocations: heap::late_allocations(),
+                interrupts: interrupts::taken(),
             };
             // The serial line takes everything.
             let _ = write_stats(&mut serial::Writer::default(), datapath, &figures);

@@ -37,6 +37,9 @@ pub struct Waiting<F> {
     pub payload: Option<(F, Range<usize>)>,
     /// The port it came from, for the ICMP error if nobody answers.
     pub input: usize,
+    /// Whether the frame is the one that was received, and so can be quoted in that error. A piece of
+    /// one is a copy of its data only.
+    pub is_received: bool,
 }
 
 /// What the caller does for an entry whose time has come.
@@ -59,6 +62,15 @@ pub enum Refused {
     Queue,
     /// The table is full of neighbours in use.
     Table,
+}
+
+/// What became of a packet whose next hop is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// A request should go out now: nobody asked before.
+    pub ask: bool,
+    /// The packet waits; else the pool was full, and it is gone.
+    pub kept: bool,
 }
 
 /// Port and address, in one word so that it hashes in one step.
@@ -189,18 +201,17 @@ impl<F> Neighbors<F> {
         entry.mac
     }
 
-    /// Keeps a packet until `address` is known; true if a request should go out now.
+    /// Keeps a packet until `address` is known.
     ///
     /// # Errors
-    /// [`Refused`], with the packet gone. A first packet that finds the pool full is lost too, but
-    /// its neighbour is asked for.
+    /// [`Refused`], with the packet gone.
     pub fn enqueue(
         &mut self,
         port: usize,
         address: Ipv4Addr,
         packet: Waiting<F>,
         now: Instant,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Queued, Refused> {
         let key = Key::new(port, address);
         let fresh = self.find(port, address).is_none();
         if fresh {
@@ -216,11 +227,11 @@ impl<F> Neighbors<F> {
             entry.asked = now;
         }
         if entry.waiting >= QUEUE || !room {
-            return if fresh { Ok(true) } else { Err(Refused::Queue) };
+            return if fresh { Ok(Queued { ask: true, kept: false }) } else { Err(Refused::Queue) };
         }
         entry.waiting += 1;
         self.waiting.push_back((key, packet)).map_err(|_| Refused::Queue)?;
-        Ok(fresh)
+        Ok(Queued { ask: fresh, kept: true })
     }
 
     /// Takes the packets that wait for `key` out of the pool, in the order they came.

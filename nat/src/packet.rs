@@ -193,6 +193,7 @@ impl Packet {
         self.header_len = header_len as u8;
         self.transport = Transport::Opaque;
         self.segment = Segment::NONE;
+        self.icmp = (0, 0);
         self.embedded = None;
         // The usual length is a constant from here on: no offset needs checking.
         match header_len {

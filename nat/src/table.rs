@@ -446,6 +446,9 @@ impl Nat {
         for _ in 0..LOOK {
             self.hand = (self.hand + 1) % self.sessions.capacity().max(1);
             let session = self.sessions.get(self.hand);
+            if !session.is_live() {
+                continue;
+            }
             if session.is_closed() || self.is_expired(SessionId(self.hand), now) {
                 return self.remove(SessionId(self.hand));
             }

@@ -1,4 +1,4 @@
-//! What one client does to another: nothing (NAT.md, "Free ports").
+//! What one client does to another: nothing (RFC 6888 REQ-4).
 
 mod world;
 
@@ -129,4 +129,14 @@ fn quotas_come_back_when_sessions_end_and_survive_resting_ports() {
         while world.nat.expire(world.now, 1000) > 0 {}
         assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
     }
+}
+
+#[test]
+fn beyond_its_floor_a_client_takes_unassured_sessions_of_the_largest_until_they_are_even() {
+    let mut world = four(800);
+    let largest = (2000..4000).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
+    assert_eq!(largest, 500);
+    let opened = (2000..4000).filter(|&port| open(&mut world, 0, port, udp_to).is_ok()).count();
+    // Two share what the floors of the other two leave.
+    assert!((295..=305).contains(&opened), "{opened}");
 }

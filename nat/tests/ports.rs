@@ -1,4 +1,4 @@
-//! Port economy: rest, addresses, ranges and blocks (NAT.md, "Free ports").
+//! Port economy: rest, addresses, ranges and blocks (RFC 4787 REQ-2 and REQ-3, RFC 7422).
 
 mod world;
 

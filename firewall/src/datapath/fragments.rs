@@ -82,6 +82,8 @@ impl<L: Link> Datapath<L> {
     }
 
     /// A packet that is larger than the next link takes leaves in pieces, in order (RFC 791 3.2).
+    ///
+    /// All pieces have all options: one that is not to be copied does no harm in the later ones.
     pub(super) fn cut(
         &mut self,
         input: usize,
@@ -116,7 +118,7 @@ impl<L: Link> Datapath<L> {
             let old = octets.get(header + piece.start + new.len()..header + piece.end);
             let old = old.ok_or(Dropped::Malformed)?;
             let copy = self.ports[hop.port].link.compose(old).ok_or(Dropped::TransmitQueue)?;
-            self.send(input, copy, part, 0..old.len(), hop, now)?;
+            self.send(input, (copy, false), part, 0..old.len(), hop, now)?;
         }
         Ok(())
     }

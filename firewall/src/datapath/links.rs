@@ -46,7 +46,7 @@ impl<L: Link> Datapath<L> {
 
     /// Sends a packet whose next hop has become known.
     fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
-        let Waiting { mut head, payload, input } = packet;
+        let Waiting { mut head, payload, input, .. } = packet;
         address(&mut head, mac);
         match self.ports[port].link.transmit(&head, payload) {
             Ok(()) => self.ports[input].counters.forwarded += 1,
@@ -95,20 +95,23 @@ impl<L: Link> Datapath<L> {
         }
     }
 
-    /// Lets go of fragments whose first one did not come in time.
+    /// Lets go of fragments whose first one did not come in time, and counts those that are gone.
     fn keep_fragments(&mut self, now: Instant) {
-        let Self { fragments, ports, .. } = self;
-        fragments.upkeep(now, ENTRIES_A_ROUND, |input| {
-            if let Some(port) = ports.get_mut(input) {
+        self.fragments.upkeep(now, ENTRIES_A_ROUND);
+        for (input, port) in self.ports.iter_mut().enumerate() {
+            for _ in 0..self.fragments.take_lost(input) {
                 port.counters.drop(Dropped::FragmentTimeout);
             }
-        });
+        }
     }
 
     /// RFC 1812 5.2.7.1: a packet whose next hop does not answer ARP gets 3/1.
     fn unresolved(&mut self, waiting: Waiting<L::Frame>, now: Instant) {
-        let Waiting { payload, input, .. } = waiting;
+        let Waiting { payload, input, is_received, .. } = waiting;
         self.ports[input].counters.drop(Dropped::Unresolved);
+        if !is_received {
+            return;
+        }
         let Some((frame, _)) = payload else { return };
         let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else {
             return;

@@ -124,7 +124,7 @@ fn io_write(register: u32, value: u32) {
     }
 }
 
-/// Sleeps until an interrupt or the deadline, but not longer than a minute; returns at once when the
+/// Sleeps until an interrupt or the deadline, a minute away at most; returns at once when the
 /// deadline has passed or serial input was left unread. Wakes early at will: look, then sleep again.
 ///
 /// Interrupts are off before and after. One that came since the caller looked ends the sleep at

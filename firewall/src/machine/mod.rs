@@ -3,9 +3,6 @@
 //! `boot` enters, `enter` below brings everything up in the order in which it depends on each other,
 //! and gives `crate::main` a `Machine`. One core; interrupts only end the sleep in `apic::wait`.
 
-// The appliance takes what it needs; the rest is for its tests and for the services to come.
-#![allow(dead_code)]
-
 pub mod apic;
 pub mod boot;
 pub mod clock;
@@ -77,7 +74,7 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     // SAFETY: the loader passed `start_info`, and nothing has written to memory but our statics.
     let info = match unsafe { boot::read(start_info) } {
         Ok(info) => info,
-        Err(reason) => panic!("not started by a PVH loader: {reason:?}"),
+        Err(boot::NoBootInfo::Magic(magic)) => panic!("not started by a PVH loader: magic={magic:#x}"),
     };
     let command_line = CommandLine(info.command_line);
     obey(command_line);

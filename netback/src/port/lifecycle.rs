@@ -108,7 +108,7 @@ fn start<H: Hal, T: Transport>(transport: &mut T) -> Result<(Rings<H>, Features)
 impl<H: Hal, T: Transport> Port<H, T> {
     /// Starts the device behind `transport`, with buffers from `pool` in its receive ring.
     ///
-    /// It takes about 24 KiB for rings, 48 KiB for heads and 32 KiB of heap; no more while it runs.
+    /// It takes about 24 KiB for rings, 96 KiB for heads and 32 KiB of heap; no more while it runs.
     pub fn new(mut transport: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
         if transport.device_type() != DeviceType::Network {
             return Err(StartError::NotNetwork);
@@ -204,7 +204,10 @@ impl<H: Hal, T: Transport> Port<H, T> {
                 self.running = Some(rings);
                 Standing::Running
             }
-            Err(_) => Standing::Waiting,
+            Err(reason) => {
+                log::warn!(target: "port", "not started again name={} reason={reason}", self.name);
+                Standing::Waiting
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the image will take of the memory that the site says it has.
 
+use rules::site::Filtering;
+
 use crate::compiled::octets;
 use crate::diagnostics::Diagnostics;
 use crate::plan::Plan;
@@ -21,11 +23,17 @@ const BUFFERS_OF_PORT: u64 = 384;
 /// Rings and heads of a port, in octets.
 const RINGS: u64 = 120 * KIB;
 
-/// A session with its share of the index and its mapping, in octets.
-const SESSION: u64 = 112;
+/// A session: 64, its TCP windows 32, its mapping 36, their indices 24, its client 1, in octets.
+const SESSION: u64 = 157;
 
-/// The free ports of an external address, for each of TCP, UDP and ICMP, in octets.
-const FREE_PORTS: u64 = 25 * KIB;
+/// A session's contact with a peer's address, where filtering depends on it, in octets.
+const CONTACT: u64 = 24;
+
+/// The free ports of an external address, for each of TCP, UDP and ICMP, in octets: a bit a port, and a tree over them.
+const FREE_PORTS: u64 = 9 * KIB;
+
+/// Neighbours, fragments on their way, and the limits on our own answers, in octets.
+const TABLES: u64 = 512 * KIB;
 
 /// The program itself, in octets.
 const IMAGE: u64 = MIB;
@@ -38,12 +46,14 @@ pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics:
     let Some(memory) = plan.memory.filter(|_| plan.is_sound) else { return };
     let ports = plan.clients.len() as u64 + 1;
     let addresses = plan.uplink.extra.len() as u64 + 1;
+    let filtering = [plan.nat.filtering.tcp, plan.nat.filtering.udp];
+    let contact = if filtering.contains(&Filtering::AddressDependent) { CONTACT } else { 0 };
     let parts = [
-        ("sessions", u64::from(plan.nat.sessions) * SESSION),
+        ("sessions", u64::from(plan.nat.sessions) * (SESSION + contact)),
         ("free ports", addresses * 3 * FREE_PORTS),
         ("rules", octets(program) as u64),
         ("frames", (BUFFERS + BUFFERS_OF_PORT * ports) * BUFFER + RINGS * ports),
-        ("the machine and the image", KEPT + IMAGE),
+        ("the machine and the image", KEPT + IMAGE + TABLES),
     ];
     let wanted: u64 = parts.iter().map(|(_, octets)| octets).sum();
     if wanted <= u64::from(memory) * MIB {
