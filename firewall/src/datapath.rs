@@ -13,7 +13,6 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::Range;
 
-use nat::tcp_flags::{ACK, FIN, RST, SYN};
 use nat::{Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple};
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
@@ -60,7 +59,6 @@ pub struct Datapath<L: Link> {
     neighbors: Neighbors<L::Frame>,
     fragments: Fragments<L::Frame>,
     nat: Nat,
-    pickup: bool,
     policy: &'static Policy,
     rule_counters: RuleCounters,
     /// Packets that each rule, or chain's policy, ended.
@@ -124,7 +122,6 @@ impl<L: Link> Datapath<L> {
             neighbors: Neighbors::new(seed[2]),
             fragments: Fragments::new(seed[2] ^ seed[3]),
             nat,
-            pickup: site.nat.pickup,
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),
             refused: RuleCounters::new(site.policy.locations.len()),
@@ -273,7 +270,8 @@ impl<L: Link> Datapath<L> {
         if !local && !self.routes.is_forwardable(packet.destination()) {
             return Err(Dropped::BadDestination.into());
         }
-        let state = if self.opens(packet) { State::New } else { State::Invalid };
+        let opens = packet.opens() || self.nat.may_pick_up(packet);
+        let state = if opens { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
         let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
         self.refuse(packet, decision.verdict)?;
@@ -324,13 +322,6 @@ impl<L: Link> Datapath<L> {
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
         Ok(Step::Forward(Way { hop, translation: self.nat.translation(hit), identification: None }))
-    }
-
-    /// Whether a packet may open a session: by itself, or where connections are picked up in their
-    /// middle.
-    fn opens(&self, packet: &Packet) -> bool {
-        let is_plain = |segment: &nat::Segment| segment.flags & (ACK | SYN | FIN | RST) == ACK;
-        packet.opens() || self.pickup && packet.tcp().is_some_and(is_plain)
     }
 
     /// The internal endpoint that a packet to an external one is for, though no session awaits it:

@@ -5,8 +5,7 @@
 
 use crate::endpoint::protocol;
 use crate::icmp::{self, Kind};
-use crate::packet::{Checksum, Malformed, Packet, TCP, Transport, UDP};
-use crate::tcp::{Segment, flags};
+use crate::packet::{Checksum, Malformed, Packet, Transport, UDP};
 
 /// What a fragment is of its datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,18 +74,10 @@ impl Packet {
     }
 
     fn read_first_tcp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
-        let tcp = payload.first_chunk::<TCP>().ok_or(Malformed::TinyFragment)?;
-        let offset = usize::from(tcp[12] >> 4) * 4;
-        if offset < TCP || offset > payload.len() {
-            return Err(Malformed::TcpOffset);
-        }
-        let control = u32::from(tcp[13] & flags::SYN != 0) + u32::from(tcp[13] & flags::FIN != 0);
-        self.segment = Segment::read(tcp, (payload.len() - offset) as u32 + control);
-        if self.segment.has_syn() {
-            self.segment.read_options(payload.get(..offset).unwrap_or_default());
-        }
-        self.take(at, tcp, Transport::Tcp);
-        self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]])
+        self.read_tcp(at, payload).map_err(|malformed| match malformed {
+            Malformed::ShortTransport => Malformed::TinyFragment,
+            other => other,
+        })
     }
 
     /// An ICMP error in fragments stays without a session: its checksum cannot be judged.

@@ -258,7 +258,7 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn read_tcp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
+    pub(crate) fn read_tcp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let tcp = payload.first_chunk::<TCP>().ok_or(Malformed::ShortTransport)?;
         let offset = usize::from(tcp[12] >> 4) * 4;
         if offset < TCP || offset > payload.len() {

@@ -428,7 +428,7 @@ impl Nat {
     }
 
     /// Whether a packet may open a session though it begins nothing.
-    fn may_pick_up(&self, packet: &Packet) -> bool {
+    pub fn may_pick_up(&self, packet: &Packet) -> bool {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
