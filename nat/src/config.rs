@@ -89,12 +89,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// What a site gets that asks for nothing else: windows are tracked, ports rest, and this many
-    /// clients are treated alike.
-    pub fn for_clients(clients: u8) -> Self {
-        Self { tcp_windows: true, port_rest: 120, clients, ..Self::default() }
-    }
-
     /// How packets of a protocol are filtered; ICMP queries have no filter to choose.
     pub(crate) const fn filtering(&self, protocol: u8) -> Filtering {
         match protocol {
