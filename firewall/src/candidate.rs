@@ -1,11 +1,11 @@
 //! Packets as the policy sees them: as they are, and as they will be.
 
-use nat::{Direction, Endpoint, Packet, Tuple};
+use nat::{Direction, Endpoint, Packet, Tuple, protocol};
 use rules::{Candidate, State};
 
 /// A packet as the policy sees it when it comes in.
 pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
-    let ports = packet.tuple().filter(|tuple| tuple.protocol != 1);
+    let ports = packet.tuple().filter(|tuple| tuple.protocol != protocol::ICMP);
     Candidate {
         input: Some(input as u8),
         output: None,
@@ -28,7 +28,7 @@ pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidat
 
 /// Later packets of a tuple, as far as they are known before they come.
 pub(crate) fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Candidate {
-    let icmp = (tuple.protocol == 1).then(|| icmp_of(tuple, direction));
+    let icmp = (tuple.protocol == protocol::ICMP).then(|| icmp_of(tuple, direction));
     let port = |endpoint: Endpoint| if icmp.is_some() { 0 } else { endpoint.port };
     Candidate {
         input: None,

@@ -13,7 +13,9 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::Range;
 
-use nat::{Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple};
+use nat::{
+    Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple, protocol,
+};
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
 use rules::site::Site;
@@ -23,7 +25,7 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use crate::candidate::{candidate, foreseen};
 use crate::config::{nat_config, nat_options, static_forwards};
-use crate::counters::{Dropped, RuleCounters};
+use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
 use crate::neighbor::{self, Due, Neighbors, Waiting};
@@ -208,10 +210,13 @@ impl<L: Link> Datapath<L> {
             return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
         }
         let Some(tuple) = packet.tuple() else {
-            return Err(if packet.protocol() == 1 { Dropped::IcmpType } else { Dropped::Protocol }.into());
+            let is_icmp = packet.protocol() == protocol::ICMP;
+            return Err(if is_icmp { Dropped::IcmpType } else { Dropped::Protocol }.into());
         };
-        let answers =
-            |hit: &Hit| packet.protocol() != 1 || packet.opens() == (hit.direction == Direction::Original);
+        // A query and the reply to another one may have the same tuple: their directions differ.
+        let answers = |hit: &Hit| {
+            tuple.protocol != protocol::ICMP || packet.opens() == (hit.direction == Direction::Original)
+        };
         match self.nat.lookup(&tuple, now).filter(answers) {
             Some(hit) => self.proceed(input, packet, hit, now),
             None => self.open(input, packet, tuple, now),
@@ -466,20 +471,18 @@ impl<L: Link> Datapath<L> {
         let mut head = Head::new(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
         head.offload = leaving_offload(packet);
         head.extend_from_slice(network.as_slice()).map_err(|_| Dropped::Malformed)?;
+        let is_cut = usize::from(packet.total_len()) > output.mtu;
+        let identification = match way.identification {
+            // What was whole becomes fragments.
+            None if is_cut => self.fragments.identify(packet, &way.translation),
+            given => given,
+        };
         if let (Some(identification), Some(header)) =
-            (way.identification, head.as_mut_slice().get_mut(ETHERNET_HEADER..))
+            (identification, head.as_mut_slice().get_mut(ETHERNET_HEADER..))
         {
             fragment::set_identification(header, identification);
         }
-        if usize::from(packet.total_len()) > output.mtu {
-            // RFC 6864 5.3.1: what was whole becomes fragments, behind an address of many.
-            let hidden = way.translation.source.address != packet.source();
-            if !packet.is_fragment()
-                && hidden
-                && let Some(header) = head.as_mut_slice().get_mut(ETHERNET_HEADER..)
-            {
-                fragment::set_identification(header, self.fragments.identification());
-            }
+        if is_cut {
             return self.cut(input, frame, packet, head, way.hop, now);
         }
         let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
@@ -525,8 +528,11 @@ impl<L: Link> Datapath<L> {
     /// Whether every link waits for an interrupt, so that the processor may halt.
     pub fn sleep(&mut self) -> bool {
         // All are asked, also behind the first that has work: `wake` takes it back from all.
-        let busy = self.ports.iter_mut().filter_map(|port| (!port.link.sleep()).then_some(())).count();
-        busy == 0
+        let mut is_idle = true;
+        for port in &mut self.ports {
+            is_idle &= port.link.sleep();
+        }
+        is_idle
     }
 
     /// Takes [`sleep`](Self::sleep) back.
@@ -561,14 +567,12 @@ impl<L: Link> Datapath<L> {
     }
 
     /// The policy's counters with the places of their rules.
-    pub fn rule_counters(
-        &self,
-    ) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
+    pub fn rule_counters(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
         self.policy.counters().iter().copied().zip(self.rule_counters.as_slice().iter().copied())
     }
 
     /// The rules and chain policies that ended packets, with how many.
-    pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, crate::counters::RuleCounter)> + '_ {
+    pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
         let all = self.policy.locations.iter().copied().zip(self.refused.as_slice().iter().copied());
         all.filter(|(_, counter)| counter.packets > 0)
     }
@@ -614,8 +618,8 @@ fn parse(packet: &mut Packet, octets: &[u8], offload: Offload) -> Result<(), Dro
 fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
     let start = u16::try_from(ETHERNET_HEADER + packet.header_len()).ok()?;
     match packet.protocol() {
-        6 => Some((start, 16)),
-        17 => Some((start, 6)),
+        protocol::TCP => Some((start, 16)),
+        protocol::UDP => Some((start, 6)),
         _ => None,
     }
 }

@@ -185,10 +185,14 @@ impl<F> Fragments<F> {
         }
     }
 
-    /// A fresh identification.
-    pub fn identification(&mut self) -> u16 {
+    /// A fresh identification for a datagram that leaves in fragments, if its source is translated:
+    /// two clients behind one address may use the same (RFC 6864 5.3.1).
+    pub fn identify(&mut self, packet: &Packet, translation: &Translation) -> Option<u16> {
+        if translation.source.address == packet.source() {
+            return None;
+        }
         self.identification = self.identification.wrapping_add(1);
-        self.identification
+        Some(self.identification)
     }
 
     /// Fragments that wait for their first one.

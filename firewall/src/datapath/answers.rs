@@ -24,12 +24,12 @@ impl<L: Link> Datapath<L> {
                 self.say(input, frame, sender, reply)
             }
             // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
-            (None, 6 | 17) if input == UPLINK => Err(Dropped::Unsolicited),
-            (None, 6) => {
+            (None, protocol::TCP | protocol::UDP) if input == UPLINK => Err(Dropped::Unsolicited),
+            (None, protocol::TCP) => {
                 self.answer(input, frame, sender, packet, Answer::TcpReset, now);
                 Err(Dropped::Delivered)
             }
-            (None, 17) => {
+            (None, protocol::UDP) => {
                 self.answer(input, frame, sender, packet, Answer::PORT_UNREACHABLE, now);
                 Err(Dropped::Delivered)
             }

@@ -40,10 +40,7 @@ impl<L: Link> Datapath<L> {
             // The appliance itself reads whole datagrams only.
             Step::Deliver => Err(Dropped::Fragment.into()),
             Step::Forward(mut way) => {
-                // RFC 6864 5.3.1: two clients behind one address may use the same identification.
-                if way.translation.source.address != packet.source() {
-                    way.identification = Some(self.fragments.identification());
-                }
+                way.identification = self.fragments.identify(packet, &way.translation);
                 Ok(Step::Forward(way))
             }
         }
