@@ -105,6 +105,11 @@ impl Ring {
         self.read::<u16>(self.driver, 0) == 0
     }
 
+    /// Whether the driver told where the ring lies, and the device was not reset since.
+    pub(crate) fn is_set_up(&self) -> bool {
+        self.descriptors != 0
+    }
+
     /// Chains that the driver made available and the device did not take.
     pub(crate) fn waiting(&self) -> u16 {
         self.read::<u16>(self.driver, 2).wrapping_sub(self.seen)
@@ -161,6 +166,17 @@ pub(crate) struct Device {
     pub(crate) refuses_features: bool,
     pub(crate) resets: usize,
     pub(crate) interrupts: VecDeque<InterruptStatus>,
+}
+
+impl Device {
+    /// Has a status that the driver did not write. One that reads as reset or gone has let go of the rings: the driver
+    /// frees them.
+    pub(crate) fn say(&mut self, status: DeviceStatus) {
+        self.status = status;
+        if status.is_empty() || crate::features::is_gone(status) {
+            self.rings = [Ring::default(); 2];
+        }
+    }
 }
 
 pub(crate) const ALL_FEATURES: u64 = u64::MAX;
@@ -250,17 +266,14 @@ impl Transport for Fake {
     }
 
     fn set_status(&mut self, status: DeviceStatus) {
-        self.with(|device| {
-            if status.is_empty() && !device.is_stuck {
+        self.with(|device| match status.is_empty() {
+            true if device.is_stuck => {}
+            true => {
                 device.resets += 1;
-                device.rings = [Ring::default(); 2];
+                device.say(status);
             }
-            if !(status.is_empty() && device.is_stuck) {
-                device.status = status;
-            }
-            if device.refuses_features {
-                device.status.remove(DeviceStatus::FEATURES_OK);
-            }
+            false if device.refuses_features => device.status = status - DeviceStatus::FEATURES_OK,
+            false => device.status = status,
         });
     }
 
