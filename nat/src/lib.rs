@@ -19,6 +19,7 @@ pub mod checksum;
 mod config;
 mod contacts;
 mod endpoint;
+mod eviction;
 mod fragment;
 mod icmp;
 mod index;

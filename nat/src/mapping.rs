@@ -177,6 +177,11 @@ impl Mappings {
         place.map(|place| &place.mapping)
     }
 
+    /// Whether it ends with one session.
+    pub(crate) fn has_one_session(&self, id: u32) -> bool {
+        self.places.get(id as usize).is_some_and(|place| place.sessions == 1)
+    }
+
     /// Whether the internal endpoint opened or answered one of its sessions.
     pub(crate) fn is_owned(&self, id: u32) -> bool {
         self.places.get(id as usize).is_some_and(|place| place.own > 0)

@@ -151,6 +151,14 @@ impl Session {
         }
     }
 
+    /// The internal host that it is charged to.
+    pub(crate) const fn owner(&self) -> Ipv4Addr {
+        match self.outbound() {
+            Direction::Original => self.original.source.address,
+            Direction::Reply => self.reply.source.address,
+        }
+    }
+
     #[inline]
     pub(crate) const fn is_live(&self) -> bool {
         self.flags & LIVE != 0

@@ -109,33 +109,31 @@ pub struct Counts {
 
 /// The translator.
 pub struct Nat {
-    sessions: Slab,
+    pub(crate) sessions: Slab,
     /// Of TCP sessions, by their place.
     windows: Box<[Windows]>,
     /// Whose sessions they are, by their place.
-    clients: Box<[u8]>,
-    session_quota: Quota,
+    pub(crate) clients: Box<[u8]>,
+    pub(crate) session_quota: Quota,
     /// By kind of port.
-    mapping_quotas: Vec<Quota>,
+    pub(crate) mapping_quotas: Vec<Quota>,
     index: Index,
     key: Key,
     wheel: Wheel,
-    mappings: Mappings,
+    pub(crate) mappings: Mappings,
     contacts: Contacts,
-    ports: Ports,
+    pub(crate) ports: Ports,
     timeouts: Timeouts,
     inbound_refresh: bool,
-    options: Options,
+    pub(crate) options: Options,
     /// The present second, as the last call told it, for ports to rest from.
     second: u32,
     /// Where a full table looks next for a session to let go of.
-    hand: u32,
+    pub(crate) hand: u32,
 }
 
 /// The timer's share of work when a new session finds no room, in sessions.
 const RECLAIM: usize = 64;
-/// Places that a full table looks at to let go of a session.
-const LOOK: usize = 256;
 
 impl Nat {
     /// Makes room for everything; this allocates, and nothing later does.
@@ -222,7 +220,7 @@ impl Nat {
     }
 
     #[inline]
-    fn is_expired(&self, id: SessionId, now: i64) -> bool {
+    pub(crate) fn is_expired(&self, id: SessionId, now: i64) -> bool {
         self.wheel.is_past(self.sessions.get(id.0).expires, now)
     }
 
@@ -405,7 +403,8 @@ impl Nat {
         if self.sessions.is_full() || lacks_room && quota.largest() != client {
             self.let_go(client, second);
         }
-        if !self.session_quota.admits(client) {
+        let sender = binding.original.source.address;
+        if !self.session_quota.admits(client) && !self.make_way(client, sender, None) {
             return Err(Refusal::Quota);
         }
         if self.sessions.is_full() {
@@ -432,33 +431,8 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    fn client(&self, id: u32) -> u8 {
+    pub(crate) fn client(&self, id: u32) -> u8 {
         self.clients.get(id as usize).copied().unwrap_or(0)
-    }
-
-    /// A full table lets go of one session among the next few: one that expired or that both
-    /// sides have closed, else, if there are clients to be fair among, an unassured one of the
-    /// largest for another. An established one stays.
-    fn let_go(&mut self, client: u8, now: i64) {
-        let largest = Some(self.session_quota.largest());
-        let largest = largest.filter(|&largest| self.options.clients > 0 && largest != client);
-        let mut unassured = None;
-        for _ in 0..LOOK {
-            self.hand = (self.hand + 1) % self.sessions.capacity().max(1);
-            let session = self.sessions.get(self.hand);
-            if !session.is_live() {
-                continue;
-            }
-            if session.is_closed() || self.is_expired(SessionId(self.hand), now) {
-                return self.remove(SessionId(self.hand));
-            }
-            if unassured.is_none() && !session.is_assured() && largest == Some(self.client(self.hand)) {
-                unassured = Some(self.hand);
-            }
-        }
-        if let Some(id) = unassured {
-            self.remove(SessionId(id));
-        }
     }
 
     /// Makes sure that no session has this tuple; one that expired is removed.
@@ -495,7 +469,7 @@ impl Nat {
         let among = ports.as_ref().unwrap_or(&any);
         if let Some((mapping, external)) = self.mappings.find_within(protocol, internal, address, among) {
             if self.mappings.in_use(mapping).is_none() {
-                self.check_quota(client, protocol, external)?;
+                self.share(client, protocol, internal, external)?;
                 self.mappings.set_client(mapping, client);
                 self.count_mapping(mapping, Quota::take);
             }
@@ -506,7 +480,7 @@ impl Nat {
             return Err(Unbound::NotExternal.into());
         }
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
-        self.check_quota(client, protocol, Endpoint::new(address, *class.start()))?;
+        self.share(client, protocol, internal, Endpoint::new(address, *class.start()))?;
         let external = self.port(&class, protocol, address, internal.port, now);
         let external = external.ok_or(Unbound::PortsExhausted)?;
         if self.mappings.is_full()
@@ -603,14 +577,6 @@ impl Nat {
             }
         }
         Ok(Hit { session: SessionId(id), direction: Direction::Original })
-    }
-
-    fn check_quota(&self, client: u8, protocol: u8, external: Endpoint) -> Result<(), Refusal> {
-        let kind = self.ports.kind(protocol, external);
-        match kind.and_then(|kind| self.mapping_quotas.get(kind)) {
-            Some(quota) if !quota.admits(client) => Err(Refusal::Quota),
-            _ => Ok(()),
-        }
     }
 
     /// Takes a mapping into its client's account, or out of it.

@@ -140,3 +140,53 @@ fn beyond_its_floor_a_client_takes_unassured_sessions_of_the_largest_until_they_
     // Two share what the floors of the other two leave.
     assert!((295..=305).contains(&opened), "{opened}");
 }
+
+/// A host of a client opens a session from a port.
+fn open_from(
+    world: &mut World,
+    client: u8,
+    host: u8,
+    port: u16,
+    octets: impl Fn(Endpoint) -> Vec<u8>,
+) -> bool {
+    let packet = parse(&octets(end([10, 0, client, host].into(), port)));
+    let original = packet.tuple().unwrap();
+    let source = SourceNat::Address(EXTERNAL);
+    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
+    world.nat.bind_for(client, binding, &packet, world.now).is_ok()
+}
+
+#[test]
+fn a_host_that_took_all_ports_of_its_client_gives_way_to_the_others_there() {
+    let four = |options: &mut nat::Options| (options.clients, options.port_rest) = (4, 120);
+    let mut world =
+        World::with_both(|config| (config.sessions, config.external_ports) = (1000, 10_000..=10_799), four);
+    assert!(open_from(&mut world, 1, 9, 7777, udp_to));
+    let taken = (2000..4000).filter(|&port| open_from(&mut world, 1, 7, port, udp_to)).count();
+    assert_eq!(taken, 799 - 3 * 100, "and it takes nothing from the other host");
+    assert!(world.is_live(protocol::UDP, end([10, 0, 1, 9].into(), 7777), TO));
+    // Another host of the same client still gets its flows.
+    let opened = (5000..5100).filter(|&port| open_from(&mut world, 1, 8, port, udp_to)).count();
+    assert!(opened >= 95, "{opened}");
+    // The others' floors are untouched.
+    for client in [0, 2, 3] {
+        let opened = (2000..2100).filter(|&port| open(&mut world, client, port, udp_to).is_ok()).count();
+        assert_eq!(opened, 100);
+    }
+}
+
+#[test]
+fn a_host_that_took_all_sessions_of_its_client_gives_way_but_no_established_session_does() {
+    let mut world = four(800);
+    let hit = open(&mut world, 1, 80, syn_to).unwrap();
+    let reply = world.nat.session(hit.session).reply();
+    world.cross(&tcp(reply.source, reply.destination, SYN | ACK, (500, 101), &[])).unwrap();
+    world.cross(&tcp(end([10, 0, 1, 7].into(), 80), end(SERVER, 80), ACK, (101, 501), &[])).unwrap();
+    let taken = (2000..4000).filter(|&port| open_from(&mut world, 1, 7, port, udp_to)).count();
+    assert_eq!(taken, 499);
+    let opened = (5000..6000).filter(|&port| open_from(&mut world, 1, 8, port, udp_to)).count();
+    // Until the two are about even.
+    assert!((200..=700).contains(&opened), "{opened}");
+    assert!(world.nat.session(hit.session).is_tcp_established());
+    assert_eq!(world.nat.counts().sessions, 500);
+}
