@@ -295,3 +295,29 @@ pub fn error_word(kind: (u8, u8)) -> [u8; 4] {
         _ => [0; 4],
     }
 }
+
+impl Packet {
+    /// What this packet is once it was forwarded: from and to these endpoints, its time to live
+    /// lowered by one, its checksums right, all else as it was. A query's identifier is the port of
+    /// who asked.
+    pub fn forwarded(&self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+        let mut packet = self.clone();
+        packet.header.source = from.ip().octets();
+        packet.header.destination = to.ip().octets();
+        packet.header.time_to_live -= 1;
+        let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()];
+        let later = packet.header.fragment_offset.value() > 0;
+        match (packet.header.protocol.0, packet.payload.first()) {
+            _ if later => {}
+            (6 | 17, _) => packet.payload[..4].copy_from_slice(ports.as_flattened()),
+            (1, Some(8 | 13 | 15 | 17)) => packet.payload[4..6].copy_from_slice(&ports[0]),
+            (1, Some(_)) => packet.payload[4..6].copy_from_slice(&ports[1]),
+            _ => {}
+        }
+        let mut octets = packet.octets();
+        if !packet.header.is_fragmenting_payload() {
+            crate::judge::mend_transport(&mut octets);
+        }
+        octets
+    }
+}

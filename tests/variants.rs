@@ -1,0 +1,446 @@
+//! Headers as nobody expects them, and yet within the letter of the RFCs: each crosses as it came,
+//! or ends for its reason; none is changed on the way but where translation must.
+
+use std::net::SocketAddrV4;
+
+use firewall::Dropped;
+use tests::flags::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG};
+use tests::packet::{At, Packet, Segment, address};
+use tests::{Connection, Seen, World, echo, echo_reply, icmp, icmp_error, judge, tcp, udp};
+
+const CLIENT: &str = "10.0.1.7:5000";
+const SERVER: &str = "198.51.100.9:53";
+const EXTERNAL: &str = "192.0.2.2:5000";
+
+/// The packet left with these endpoints and is else what was sent.
+///
+/// The identification of what routers may cut is the NAT's to choose (RFC 6864 5.3.1).
+#[track_caller]
+fn same(seen: &Seen, sent: &Packet, from: impl At, to: impl At) {
+    let sent = match sent.header.dont_fragment {
+        true => sent.clone(),
+        false => sent.clone().identification(seen.identification()),
+    };
+    assert_eq!(seen.octets, sent.forwarded(from.at(), to.at()));
+}
+
+/// The packet crosses from the client to the server, and its like back.
+#[track_caller]
+fn crosses_both_ways(world: &mut World, packet: impl Fn(SocketAddrV4, SocketAddrV4) -> Packet) {
+    let (client, server, external) = (CLIENT.at(), SERVER.at(), EXTERNAL.at());
+    let out = packet(client, server);
+    same(&world.cross("work", "uplink", &out), &out, external, server);
+    let back = packet(server, external);
+    same(&world.cross("uplink", "work", &back), &back, server, client);
+}
+
+#[test]
+fn rfc_791_options_cross_whatever_they_say() {
+    let mut world = World::default();
+    let options: [&[u8]; 12] = [
+        &[0, 0, 0, 0],
+        &[1, 1, 1, 1],
+        &[7, 7, 4, 0, 0, 0, 0, 0],
+        &[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[68, 12, 13, 0xf1, 1, 2, 3, 4, 0, 0, 0, 0],
+        &[148, 4, 0, 0],
+        &[130, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[94, 4, 0xff, 0xff],
+        // Options that do not hold together are the hosts' business: nothing here reads them.
+        &[7, 0, 0, 0],
+        &[7, 1, 0, 0],
+        &[7, 200, 4, 0],
+        &[1, 1, 1, 131],
+    ];
+    for option in options {
+        crosses_both_ways(&mut world, |from, to| udp(from, to, b"options").options(option));
+    }
+}
+
+#[test]
+fn rfc_1812_5_2_4_1_a_source_route_leads_nowhere() {
+    let mut world = World::default();
+    world.open_udp(CLIENT, SERVER);
+    // By way of the appliance to a client, and to a server.
+    for option in [[131, 7, 4, 10, 0, 2, 9, 0], [137, 7, 4, 10, 0, 1, 7, 0], [131, 7, 4, 203, 0, 113, 5, 0]] {
+        world.send("uplink", udp(SERVER, "192.0.2.2:7000", b"routed").options(&option));
+        world.send("work", udp(CLIENT, "10.0.1.1:7000", b"routed").options(&option));
+        world.quiet();
+    }
+}
+
+#[test]
+fn rfc_894_trailers_are_neither_forwarded_nor_quoted_nor_echoed() {
+    let mut world = World::default();
+    let mut connection = Connection::open(&mut world, "10.0.1.7:6000", "198.51.100.9:80");
+    let segment = connection.from_client(ACK | PSH, b"data");
+    connection.outward(&mut world, ACK | PSH, b"data");
+    let padded = |packet: &Packet| [packet.octets(), b"trailer of the frame".to_vec()].concat();
+    let seen = world.cross("work", "uplink", padded(&segment));
+    same(&seen, &segment, connection.external, connection.server);
+    let query = echo("10.0.1.7", "198.51.100.9", 7, 1, b"odd");
+    let seen = world.cross("work", "uplink", padded(&query));
+    let asked = ("192.0.2.2", seen.id());
+    same(&seen, &query, asked, ("198.51.100.9", 0));
+    let error = icmp_error("203.0.113.1", "192.0.2.2", (3, 3), seen.octets.clone());
+    let got = world.cross("uplink", "work", padded(&error));
+    assert_eq!(got.data().len(), error.payload.len() - 8);
+    let dying = udp(CLIENT, SERVER, b"x").ttl(1);
+    assert_eq!(world.answer("work", padded(&dying)).quote().octets, dying.octets());
+    let pinged = world.answer("work", padded(&echo("10.0.1.7", "10.0.1.1", 1, 1, b"ping")));
+    assert_eq!(pinged.data(), b"ping");
+    let whole = udp(CLIENT, SERVER, &[5; 100]).identification(3);
+    for range in [0..48, 48..108] {
+        let part = whole.clone().fragment(range.clone());
+        let seen = world.cross("work", "uplink", padded(&part));
+        assert_eq!(seen.transport().len(), range.len());
+    }
+}
+
+#[test]
+fn rfc_768_octets_behind_the_udp_length_cross_as_they_are() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let short = |from, to| {
+        let mut packet = udp(from, to, b"data");
+        packet.payload.extend_from_slice(b"behind");
+        packet
+    };
+    world.judges.iter_mut().for_each(|judge| judge.transport = false);
+    let seen = world.cross("work", "uplink", short(CLIENT.at(), SERVER.at()));
+    assert_eq!((seen.data(), seen.from()), (&b"databehind"[..], external));
+    // The checksum covers what the length tells.
+    let mut whole = seen.octets.clone();
+    whole.truncate(whole.len() - 6);
+    let total = (whole.len() as u16).to_be_bytes();
+    whole[2..4].copy_from_slice(&total);
+    judge::mend_header(&mut whole);
+    assert!(judge::is_sound(&whole));
+    let back = world.cross("uplink", "work", short(SERVER.at(), external));
+    assert_eq!(back.data(), b"databehind");
+}
+
+#[test]
+fn rfc_1812_5_3_1_time_to_live_of_1_2_and_255_on_every_way() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let other = world.open_udp("10.0.2.9:7000", SERVER);
+    let ways = [
+        ("work", "uplink", udp(CLIENT, SERVER, b"out")),
+        ("uplink", "work", udp(SERVER, external, b"in")),
+        ("work", "lab", udp(CLIENT, "10.0.2.9:7000", b"across")),
+        ("uplink", "work", udp(SERVER, "192.0.2.2:8080", b"forwarded")),
+        ("work", "lab", udp(CLIENT, other, b"hairpin")),
+        ("lab", "work", udp("10.0.2.9:7000", "192.0.2.2:8080", b"hairpin to the forward")),
+    ];
+    let own = |port: &str| match port {
+        "uplink" => address("192.0.2.2"),
+        "work" => address("10.0.1.1"),
+        _ => address("10.0.2.1"),
+    };
+    for (input, output, packet) in ways {
+        for (ttl, left) in [(2, 1), (3, 2), (64, 63), (255, 254)] {
+            assert_eq!(world.cross(input, output, packet.clone().ttl(ttl)).ttl(), left);
+        }
+        let dying = packet.clone().ttl(1);
+        let told = world.answer(input, &dying);
+        assert_eq!((told.icmp(), told.source()), ((11, 0), own(input)), "{input} to {output}");
+        assert_eq!(told.quote().octets, dying.octets());
+        world.refuse(input, packet.ttl(0), Dropped::TimeExceeded);
+        world.pass_seconds(1);
+    }
+}
+
+#[test]
+fn rfc_1122_3_2_2_no_word_about_errors_that_die_on_the_way() {
+    let mut world = World::default();
+    let seen = world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    let error = icmp_error("203.0.113.1", "192.0.2.2", (3, 3), seen.octets.clone());
+    world.refuse("uplink", error.clone().ttl(1), Dropped::TimeExceeded);
+    assert_eq!(world.cross("uplink", "work", error.ttl(2)).ttl(), 1);
+}
+
+#[test]
+fn a_packet_from_an_endpoint_to_itself_goes_nowhere_and_opens_nothing() {
+    let mut world = World::default();
+    for port in ["10.0.1.7:5000", "10.0.1.7:80"] {
+        world.send("work", udp(CLIENT, port, b"land"));
+        world.send("work", tcp(CLIENT, port, SYN, b""));
+    }
+    world.refuse("uplink", udp("192.0.2.2:5000", "192.0.2.2:5000", b"land"), Dropped::Spoofed);
+    world.refuse("uplink", tcp("192.0.2.2:8080", "192.0.2.2:8080", SYN, b""), Dropped::Spoofed);
+    world.refuse("work", tcp("10.0.1.1:22", "10.0.1.1:22", SYN, b""), Dropped::Spoofed);
+    world.quiet();
+    assert_eq!(world.occupancy().sessions, 0);
+}
+
+#[test]
+fn req_9_a_second_socket_of_a_client_reaches_the_mapping_of_the_first() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let second = world.open_udp("10.0.1.7:5001", SERVER);
+    let sent = udp("10.0.1.7:5001", external, b"is it me?");
+    same(&world.cross("work", "work", &sent), &sent, second, CLIENT);
+    // From the very endpoint both directions would be one: that is nobody's session.
+    world.refuse("work", udp(CLIENT, external, b"x"), Dropped::Conflict);
+}
+
+#[test]
+fn ports_1_and_65535_are_ports_like_others_and_0_is_none() {
+    let mut world = World::default();
+    for (from, to) in [(1, 65535), (65535, 1), (1, 1), (65535, 65535)] {
+        let (client, server) = (("10.0.1.7", from).at(), ("198.51.100.9", to).at());
+        let sent = udp(client, server, b"x");
+        same(&world.cross("work", "uplink", &sent), &sent, ("192.0.2.2", from), server);
+        let mut session = Connection::open(&mut world, client, server);
+        assert_eq!(session.external.port(), from);
+        session.talk(&mut world);
+        session.close(&mut world);
+    }
+    for (from, to) in [(0, 53), (5000, 0), (0, 0)] {
+        let packet = udp(("10.0.1.7", from), ("198.51.100.9", to), b"x");
+        world.refuse("work", packet, Dropped::Malformed);
+        let segment = tcp(("10.0.1.7", from), ("198.51.100.9", to), SYN, b"");
+        world.refuse("work", segment, Dropped::Malformed);
+        let inbound = udp(("198.51.100.9", from), ("192.0.2.2", to), b"x");
+        world.refuse("uplink", inbound, Dropped::Malformed);
+    }
+}
+
+#[test]
+fn an_identifier_of_zero_is_one_like_others() {
+    let mut world = World::default();
+    for id in [0, 1, 0xffff] {
+        let query = echo("10.0.1.7", "198.51.100.9", id, 9, b"x");
+        let seen = world.cross("work", "uplink", &query);
+        same(&seen, &query, ("192.0.2.2", seen.id()), ("198.51.100.9", 0));
+        let reply = echo_reply("198.51.100.9", "192.0.2.2", seen.id(), 9, b"x");
+        let back = world.cross("uplink", "work", &reply);
+        same(&back, &reply, ("198.51.100.9", 0), ("10.0.1.7", id));
+    }
+}
+
+#[test]
+fn rfc_792_queries_with_a_code_cross_and_their_replies_come_back() {
+    let mut world = World::default();
+    for (query, code) in [(8, 0), (8, 7), (13, 0), (15, 0), (17, 0)] {
+        let reply = match query {
+            8 => 0,
+            other => other + 1,
+        };
+        let sent = icmp("10.0.1.7", "198.51.100.9", (query, code), [0, 9, 0, 1], &[7; 12]);
+        let seen = world.cross("work", "uplink", &sent);
+        same(&seen, &sent, ("192.0.2.2", seen.id()), ("198.51.100.9", 0));
+        let [high, low] = seen.id().to_be_bytes();
+        let answer = icmp("198.51.100.9", "192.0.2.2", (reply, code), [high, low, 0, 1], &[8; 12]);
+        let back = world.cross("uplink", "work", &answer);
+        same(&back, &answer, ("198.51.100.9", 0), ("10.0.1.7", 9));
+    }
+}
+
+/// A connection's segments with unusual fields, each from its client and from its server.
+fn segment_crosses(world: &mut World, session: &Connection, segment: Segment, data: &[u8]) {
+    let (client, server, external) = (session.client, session.server, session.external);
+    let (seq, ack) = (session.client_seq, session.server_seq);
+    let out = tcp(client, server, Segment { seq, ack, ..segment.clone() }, data);
+    same(&world.cross("work", "uplink", &out), &out, external, server);
+    let back = tcp(server, external, Segment { seq: ack, ack: seq, ..segment }, data);
+    same(&world.cross("uplink", "work", &back), &back, server, client);
+}
+
+#[test]
+fn rfc_9293_segments_with_unusual_fields_cross_untouched() {
+    let mut world = World::default();
+    let mut session = Connection::open(&mut world, CLIENT, "198.51.100.9:80");
+    session.talk(&mut world);
+    let usual = Segment { flags: ACK, window: 64_240, ..Segment::default() };
+    let options: [&[u8]; 9] = [
+        &[1; 40],
+        &[0; 4],
+        &[8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1],
+        // Selective acknowledgements, an experiment, authentication.
+        &[5, 18, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 1, 1],
+        &[254, 4, 0xf9, 0x89],
+        &[19, 18, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 1, 1],
+        // A length that is none.
+        &[3, 0, 0, 0],
+        &[2, 1, 0, 0],
+        &[253, 255, 0, 0],
+    ];
+    for options in options {
+        segment_crosses(&mut world, &session, Segment { options: options.to_vec(), ..usual.clone() }, b"");
+    }
+    for flags in [ACK | URG, ACK | PSH | URG, ACK | ECE, ACK | CWR, ACK | ECE | CWR | PSH] {
+        segment_crosses(&mut world, &session, Segment { flags, urgent: 0xffff, ..usual.clone() }, b"");
+    }
+    // A window that closes and opens again, probed meanwhile.
+    segment_crosses(&mut world, &session, Segment { window: 0, ..usual.clone() }, b"");
+    segment_crosses(&mut world, &session, usual, b"");
+    session.talk(&mut world);
+}
+
+#[test]
+fn rfc_9293_3_8_4_and_3_8_6_1_keepalives_and_zero_window_probes_cross() {
+    let mut world = World::default();
+    let mut session = Connection::open(&mut world, CLIENT, "198.51.100.9:80");
+    session.talk(&mut world);
+    for data in [&b""[..], b"x"] {
+        let seq = session.client_seq.wrapping_sub(1);
+        let probe = tcp(CLIENT, "198.51.100.9:80", (ACK, seq, session.server_seq), data);
+        same(&world.cross("work", "uplink", &probe), &probe, session.external, session.server);
+        let seq = session.server_seq.wrapping_sub(1);
+        let probe = tcp(session.server, session.external, (ACK, seq, session.client_seq), data);
+        same(&world.cross("uplink", "work", &probe), &probe, session.server, CLIENT);
+    }
+    // The client's window closes; the server probes with one octet and is told again.
+    let (seq, ack) = (session.client_seq, session.server_seq);
+    let closed = Segment { flags: ACK, seq, ack, window: 0, ..Segment::default() };
+    world.cross("work", "uplink", tcp(CLIENT, session.server, closed.clone(), b""));
+    world.cross("uplink", "work", tcp(session.server, session.external, (ACK, ack, seq), b"p"));
+    world.cross("work", "uplink", tcp(CLIENT, session.server, closed, b""));
+    world.cross("work", "uplink", tcp(CLIENT, session.server, (ACK, seq, ack), b""));
+    session.talk(&mut world);
+}
+
+#[test]
+fn req_2_openings_of_every_kind_complete() {
+    let offers: [(u8, &[u8], &[u8]); 6] = [
+        (SYN, b"", &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]),
+        // RFC 3168: explicit congestion notification is offered.
+        (SYN | ECE | CWR, b"", &[2, 4, 5, 0xb4]),
+        // RFC 7413: data in the SYN, with a cookie.
+        (SYN, b"GET /", &[34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1]),
+        (SYN | PSH | URG, b"!", &[]),
+        (SYN, b"", &[3, 3, 255, 0]),
+        (SYN, b"", &[2, 0, 0, 0]),
+    ];
+    for (port, (flags, data, options)) in (5000u16..).zip(offers) {
+        let mut world = World::default();
+        let (client, server) = (("10.0.1.7", port).at(), "198.51.100.9:80".at());
+        let offer = |flags, seq, ack| Segment {
+            flags,
+            seq,
+            ack,
+            window: 64_240,
+            urgent: 0,
+            options: options.to_vec(),
+        };
+        let syn = tcp(client, server, offer(flags, 999, 0), data);
+        let seen = world.cross("work", "uplink", &syn);
+        let external = seen.from();
+        same(&seen, &syn, external, server);
+        // Both are sent again.
+        same(&world.cross("work", "uplink", &syn), &syn, external, server);
+        let next = 1000 + data.len() as u32;
+        let answer = tcp(server, external, offer(SYN | ACK | flags & ECE, 4999, next), b"");
+        for _ in 0..2 {
+            same(&world.cross("uplink", "work", &answer), &answer, server, client);
+        }
+        let mut session =
+            Connection { client, external, server, port: "work", client_seq: next, server_seq: 5000 };
+        session.outward(&mut world, ACK, b"");
+        session.talk(&mut world);
+        world.pass_seconds(7400);
+        assert!(session.is_alive(&mut world));
+    }
+}
+
+#[test]
+fn rfc_9293_3_6_half_closed_both_ways_and_late_retransmissions_cross() {
+    for server_first in [false, true] {
+        let mut world = World::default();
+        let mut session = Connection::open(&mut world, CLIENT, "198.51.100.9:80");
+        session.talk(&mut world);
+        if server_first {
+            session.inward(&mut world, FIN | ACK, b"");
+            session.outward(&mut world, ACK, b"");
+            session.outward(&mut world, ACK | PSH, b"still here");
+            session.inward(&mut world, ACK, b"");
+            session.outward(&mut world, FIN | ACK, b"");
+            session.inward(&mut world, ACK, b"");
+        } else {
+            session.outward(&mut world, FIN | ACK, b"");
+            session.inward(&mut world, ACK, b"");
+            session.inward(&mut world, ACK | PSH, b"still here");
+            session.outward(&mut world, ACK, b"");
+            session.inward(&mut world, FIN | ACK, b"");
+            session.outward(&mut world, ACK, b"");
+        }
+        // The last FIN comes again, as if its acknowledgement was lost, and is acknowledged again.
+        let (seq, ack) = (session.server_seq.wrapping_sub(1), session.client_seq);
+        world.cross("uplink", "work", tcp(session.server, session.external, (FIN | ACK, seq, ack), b""));
+        world.cross("work", "uplink", tcp(CLIENT, session.server, (ACK, ack, seq.wrapping_add(1)), b""));
+        let (seq, ack) = (session.client_seq.wrapping_sub(1), session.server_seq);
+        world.cross("work", "uplink", tcp(CLIENT, session.server, (FIN | ACK, seq, ack), b""));
+    }
+}
+
+#[test]
+fn sequence_numbers_wrap_around_in_a_connection() {
+    let mut world = World::default();
+    let (client, server) = (CLIENT.at(), "198.51.100.9:80".at());
+    let seen = world.cross("work", "uplink", tcp(client, server, (SYN, u32::MAX - 2, 0), b""));
+    let external = seen.from();
+    let answer = tcp(server, external, (SYN | ACK, u32::MAX, u32::MAX - 1), b"");
+    world.cross("uplink", "work", answer);
+    let (client_seq, server_seq) = (u32::MAX - 1, 0);
+    let mut session = Connection { client, external, server, port: "work", client_seq, server_seq };
+    session.outward(&mut world, ACK, b"");
+    for _ in 0..10 {
+        session.talk(&mut world);
+    }
+    assert!(session.client_seq < 100);
+    session.close(&mut world);
+}
+
+#[test]
+fn rfc_793_segments_shorter_than_their_header_are_malformed() {
+    let mut world = World::default();
+    let session = Connection::open(&mut world, CLIENT, "198.51.100.9:80");
+    for (port, whole) in [("work", session.from_client(ACK, b"")), ("uplink", session.from_server(ACK, b""))]
+    {
+        for length in 0..20 {
+            let mut cut = whole.clone();
+            cut.payload.truncate(length);
+            world.refuse(port, &cut, Dropped::Malformed);
+        }
+        for offset in [0, 1, 4, 6, 15] {
+            let mut wrong = whole.clone();
+            wrong.payload[12] = offset << 4;
+            world.refuse(port, &wrong, Dropped::Malformed);
+        }
+    }
+    for length in 0..8 {
+        for (port, protocol) in [("work", 17), ("work", 1), ("uplink", 17), ("uplink", 1)] {
+            let (from, to) =
+                if port == "work" { ("10.0.1.7", "198.51.100.9") } else { ("198.51.100.9", "192.0.2.2") };
+            let packet = Packet::new(from, to, protocol, &[8, 0, 0, 0, 0, 0, 0, 0][..length]);
+            world.refuse(port, packet, Dropped::Malformed);
+        }
+    }
+}
+
+#[test]
+fn resets_of_strangers_end_nothing() {
+    let mut world = World::default();
+    let mut session = Connection::open(&mut world, CLIENT, "198.51.100.9:80");
+    session.talk(&mut world);
+    let (server, external) = (session.server, session.external);
+    for (from, to) in [
+        ("203.0.113.5:80".at(), external),
+        (("198.51.100.9", 81).at(), external),
+        (server, ("192.0.2.2", external.port() ^ 1).at()),
+    ] {
+        let reset = tcp(from, to, (RST | ACK, session.server_seq, session.client_seq), b"");
+        world.send("uplink", reset);
+        world.quiet();
+    }
+    // A neighbour cannot either, under its own address or under that of the client.
+    let reset = tcp("10.0.2.9:5000", "198.51.100.9:80", (RST, session.client_seq, 0), b"");
+    world.send("lab", reset);
+    world.quiet();
+    let forged = tcp(CLIENT, "198.51.100.9:80", (RST, session.client_seq, 0), b"");
+    world.refuse("lab", forged, Dropped::Spoofed);
+    world.pass_seconds(7000);
+    session.talk(&mut world);
+}
