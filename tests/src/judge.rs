@@ -132,7 +132,8 @@ impl Judge {
         self.address(inner.source.into())?;
         self.address(inner.destination.into())?;
         check(rest.len() >= 8, "less than 8 octets of transport quoted")?;
-        match quote.len() >= inner.total_len.into() && self.transport {
+        let is_whole = quote.len() >= inner.total_len.into() && !inner.is_fragmenting_payload();
+        match is_whole && self.transport {
             true => {
                 let length = usize::from(inner.total_len) - inner.header_len();
                 complete(&inner, &rest[..length]).map_err(|error| format!("quoted: {error}"))
