@@ -137,10 +137,12 @@ fn rfc_791_a_first_fragment_of_eight_octets_is_enough_for_udp_and_echo() {
 #[test]
 fn rfc_3128_no_fragment_hides_or_overwrites_a_tcp_header() {
     let whole = tcp(CLIENT, "198.51.100.9:80", 2, &[0; 100]);
-    for ranges in [&[0..8][..], &[0..16], &[8..120], &[8..16], &[16..120, 0..16]] {
+    for (first, second) in
+        [(0..8, 8..120), (0..16, 16..120), (8..120, 0..8), (8..16, 16..120), (16..120, 0..16)]
+    {
         let mut world = World::default();
-        let (left, _) = send(&mut world, &whole, ranges);
-        assert!(left.is_empty(), "{ranges:?} left {left:?}");
+        let (left, _) = send(&mut world, &whole, &[first, second]);
+        assert!(left.is_empty(), "{left:?} left");
         assert_eq!(world.occupancy().sessions, 0);
     }
 }
@@ -196,7 +198,7 @@ fn rfc_791_datagrams_differ_by_addresses_protocol_and_identification() {
     }
     world.quiet();
     for whole in &datagrams {
-        let (left, ended) = send(&mut world, whole, &[0..48]);
+        let (left, ended) = send(&mut world, whole, std::slice::from_ref(&(0..48)));
         let ids: BTreeSet<u16> = left.iter().map(|part| part.identification()).collect();
         assert_eq!((left.len(), ids.len(), ended), (2, 1, vec![]));
         let fill = whole.payload[107];
@@ -299,7 +301,7 @@ fn req_14_any_fragments_in_any_order_leave_without_overlap() {
             ranges.push(at..next);
             at = next;
         }
-        if chance.happens(30) {
+        if ranges.len() > 1 && chance.happens(30) {
             let start = 8 * chance.below(end / 8);
             let false_end = (start + 8 * (1 + chance.below(9))).min(end);
             // From the beginning to the end it would be no fragment.
@@ -340,7 +342,7 @@ fn req_13_what_is_cut_here_is_cut_at_eights_in_order_with_its_header_on_every_pi
                 assert!(part.total_len() <= 576);
                 let more = part.fragment_word() & 0x2000 != 0;
                 assert_eq!(more, index + 1 < left.len());
-                assert!(!more || range.end % 8 == 0);
+                assert!(!more || range.end.is_multiple_of(8));
                 assert_eq!((part.tos(), part.ttl(), part.options()), (0x2a, 63, options));
                 assert_eq!(part.source(), address("192.0.2.2"));
                 next = range.end;
