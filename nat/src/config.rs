@@ -63,8 +63,9 @@ pub enum Filtering {
     EndpointIndependent,
 }
 
-/// What a NAT may do besides, for [`Nat::with_options`](crate::Nat::with_options); by default none of it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// What a NAT may do besides, for [`Nat::with_options`](crate::Nat::with_options); by default it
+/// judges TCP windows and does nothing else of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Whether TCP segments outside of their windows are refused (RFC 9293 3.10.7.4).
     pub tcp_windows: bool,
@@ -86,6 +87,22 @@ pub struct Options {
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
     pub pickup: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tcp_windows: true,
+            udp_filtering: Filtering::default(),
+            tcp_filtering: Filtering::default(),
+            port_rest: 0,
+            clients: 0,
+            session_quota: ClientQuota::default(),
+            mapping_quota: ClientQuota::default(),
+            other_protocols: false,
+            pickup: false,
+        }
+    }
 }
 
 impl Options {

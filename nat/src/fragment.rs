@@ -77,7 +77,10 @@ impl Packet {
         self.read_tcp(at, payload).map_err(|malformed| match malformed {
             Malformed::ShortTransport => Malformed::TinyFragment,
             other => other,
-        })
+        })?;
+        // RFC 791 3.1: no datagram is longer than its length field can tell.
+        self.segment.rest = u16::MAX - self.total_len();
+        Ok(())
     }
 
     /// An ICMP error in fragments stays without a session: its checksum cannot be judged.

@@ -4,7 +4,7 @@
 
 use crate::endpoint::Direction;
 use crate::packet::TCP;
-use crate::window::{Reset, Windows};
+use crate::window::{Place, Reset, Windows};
 
 /// TCP control bits (RFC 9293 3.1).
 pub mod flags {
@@ -30,6 +30,8 @@ pub struct Segment {
     pub length: u32,
     /// The window as sent, not scaled.
     pub window: u16,
+    /// How many octets more it may have in later fragments; 0 if it is whole.
+    pub(crate) rest: u16,
     /// CWR to FIN, as in octet 13 of the header.
     pub flags: u8,
     /// One more than the shift that a SYN offers; 0 for none.
@@ -44,7 +46,7 @@ const WINDOW_SCALE: u8 = 3;
 impl Segment {
     /// The one of packets that have none.
     pub(crate) const NONE: Self =
-        Self { sequence: 0, acknowledgement: 0, length: 0, window: 0, flags: 0, scaling: 0 };
+        Self { sequence: 0, acknowledgement: 0, length: 0, window: 0, rest: 0, flags: 0, scaling: 0 };
 
     /// The shift of its sender's windows; a SYN alone offers one.
     pub const fn window_scale(&self) -> Option<u8> {
@@ -93,14 +95,27 @@ impl Segment {
             acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
             length,
             window: u16::from_be_bytes([tcp[14], tcp[15]]),
+            rest: 0,
             flags: tcp[13],
             scaling: 0,
         }
     }
 
-    /// The sequence number that acknowledges all of it.
+    /// The sequence number that acknowledges all of it, or of its first fragment.
+    #[inline]
     pub const fn end(&self) -> u32 {
         self.sequence.wrapping_add(self.length)
+    }
+
+    /// The last sequence number that may acknowledge all of it.
+    pub(crate) const fn end_max(&self) -> u32 {
+        self.end().wrapping_add(self.rest as u32)
+    }
+
+    /// Whether it is the first fragment of one whose length is not known.
+    #[inline(always)]
+    pub(crate) const fn is_cut(&self) -> bool {
+        self.rest > 0
     }
 
     /// SYN alone among SYN, ACK, FIN and RST.
@@ -121,6 +136,9 @@ const ACK_REPLY: u8 = 4;
 const FIN_ORIGINAL: u8 = 8;
 const FIN_REPLY: u8 = 16;
 const RESET: u8 = 32;
+/// A side sent a FIN ahead of octets that were not seen; it counts when it is acknowledged.
+const AHEAD_ORIGINAL: u8 = 64;
+const AHEAD_REPLY: u8 = 128;
 
 const ESTABLISHED: u8 = SYN_REPLIED | ACK_ORIGINAL | ACK_REPLY;
 const CLOSED: u8 = FIN_ORIGINAL | FIN_REPLY;
@@ -148,6 +166,12 @@ impl History {
     /// Whether its handshake was complete, whatever came later.
     pub(crate) const fn was_established(self) -> bool {
         self.0 & ESTABLISHED == ESTABLISHED
+    }
+
+    /// Whether nothing is awaited but data and acknowledgements.
+    #[inline(always)]
+    const fn is_usual(self) -> bool {
+        self.0 & (SYN_REPLIED | AHEAD_ORIGINAL | AHEAD_REPLY) == SYN_REPLIED
     }
 
     /// Whether no side has answered the SYN.
@@ -187,10 +211,10 @@ impl Connection<'_> {
     /// [`Refused`]: it is to be dropped, and nothing is changed.
     #[inline(always)]
     pub(crate) fn take(mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
-        if !segment.is_usual() || self.history.is_unanswered() {
+        if !segment.is_usual() || segment.is_cut() || !self.history.is_usual() {
             return self.take_rare(segment, direction);
         }
-        if !self.windows.take(segment, direction) && self.judges {
+        if !self.windows.take(segment, segment.end(), direction) && self.judges {
             return Err(Refused::Window);
         }
         self.history.advance(0, direction);
@@ -298,7 +322,7 @@ impl Connection<'_> {
                 return Err(Refused::Window);
             }
             self.windows.answer(segment);
-        } else if !self.windows.take(segment, direction) {
+        } else if !self.windows.take_cut(segment, direction) {
             // It acknowledges a SYN that was held for one on a live session: there is none.
             if !is_answer || segment.acknowledgement != *self.syn_end {
                 return Err(Refused::Window);
@@ -321,16 +345,24 @@ impl Connection<'_> {
                 _ => Err(Refused::Window),
             };
         }
-        let is_new = self.windows.ends_inside(segment, direction);
-        if !self.windows.take(segment, direction) {
+        let place = self.windows.place(segment, direction);
+        let goes_further = self.windows.goes_further(segment, direction);
+        if !self.windows.take_cut(segment, direction) {
             return Err(Refused::Window);
         }
-        let fin = match direction {
-            _ if segment.flags & FIN == 0 || !is_new => 0,
-            Direction::Original => FIN_ORIGINAL,
-            Direction::Reply => FIN_REPLY,
+        let original = direction == Direction::Original;
+        let (fin, ahead) = if original { (FIN_ORIGINAL, AHEAD_ORIGINAL) } else { (FIN_REPLY, AHEAD_REPLY) };
+        let event = match place {
+            Place::Next if segment.flags & FIN != 0 => fin,
+            Place::Ahead if segment.flags & FIN != 0 => ahead,
+            _ => 0,
         };
-        self.history.advance(fin, direction);
+        if goes_further {
+            // Nothing comes behind a FIN: what was taken for one ahead was none.
+            self.history.0 &= !ahead;
+        }
+        self.history.advance(event, direction);
+        self.history.settle(self.windows.is_all_acknowledged(direction), direction);
         Ok(true)
     }
 }
@@ -344,6 +376,17 @@ impl History {
             Direction::Reply => ACK_REPLY,
         };
         self.0 = self.0 & !RESET | events | acknowledged;
+    }
+
+    /// A side acknowledges all that the other sent: a FIN ahead of lost octets was the other's.
+    const fn settle(&mut self, is_all: bool, by: Direction) {
+        let (ahead, fin) = match by {
+            Direction::Original => (AHEAD_REPLY, FIN_REPLY),
+            Direction::Reply => (AHEAD_ORIGINAL, FIN_ORIGINAL),
+        };
+        if is_all && self.0 & ahead != 0 {
+            self.0 = self.0 & !ahead | fin;
+        }
     }
 }
 

@@ -59,6 +59,17 @@ pub(crate) enum Reset {
     Outside,
 }
 
+/// Where a segment stands among what its sender sent before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// It ends where the receiver waits for nothing.
+    Outside,
+    /// It goes on where the sender was, or before.
+    Next,
+    /// Octets before it were not seen.
+    Ahead,
+}
+
 /// Both sides of a session: half a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(align(32))]
@@ -74,10 +85,11 @@ impl Windows {
         }
     }
 
-    /// A segment with ACK: takes it in if it is acceptable.
+    /// A segment with ACK: takes it in if it is acceptable. Its sender has sent what is before
+    /// `latest`; without fragments this is the segment's end.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn take(&mut self, segment: &Segment, direction: Direction) -> bool {
+    pub(crate) fn take(&mut self, segment: &Segment, latest: u32, direction: Direction) -> bool {
         let (sender, receiver) = self.sides(direction);
         let (end, acknowledgement) = (segment.end(), segment.acknowledgement);
         let oldest = sender.end.wrapping_sub(receiver.reach());
@@ -91,11 +103,24 @@ impl Windows {
         // RFC 7323 2.2: the window of a SYN is never scaled.
         let scale = if segment.has_syn() { 0 } else { sender.scale & 15 };
         let edge = acknowledgement.wrapping_add(u32::from(segment.window) << scale);
-        sender.end = later(end, sender.end);
+        sender.end = later(latest, sender.end);
         sender.acknowledged = later(acknowledgement, sender.acknowledged);
         sender.window = sender.window.max(segment.window);
         receiver.limit = later(edge, receiver.limit);
         true
+    }
+
+    /// As [`Windows::take`], also for the first fragment of a segment. It is judged by its own
+    /// octets; how many follow is not known, so all count that a datagram and the receiver's window
+    /// have room for.
+    #[must_use]
+    pub(crate) fn take_cut(&mut self, segment: &Segment, direction: Direction) -> bool {
+        let limit = self.sides(direction).0.limit;
+        let latest = match is_at_or_after(limit, segment.end_max()) {
+            true => segment.end_max(),
+            false => later(segment.end(), limit),
+        };
+        self.take(segment, latest, direction)
     }
 
     /// The opening SYN, or one that opens again; nothing is known of the other side.
@@ -112,7 +137,7 @@ impl Windows {
         let [original, reply] = self.0;
         *self = Self::open(segment);
         if reply.acknowledged == segment.sequence {
-            self.0[0].end = later(original.end, segment.end());
+            self.0[0].end = later(original.end, segment.end_max());
         }
     }
 
@@ -147,8 +172,8 @@ impl Windows {
         let (sequence, acknowledgement) = (segment.sequence, segment.acknowledgement);
         let original = Side {
             // It may be a keepalive, one octet behind (RFC 9293 3.8.4).
-            end: segment.end().wrapping_add(u32::from(segment.length == 0)),
-            limit: segment.end().wrapping_add(reach),
+            end: segment.end_max().wrapping_add(u32::from(segment.length == 0)),
+            limit: segment.end_max().wrapping_add(reach),
             acknowledged: acknowledgement,
             ..Side::UNKNOWN
         };
@@ -176,11 +201,28 @@ impl Windows {
         !is_at_or_after(sender.end, segment.sequence)
     }
 
-    /// Whether the last octet is one that the receiver waits for.
-    pub(crate) fn ends_inside(&mut self, segment: &Segment, direction: Direction) -> bool {
+    /// Where a segment stands among what its sender sent before.
+    pub(crate) fn place(&mut self, segment: &Segment, direction: Direction) -> Place {
         let (sender, receiver) = self.sides(direction);
-        !is_at_or_after(receiver.acknowledged, segment.end())
-            && is_at_or_after(sender.limit.wrapping_add(1), segment.end())
+        let is_old = is_at_or_after(receiver.acknowledged, segment.end());
+        if is_old || !is_at_or_after(sender.limit.wrapping_add(1), segment.end()) {
+            return Place::Outside;
+        }
+        match is_at_or_after(sender.end, segment.sequence) {
+            true => Place::Next,
+            false => Place::Ahead,
+        }
+    }
+
+    /// Whether a segment ends behind all that its sender sent before.
+    pub(crate) fn goes_further(&mut self, segment: &Segment, direction: Direction) -> bool {
+        !is_at_or_after(self.sides(direction).0.end, segment.end())
+    }
+
+    /// Whether a side acknowledged all that the other side sent.
+    pub(crate) fn is_all_acknowledged(&mut self, by: Direction) -> bool {
+        let (side, other) = self.sides(by);
+        is_at_or_after(side.acknowledged, other.end)
     }
 
     /// What a reset is to its receiver.
@@ -205,8 +247,8 @@ impl Side {
     /// Its SYN. The window of a SYN counts octets; what comes later is scaled.
     fn start(&mut self, segment: &Segment) {
         let scale = segment.window_scale();
-        self.end = segment.end();
-        self.limit = segment.end();
+        self.end = segment.end_max();
+        self.limit = segment.end_max();
         self.offers_scale = scale.is_some();
         self.scale = scale.unwrap_or(0).min(SCALE_MAX);
         self.window = (segment.window >> self.scale).saturating_add(1);

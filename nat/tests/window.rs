@@ -326,3 +326,167 @@ fn any_segments_at_all_never_panic_and_the_connection_goes_on() {
     world.cross(&tcp(TO, OUT, ACK, (501, 101), b"data")).unwrap();
     world.cross(&tcp(FROM, TO, ACK, (101, 505), b"data")).unwrap();
 }
+
+/// The first fragment of a segment whose octets go on in others.
+fn first_fragment(
+    ends: (Endpoint, Endpoint),
+    flags: u8,
+    numbers: (u32, u32),
+    window: u16,
+    seen: usize,
+) -> Vec<u8> {
+    let mut header = TcpHeader::new(ends.0.port, ends.1.port, numbers.0, window);
+    header.acknowledgment_number = numbers.1;
+    (header.syn, header.ack, header.fin) = (flags & SYN != 0, flags & ACK != 0, flags & FIN != 0);
+    let octets = [&header.to_bytes()[..], &vec![7; seen]].concat();
+    ipv4_with(ends.0.address, ends.1.address, protocol::TCP, &octets, |ip| ip.more_fragments = true)
+}
+
+/// From whom to whom.
+type Ends = (Endpoint, Endpoint);
+/// Both directions of a connection: who sends, who answers, and their sequence numbers.
+const WAYS: [(Ends, Ends, u32, u32); 2] =
+    [((FROM, TO), (TO, OUT), 101, 501), ((TO, OUT), (FROM, TO), 501, 101)];
+
+#[test]
+fn rfc_791_a_segment_in_fragments_is_acknowledged_and_the_connection_goes_on() {
+    // 20 + 20 + 1444 octets arrive; 7000 octets were sent.
+    for (ahead, back, sequence, acknowledgement) in WAYS {
+        let mut world = connected();
+        let far = world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, sequence + 7000), &[]));
+        assert_eq!(far, Err(Dropped::Refused), "before it was sent");
+        for round in 0..50 {
+            let at = sequence + round * 7000;
+            world.cross(&first_fragment(ahead, ACK, (at, acknowledgement), 8192, 1444)).unwrap();
+            // The NAT saw where this one ends: it is behind the end of the other.
+            world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, at + 7000), &[])).unwrap();
+            world.cross(&tcp(ahead.0, ahead.1, ACK, (at, acknowledgement), &[0; 1444])).unwrap();
+        }
+        let end = sequence + 50 * 7000;
+        world.cross(&tcp(ahead.0, ahead.1, ACK, (end, acknowledgement), b"whole")).unwrap();
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, end + 5), b"whole")).unwrap();
+        assert!(is_established(&world));
+    }
+}
+
+#[test]
+fn rfc_791_a_segment_in_fragments_opens_no_more_than_a_datagram_or_the_receivers_window() {
+    for (ahead, back, sequence, acknowledgement) in WAYS {
+        let mut world = connected();
+        world.cross(&first_fragment(ahead, ACK, (sequence, acknowledgement), 8192, 1444)).unwrap();
+        for (way, at, other) in [(ahead, sequence, acknowledgement), (back, acknowledgement, sequence)] {
+            let refused = world.cross(&tcp(way.0, way.1, ACK, (at + (1 << 17), other), b"x"));
+            assert_eq!(refused, Err(Dropped::Refused));
+        }
+        // 65 535 less both headers is the most that a datagram holds.
+        let beyond = 65_535 - 40;
+        let refused = world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, sequence + beyond + 1), b""));
+        assert_eq!(refused, Err(Dropped::Refused));
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, sequence + beyond), b"")).unwrap();
+    }
+}
+
+#[test]
+fn rfc_791_a_fragmented_segment_at_the_windows_edge_ends_at_the_edge() {
+    let mut world = scaled(None, None);
+    world.cross(&segment((TO, OUT), ACK, (501, 101), (1000, None))).unwrap();
+    // A window of 66 000 octets is always granted.
+    let edge = 101 + 66_000;
+    world.cross(&first_fragment((FROM, TO), ACK, (edge - 2000, 501), 1000, 1444)).unwrap();
+    let beyond = world.cross(&tcp(TO, OUT, ACK, (501, edge + 1), b""));
+    assert_eq!(beyond, Err(Dropped::Refused));
+    world.cross(&tcp(TO, OUT, ACK, (501, edge), b"")).unwrap();
+}
+
+#[test]
+fn rfc_7323_fragmented_segments_pass_at_scaled_windows() {
+    for (ahead, back, sequence, acknowledgement) in WAYS {
+        let mut world = scaled(Some(7), Some(7));
+        world.cross(&segment((TO, OUT), ACK, (501, 101), (8000, None))).unwrap();
+        world.cross(&segment((FROM, TO), ACK, (101, 501), (8000, None))).unwrap();
+        let mut at = sequence;
+        for _ in 0..15 {
+            // A flight of 60 000 octets each, none of which is acknowledged yet.
+            world.cross(&first_fragment(ahead, ACK, (at, acknowledgement), 8000, 1444)).unwrap();
+            at += 60_000;
+        }
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, at), &[])).unwrap();
+        // The oldest again, late, and what comes next.
+        world.cross(&tcp(ahead.0, ahead.1, ACK, (sequence, acknowledgement), &[0; 1000])).unwrap();
+        world.cross(&tcp(ahead.0, ahead.1, ACK, (at, acknowledgement), &[0; 1000])).unwrap();
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, at + 1000), &[])).unwrap();
+    }
+}
+
+#[test]
+fn rfc_5961_a_reset_after_a_segment_in_fragments_is_exact_once_it_was_acknowledged() {
+    for (ahead, back, sequence, acknowledgement) in WAYS {
+        let mut world = connected();
+        let established = left(&world);
+        world.cross(&first_fragment(ahead, ACK, (sequence, acknowledgement), 8192, 1444)).unwrap();
+        // Nobody knows yet where the octets end: it passes, the receiver judges it.
+        world.cross(&tcp(ahead.0, ahead.1, RST, (sequence + 7000, 0), &[])).unwrap();
+        assert_eq!(left(&world), established);
+        let outside = world.cross(&tcp(ahead.0, ahead.1, RST, (sequence + (1 << 17), 0), &[]));
+        assert_eq!(outside, Err(Dropped::Refused));
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, sequence + 7000), &[])).unwrap();
+        world.cross(&tcp(ahead.0, ahead.1, RST, (sequence + 7000, 0), &[])).unwrap();
+        assert!((239..=241).contains(&left(&world)));
+    }
+}
+
+#[test]
+fn rfc_7413_a_syn_in_fragments_may_be_acknowledged_as_a_whole() {
+    for (acknowledgement, passes) in [(100, false), (101, true), (7101, true), (101 + 66_000, false)] {
+        let mut world = World::new();
+        world.cross(&first_fragment((FROM, TO), SYN, (100, 0), 8192, 1444)).unwrap();
+        let answer = world.cross(&tcp(TO, OUT, SYN | ACK, (500, acknowledgement), &[]));
+        assert_eq!(answer.is_ok(), passes, "{acknowledgement}");
+        if passes {
+            world.cross(&tcp(FROM, TO, ACK, (acknowledgement, 501), b"rest")).unwrap();
+            assert!(is_established(&world));
+        }
+    }
+}
+
+#[test]
+fn pickup_of_a_segment_in_fragments_goes_on() {
+    let mut world = World::optional(|options| options.pickup = true);
+    world.cross(&first_fragment((FROM, TO), ACK, (1000, 2000), 8192, 1444)).unwrap();
+    world.cross(&tcp(TO, OUT, ACK, (2000, 61_000), &[])).unwrap();
+    world.cross(&tcp(FROM, TO, ACK, (61_000, 2000), b"data")).unwrap();
+}
+
+#[test]
+fn rfc_7857_a_fin_ahead_of_lost_octets_counts_when_it_is_acknowledged() {
+    for (ahead, back, sequence, acknowledgement) in WAYS {
+        let mut world = connected();
+        let established = left(&world);
+        world.cross(&tcp(ahead.0, ahead.1, FIN | ACK, (sequence + 1000, acknowledgement), b"end")).unwrap();
+        assert!(is_established(&world) && left(&world) == established);
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, sequence), &[])).unwrap();
+        world.cross(&tcp(ahead.0, ahead.1, ACK, (sequence, acknowledgement), &[0; 1000])).unwrap();
+        assert!(is_established(&world));
+        world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, sequence + 1004), &[])).unwrap();
+        assert!(!is_established(&world));
+        assert!((239..=241).contains(&left(&world)));
+    }
+}
+
+#[test]
+fn rfc_5961_a_blind_fin_inside_the_window_neither_ends_nor_shortens() {
+    for (ahead, back, sequence, acknowledgement) in WAYS {
+        let mut world = connected();
+        let established = left(&world);
+        for guess in [1, 500, 4000, 8000] {
+            world.cross(&tcp(ahead.0, ahead.1, FIN | ACK, (sequence + guess, acknowledgement), &[])).unwrap();
+        }
+        // The connection goes on, over the guesses and beyond.
+        for at in (sequence..sequence + 20_000).step_by(1000) {
+            world.cross(&tcp(ahead.0, ahead.1, ACK, (at, acknowledgement), &[0; 1000])).unwrap();
+            world.cross(&tcp(back.0, back.1, ACK, (acknowledgement, at + 1000), &[])).unwrap();
+            assert!(is_established(&world));
+        }
+        assert_eq!(left(&world), established);
+    }
+}
