@@ -9,12 +9,29 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use netback::{Checksum, Offload};
 use rules::site::Site;
-use tests::{World, site};
+use tests::{World, judge, site};
 
-/// A site with small tables, so that they fill up and a world is made quickly.
-fn small() -> &'static Site {
-    static SITE: OnceLock<&'static Site> = OnceLock::new();
-    SITE.get_or_init(|| site::site(&format!("{}\n[nat]\nsessions = 32\n", site::PLAN), site::RULES))
+/// Sites with small tables, so that they fill up and a world is made quickly.
+fn small(which: u8) -> &'static Site {
+    static SITES: OnceLock<[&'static Site; 3]> = OnceLock::new();
+    let sites = SITES.get_or_init(|| {
+        let open = "filtering = \"endpoint-independent\"\npickup = true\nport_rest = 0";
+        let narrow =
+            "external_ports = \"1024-1031\"\ninbound_refresh = true\nfiltering = \"address-dependent\"";
+        [site::PLAN.to_owned(), cut_uplink(open), site::plan_with(&nat(narrow))]
+            .map(|plan| if plan.contains("[nat]") { plan } else { format!("{plan}\n{}", nat("")) })
+            .map(|plan| site::site(&plan, site::RULES))
+    });
+    sites[usize::from(which % 3)]
+}
+
+fn nat(lines: &str) -> String {
+    format!("[nat]\nsessions = 32\n{lines}\n")
+}
+
+/// Packets of 1500 octets are cut for this uplink.
+fn cut_uplink(lines: &str) -> String {
+    site::plan_with(&nat(lines)).replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 68")
 }
 
 /// Addresses that make packets get further than random ones.
@@ -42,23 +59,39 @@ fn mend(packet: &mut [u8], how: u8) {
         packet[6..8].fill(0);
     }
     packet[9] = [1, 6, 17, packet[9]][usize::from(how >> 2 & 3)];
-    let (from, to) = (packet[15], packet[19]);
-    packet[12..16].copy_from_slice(&ADDRESSES[usize::from(from % 8)]);
-    packet[16..20].copy_from_slice(&ADDRESSES[usize::from(to % 8)]);
-    packet[10..12].fill(0);
-    let header = packet.len().min(usize::from(words) * 4);
-    let sum = packet[..header]
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
-    let mut sum: u32 = sum.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
+    choose_addresses(packet);
+    // What an ICMP error quotes has a header of its own.
+    let header = usize::from(words) * 4;
+    if how & 16 != 0
+        && packet[9] == 1
+        && let Some(quote) = packet.get_mut(header + 8..)
+        && quote.len() >= 28
+    {
+        packet_of_error(quote, how);
     }
-    packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    judge::mend_header(packet);
+    judge::mend_transport(packet);
+}
+
+fn packet_of_error(quote: &mut [u8], how: u8) {
+    quote[0] = 0x45;
+    quote[6] &= 0x40;
+    quote[7] = 0;
+    quote[9] = [1, 6, 17, quote[9]][usize::from(how >> 5 & 3)];
+    choose_addresses(quote);
+    judge::mend_header(quote);
+}
+
+fn choose_addresses(packet: &mut [u8]) {
+    for end in [15, 19] {
+        let address = ADDRESSES[usize::from(packet[end] % 8)];
+        packet[end - 3..=end].copy_from_slice(&address);
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
-    let mut world = World::with(small(), |_, _| {});
+    let Some((&which, data)) = data.split_first() else { return };
+    let mut world = World::with(small(which), |_, _| {});
     // What comes in wrong leaves wrong (RFC 1624): transport checksums are not judged.
     world.judges.iter_mut().for_each(|judge| judge.transport = false);
     let mut rest = data;
