@@ -35,6 +35,8 @@ pub(crate) fn nat_options(site: &Site) -> nat::Options {
         udp_filtering: filtering(site.nat.filtering.udp),
         tcp_filtering: filtering(site.nat.filtering.tcp),
         pickup: site.nat.pickup,
+        // By address; the rules say which of them pass.
+        other_protocols: true,
         port_rest: site.nat.port_rest,
         clients: u8::try_from(site.clients.len()).unwrap_or(u8::MAX),
         mapping_quota: nat::ClientQuota {

@@ -57,7 +57,7 @@ reasons! {
     FragmentQuota => "fragment_quota",
     /// A fragment whose first one did not come in time, or whose place others needed.
     FragmentTimeout => "fragment_timeout",
-    /// A protocol that is not translated.
+    /// A protocol that has no sessions: IGMP.
     Protocol => "protocol",
     /// An ICMP message that is neither a query nor an error that is forwarded.
     IcmpType => "icmp_type",
@@ -85,6 +85,8 @@ reasons! {
     ClientQuota => "client_quota",
     /// Its translation would collide with another session.
     Conflict => "conflict",
+    /// Of a protocol without ports, and another client talks to its peer already.
+    PeerTaken => "peer_taken",
     /// A segment that the TCP state of its session refuses.
     TcpState => "tcp_state",
     /// A segment outside of the windows of its session (RFC 9293 3.10.7.4).

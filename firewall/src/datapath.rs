@@ -7,7 +7,10 @@
 
 mod answers;
 mod fragments;
+mod frame;
 mod links;
+mod policy;
+mod status;
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -32,6 +35,9 @@ use crate::neighbor::{self, Due, Neighbors, Waiting};
 use crate::port::{Port, unsent};
 use crate::route::{Hop, Routes, UPLINK};
 
+use frame::{leaving_offload, parse};
+pub use status::Occupancy;
+
 /// Frames taken from one port before the next has its turn.
 pub const BATCH: usize = 64;
 /// Time between two rounds of upkeep: under load a turn takes some ten microseconds.
@@ -42,17 +48,6 @@ const SESSIONS_A_ROUND: usize = 256;
 const ENTRIES_A_ROUND: usize = 64;
 /// How often links are asked about what changes rarely.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Figures of the whole appliance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occupancy {
-    /// Sessions in the table.
-    pub sessions: u32,
-    /// Mappings that hold an external port.
-    pub mappings: u32,
-    /// Neighbours known or asked for.
-    pub neighbors: usize,
-}
 
 /// The appliance between its ports.
 pub struct Datapath<L: Link> {
@@ -209,7 +204,8 @@ impl<L: Link> Datapath<L> {
             let hit = self.nat.lookup_error(embedded, packet.destination(), now);
             return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
         }
-        let Some(tuple) = packet.tuple() else {
+        // TCP, UDP, ICMP queries; by address alone SCTP, GRE, ESP and whatever else.
+        let Some(tuple) = packet.tuple_with(true) else {
             let is_icmp = packet.protocol() == protocol::ICMP;
             return Err(if is_icmp { Dropped::IcmpType } else { Dropped::Protocol }.into());
         };
@@ -275,7 +271,8 @@ impl<L: Link> Datapath<L> {
         if !local && !self.routes.is_forwardable(packet.destination()) {
             return Err(Dropped::BadDestination.into());
         }
-        let opens = packet.opens() || self.nat.may_pick_up(packet);
+        let is_portless = packet.tuple().is_none();
+        let opens = packet.opens() || is_portless || self.nat.may_pick_up(packet);
         let state = if opens { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
         let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
@@ -365,71 +362,6 @@ impl<L: Link> Datapath<L> {
             return Err(Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)));
         }
         Ok(())
-    }
-
-    /// The rules' word on one packet of a session, hook by hook.
-    fn judge(
-        &mut self,
-        input: usize,
-        hop: Hop,
-        packet: &Packet,
-        translation: &Translation,
-        hit: Hit,
-        state: State,
-    ) -> Result<(), Refusal> {
-        let session = self.nat.session(hit.session);
-        let mut candidate = candidate(input, packet, state);
-        (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
-        for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
-            if hook == Hook::Forward {
-                candidate.output = Some(hop.port as u8);
-                candidate.ttl = candidate.ttl.saturating_sub(1);
-                candidate.destination = translation.destination.address;
-                if candidate.destination_port != 0 {
-                    candidate.destination_port = translation.destination.port;
-                }
-            }
-            let verdict = self.policy.evaluate_later(hook, &candidate, &mut self.rule_counters);
-            self.refuse(packet, verdict)?;
-        }
-        Ok(())
-    }
-
-    /// Ends a packet if the rules say so; the rule that did is counted.
-    fn refuse(&mut self, packet: &Packet, verdict: Verdict) -> Result<(), Refusal> {
-        let (rule, refusal) = match verdict {
-            Verdict::Accept => return Ok(()),
-            Verdict::Drop(rule) => (rule, Dropped::Policy.into()),
-            Verdict::Reject(rule, Reject::Icmp(code)) => {
-                (rule, Refusal::told(Dropped::Rejected, Answer::Unreachable(code)))
-            }
-            Verdict::Reject(rule, Reject::TcpReset) => {
-                (rule, Refusal::told(Dropped::Rejected, Answer::TcpReset))
-            }
-        };
-        self.refused.add(rule.0, packet.total_len().into());
-        Err(refusal)
-    }
-
-    /// What the policy leaves to do for later packets of one direction of a session.
-    fn residue(&self, hit: Hit, direction: Direction, state: State) -> Residue {
-        let session = self.nat.session(hit.session);
-        let (arriving, leaving) = match direction {
-            Direction::Original => (session.original(), session.reply().inverted()),
-            Direction::Reply => (session.reply(), session.original().inverted()),
-        };
-        let port = |address| self.routes.lookup(address).map(|hop| hop.port as u8);
-        let mut candidate = foreseen(&arriving, direction, state);
-        candidate.input = port(arriving.source.address);
-        (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
-        let prerouting = self.policy.residue(Hook::Prerouting, &candidate);
-        candidate.output = port(leaving.destination.address);
-        candidate.destination = leaving.destination.address;
-        if candidate.destination_port != 0 {
-            candidate.destination_port = leaving.destination.port;
-        }
-        let forward = self.policy.residue(Hook::Forward, &candidate);
-        prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }
 
     /// Does what was decided.
@@ -524,58 +456,6 @@ impl<L: Link> Datapath<L> {
         }
         if queued.kept { Ok(()) } else { Err(Dropped::NeighborQueue) }
     }
-
-    /// Whether every link waits for an interrupt, so that the processor may halt.
-    pub fn sleep(&mut self) -> bool {
-        // All are asked, also behind the first that has work: `wake` takes it back from all.
-        let mut is_idle = true;
-        for port in &mut self.ports {
-            is_idle &= port.link.sleep();
-        }
-        is_idle
-    }
-
-    /// Takes [`sleep`](Self::sleep) back.
-    pub fn wake(&mut self) {
-        self.ports.iter_mut().for_each(|port| port.link.wake());
-    }
-
-    /// When there will be something to do without a frame coming in.
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        // A port that is down tells nobody when it could be tried again.
-        let waits = self.ports.iter().any(|port| !port.link.is_up());
-        let tick = self.ticked.filter(|_| waits).map(|last| last + TICK);
-        let deadlines =
-            [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now), tick];
-        deadlines.into_iter().flatten().min().map(|due| due.max(self.upkeep_due))
-    }
-
-    /// The ports, the uplink first.
-    pub fn ports(&self) -> &[Port<L>] {
-        &self.ports
-    }
-
-    /// The ports' links, for tests that play the other end.
-    pub fn link_mut(&mut self, port: usize) -> Option<&mut L> {
-        self.ports.get_mut(port).map(|port| &mut port.link)
-    }
-
-    /// What the tables hold.
-    pub fn occupancy(&self) -> Occupancy {
-        let counts = self.nat.counts();
-        Occupancy { sessions: counts.sessions, mappings: counts.mappings, neighbors: self.neighbors.len() }
-    }
-
-    /// The policy's counters with the places of their rules.
-    pub fn rule_counters(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
-        self.policy.counters().iter().copied().zip(self.rule_counters.as_slice().iter().copied())
-    }
-
-    /// The rules and chain policies that ended packets, with how many.
-    pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
-        let all = self.policy.locations.iter().copied().zip(self.refused.as_slice().iter().copied());
-        all.filter(|(_, counter)| counter.packets > 0)
-    }
 }
 
 /// The destination of a frame whose next hop is still to be looked up.
@@ -595,40 +475,4 @@ fn unfit(refused: fragment::Refused) -> Dropped {
         fragment::Refused::Quota => Dropped::FragmentQuota,
         fragment::Refused::Ended => Dropped::Fragment,
     }
-}
-
-/// Reads the packet of a frame; its offload fields are a stranger's word until they match its headers.
-fn parse(packet: &mut Packet, octets: &[u8], offload: Offload) -> Result<(), Dropped> {
-    let partial = match offload.checksum {
-        netback::Checksum::Partial { start, offset } => Some((start, offset)),
-        netback::Checksum::Unverified | netback::Checksum::Verified => None,
-    };
-    let checksum = if partial.is_some() { nat::Checksum::Partial } else { nat::Checksum::Complete };
-    packet.read(octets, checksum).map_err(|malformed| match malformed {
-        Malformed::HeaderChecksum => Dropped::HeaderChecksum,
-        _ => Dropped::Malformed,
-    })?;
-    match partial {
-        Some(place) if Some(place) != checksum_place(packet) => Err(Dropped::BadOffload),
-        _ => Ok(()),
-    }
-}
-
-/// Where a packet's transport checksum stands: start of the transport header and offset within.
-fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
-    let start = u16::try_from(ETHERNET_HEADER + packet.header_len()).ok()?;
-    match packet.protocol() {
-        protocol::TCP => Some((start, 16)),
-        protocol::UDP => Some((start, 6)),
-        _ => None,
-    }
-}
-
-/// A partial checksum stays partial: the outgoing link finishes it.
-fn leaving_offload(packet: &Packet) -> Offload {
-    let checksum = match (packet.checksum(), checksum_place(packet)) {
-        (nat::Checksum::Partial, Some((start, offset))) => netback::Checksum::Partial { start, offset },
-        _ => netback::Checksum::Unverified,
-    };
-    Offload { checksum }
 }

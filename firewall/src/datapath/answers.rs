@@ -24,13 +24,18 @@ impl<L: Link> Datapath<L> {
                 self.say(input, frame, sender, reply)
             }
             // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
-            (None, protocol::TCP | protocol::UDP) if input == UPLINK => Err(Dropped::Unsolicited),
+            (None, _) if input == UPLINK => Err(Dropped::Unsolicited),
             (None, protocol::TCP) => {
                 self.answer(input, frame, sender, packet, Answer::TcpReset, now);
                 Err(Dropped::Delivered)
             }
             (None, protocol::UDP) => {
                 self.answer(input, frame, sender, packet, Answer::PORT_UNREACHABLE, now);
+                Err(Dropped::Delivered)
+            }
+            // RFC 1122 3.2.2.1.
+            (None, _) => {
+                self.answer(input, frame, sender, packet, Answer::PROTOCOL_UNREACHABLE, now);
                 Err(Dropped::Delivered)
             }
             _ => Err(Dropped::Delivered),
@@ -97,6 +102,7 @@ impl<L: Link> Datapath<L> {
             nat::Refusal::Quota => Dropped::ClientQuota,
             nat::Refusal::Unbound(Unbound::PortsExhausted) => Dropped::PortsExhausted,
             nat::Refusal::Unbound(Unbound::TableFull) => Dropped::SessionsExhausted,
+            nat::Refusal::Unbound(Unbound::Conflict) if packet.tuple().is_none() => Dropped::PeerTaken,
             nat::Refusal::Unbound(Unbound::Conflict) => return Dropped::Conflict.into(),
             nat::Refusal::Unbound(Unbound::NotOpening | Unbound::NotExternal) => {
                 return Dropped::Invalid.into();

@@ -1,0 +1,68 @@
+//! What the loop around the path asks of it: when to sleep, and how things stand.
+
+use super::*;
+
+/// Figures of the whole appliance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sessions in the table.
+    pub sessions: u32,
+    /// Mappings that hold an external port.
+    pub mappings: u32,
+    /// Neighbours known or asked for.
+    pub neighbors: usize,
+}
+
+impl<L: Link> Datapath<L> {
+    /// Whether every link waits for an interrupt, so that the processor may halt.
+    pub fn sleep(&mut self) -> bool {
+        // All are asked, also behind the first that has work: `wake` takes it back from all.
+        let mut is_idle = true;
+        for port in &mut self.ports {
+            is_idle &= port.link.sleep();
+        }
+        is_idle
+    }
+
+    /// Takes [`sleep`](Self::sleep) back.
+    pub fn wake(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.link.wake());
+    }
+
+    /// When there will be something to do without a frame coming in.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        // A port that is down tells nobody when it could be tried again.
+        let waits = self.ports.iter().any(|port| !port.link.is_up());
+        let tick = self.ticked.filter(|_| waits).map(|last| last + TICK);
+        let deadlines =
+            [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now), tick];
+        deadlines.into_iter().flatten().min().map(|due| due.max(self.upkeep_due))
+    }
+
+    /// The ports, the uplink first.
+    pub fn ports(&self) -> &[Port<L>] {
+        &self.ports
+    }
+
+    /// The ports' links, for tests that play the other end.
+    pub fn link_mut(&mut self, port: usize) -> Option<&mut L> {
+        self.ports.get_mut(port).map(|port| &mut port.link)
+    }
+
+    /// What the tables hold.
+    pub fn occupancy(&self) -> Occupancy {
+        let counts = self.nat.counts();
+        Occupancy { sessions: counts.sessions, mappings: counts.mappings, neighbors: self.neighbors.len() }
+    }
+
+    /// The policy's counters with the places of their rules.
+    pub fn rule_counters(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
+        self.policy.counters().iter().copied().zip(self.rule_counters.as_slice().iter().copied())
+    }
+
+    /// The rules and chain policies that ended packets, with how many.
+    pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
+        let all = self.policy.locations.iter().copied().zip(self.refused.as_slice().iter().copied());
+        all.filter(|(_, counter)| counter.packets > 0)
+    }
+}
