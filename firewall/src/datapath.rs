@@ -304,8 +304,9 @@ impl<L: Link> Datapath<L> {
             (None, None) => tuple.destination,
         };
         let source = match postrouting.snat {
-            Some(SourceNat::Masquerade) => nat::SourceNat::Address(self.routes.address(hop.port)),
-            Some(SourceNat::To(address)) => nat::SourceNat::Address(address),
+            Some(SourceNat::Masquerade { .. }) => nat::SourceNat::Address(self.routes.address(hop.port)),
+            Some(SourceNat::To { first, .. }) => nat::SourceNat::Address(first),
+            Some(SourceNat::Static(address)) => nat::SourceNat::Static(address),
             // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
             None if mapped.is_some() && input != UPLINK => nat::SourceNat::Address(tuple.destination.address),
             None => nat::SourceNat::None,

@@ -13,10 +13,12 @@ pub mod policy;
 pub mod residue;
 pub mod site;
 pub mod table;
+pub mod translation;
 mod walk;
 
 pub use candidate::{Candidate, Hook, State};
 pub use forward::Forward;
-pub use policy::{Decision, Policy, Reject, SourceNat, Tally, Verdict};
+pub use policy::{Decision, Policy, Reject, Tally, Verdict};
 pub use residue::Residue;
 pub use table::{CounterId, Location, RuleId};
+pub use translation::SourceNat;

@@ -10,6 +10,7 @@ use crate::candidate::{Candidate, Hook, State};
 use crate::forward::Forward;
 use crate::residue::Residue;
 use crate::table::{Base, Chain, CounterId, Kind, Location, Match, Rule, RuleId};
+use crate::translation::SourceNat;
 use crate::walk::{self, Ending, Walker};
 
 /// The compiled `rules.nft`.
@@ -53,15 +54,6 @@ pub enum Verdict {
     Reject(RuleId, Reject),
 }
 
-/// The source that a session shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceNat {
-    /// The address of the outgoing port.
-    Masquerade,
-    /// This address.
-    To(Ipv4Addr),
-}
-
 /// What a hook says about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
@@ -69,7 +61,7 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The new destination of its session: the address, and the port unless that stays.
     pub dnat: Option<(Ipv4Addr, Option<u16>)>,
-    /// The new source of its session.
+    /// Where the new source of its session is taken from.
     pub snat: Option<SourceNat>,
 }
 
@@ -177,28 +169,27 @@ fn verdict(base: &Base, ending: Ending) -> Verdict {
         Ending::Policy if base.accepts => Verdict::Accept,
         // Nothing is unknown about a packet that is here; were it so, it would not pass.
         Ending::Policy | Ending::Unknown => Verdict::Drop(base.id),
-        Ending::Accept | Ending::Dnat(..) | Ending::Snat(_) | Ending::Masquerade => Verdict::Accept,
+        Ending::Accept | Ending::Dnat(_) | Ending::Snat(_) => Verdict::Accept,
     }
 }
 
 /// Puts a translation into effect for the chains that follow; whether there was one.
 fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision) -> bool {
     match ending {
-        Ending::Dnat(address, port) => {
+        Ending::Dnat(destination) => {
+            let (address, port) = destination.of(candidate);
             let port_then = port.unwrap_or(candidate.destination_port);
             candidate.dnat |= (address, port_then) != (candidate.destination, candidate.destination_port);
             candidate.destination = address;
             candidate.destination_port = port_then;
             decision.dnat = Some((address, port));
         }
-        Ending::Snat(address) => {
-            candidate.snat |= address != candidate.source;
-            candidate.source = address;
-            decision.snat = Some(SourceNat::To(address));
-        }
-        Ending::Masquerade => {
-            candidate.snat = true;
-            decision.snat = Some(SourceNat::Masquerade);
+        Ending::Snat(source) => {
+            let source = source.of(candidate);
+            let shown = source.shown();
+            candidate.snat |= shown != Some(candidate.source);
+            candidate.source = shown.unwrap_or(candidate.source);
+            decision.snat = Some(source);
         }
         _ => return false,
     }

@@ -4,9 +4,8 @@
 //! match reads one number of the packet and compares it, so a step costs the same whatever it looks at (a set:
 //! the logarithm of its size).
 
-use core::net::Ipv4Addr;
-
 use crate::policy::Reject;
+use crate::translation::{DestinationChoice, SourceChoice};
 
 /// Names a rule, or the policy of a base chain; [`Policy::location`](crate::Policy::location) says where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,11 +95,9 @@ pub enum Action {
     /// Walks another chain in place of this one.
     Goto(u16),
     /// Translates the destination.
-    Dnat(Ipv4Addr, Option<u16>),
-    /// Translates the source to this address.
-    Snat(Ipv4Addr),
-    /// Translates the source to the address of the outgoing port.
-    Masquerade,
+    Dnat(DestinationChoice),
+    /// Translates the source.
+    Snat(SourceChoice),
 }
 
 /// A comparison of one number of the packet.

@@ -1,10 +1,9 @@
 //! One walk through a base chain, shared by whoever knows the packet and whoever knows only its session.
 
-use core::net::Ipv4Addr;
-
 use crate::candidate::Candidate;
 use crate::policy::{Policy, Reject};
 use crate::table::{Action, CounterId, Field, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT, Step};
+use crate::translation::{DestinationChoice, SourceChoice};
 
 /// The most nested jumps that a policy may have.
 pub const JUMPS_MAX: usize = 16;
@@ -26,9 +25,8 @@ pub enum Ending {
     Accept,
     Drop(RuleId),
     Reject(RuleId, Reject),
-    Dnat(Ipv4Addr, Option<u16>),
-    Snat(Ipv4Addr),
-    Masquerade,
+    Dnat(DestinationChoice),
+    Snat(SourceChoice),
     /// No verdict: the chain's policy decides.
     Policy,
     /// It depends on something that the walker does not know.
@@ -86,9 +84,8 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
             Action::Accept => return Ending::Accept,
             Action::Drop => return Ending::Drop(rule.id),
             Action::Reject(how) => return Ending::Reject(rule.id, how),
-            Action::Dnat(address, port) => return Ending::Dnat(address, port),
-            Action::Snat(address) => return Ending::Snat(address),
-            Action::Masquerade => return Ending::Masquerade,
+            Action::Dnat(destination) => return Ending::Dnat(destination),
+            Action::Snat(source) => return Ending::Snat(source),
             Action::Return => rules = &[],
             Action::Goto(target) => rules = policy.rules(target),
             // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.

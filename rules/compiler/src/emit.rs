@@ -5,10 +5,11 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use rules::Forward;
 use rules::policy::Reject;
 use rules::site::{ClientNetwork, Filtering, Filterings, Nat, PanicAction, Prefix, Timeouts};
 use rules::table::{Action, Base};
+use rules::translation::{DestinationChoice, Netmap, SourceChoice};
+use rules::{Forward, SourceNat};
 
 use crate::compiled::{Compiled, shared};
 use crate::plan::{Client, Plan, UdpShort};
@@ -192,14 +193,57 @@ fn action_of(action: &Action) -> String {
         Action::Accept => "Accept".to_owned(),
         Action::Drop => "Drop".to_owned(),
         Action::Return => "Return".to_owned(),
-        Action::Masquerade => "Masquerade".to_owned(),
         Action::Jump(chain) => format!("Jump({chain})"),
         Action::Goto(chain) => format!("Goto({chain})"),
-        Action::Snat(to) => format!("Snat({})", address(*to)),
-        Action::Dnat(to, port) => format!("Dnat({}, {})", address(*to), option(*port, |p| p.to_string())),
+        Action::Snat(choice) => {
+            format!("Snat(::rules::translation::SourceChoice::{})", source_choice(choice))
+        }
+        Action::Dnat(choice) => {
+            format!("Dnat(::rules::translation::DestinationChoice::{})", destination_choice(choice))
+        }
         Action::Reject(Reject::TcpReset) => "Reject(::rules::Reject::TcpReset)".to_owned(),
         Action::Reject(Reject::Icmp(code)) => format!("Reject(::rules::Reject::Icmp({code}))"),
     }
+}
+
+fn source_choice(choice: &SourceChoice) -> String {
+    match choice {
+        SourceChoice::Always(source) => format!("Always(::rules::SourceNat::{})", source_nat(source)),
+        SourceChoice::Netmap(of) => format!("Netmap({})", netmap(of)),
+    }
+}
+
+fn source_nat(source: &SourceNat) -> String {
+    match *source {
+        SourceNat::Masquerade { ports: of, random } => {
+            format!("Masquerade {{ ports: {}, random: {random} }}", ports(of))
+        }
+        SourceNat::To { first, last, ports: of, random } => format!(
+            "To {{ first: {}, last: {}, ports: {}, random: {random} }}",
+            address(first),
+            address(last),
+            ports(of)
+        ),
+        SourceNat::Static(to) => format!("Static({})", address(to)),
+    }
+}
+
+fn destination_choice(choice: &DestinationChoice) -> String {
+    match *choice {
+        DestinationChoice::To { first, last, ports: of } => {
+            format!("To {{ first: {}, last: {}, ports: {} }}", address(first), address(last), ports(of))
+        }
+        DestinationChoice::Netmap(of) => format!("Netmap({})", netmap(&of)),
+    }
+}
+
+fn netmap(netmap: &Netmap) -> String {
+    let Netmap { address: to, length } = *netmap;
+    format!("::rules::translation::Netmap {{ address: {}, length: {length} }}", address(to))
+}
+
+fn ports(ports: Option<(u16, u16)>) -> String {
+    option(ports, |ports| format!("{ports:?}"))
 }
 
 fn address(address: Ipv4Addr) -> String {

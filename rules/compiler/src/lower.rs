@@ -3,10 +3,12 @@
 mod forwards;
 mod graph;
 mod hooks;
+mod map;
 mod matches;
 mod ranges;
 mod rule;
 mod shadow;
+mod translation;
 mod value;
 
 use std::collections::HashMap;
@@ -43,7 +45,7 @@ struct Context {
 }
 
 /// What the matches of a rule have established so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Premises {
     steps: Vec<Step>,
     known: Vec<Known>,
@@ -55,7 +57,7 @@ struct Premises {
 }
 
 /// The values that a field has left.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     field: Field,
     ranges: Shared,

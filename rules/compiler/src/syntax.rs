@@ -8,6 +8,7 @@ pub(crate) mod lexer;
 mod parser;
 mod rule;
 mod set;
+mod translation;
 pub(crate) mod tree;
 mod value;
 mod words;

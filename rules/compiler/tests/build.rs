@@ -148,7 +148,7 @@ fn the_text_of_rust_is_stable_and_without_std() {
     for part in [
         "Do(::rules::table::Action::Reject(::rules::Reject::TcpReset))",
         "Do(::rules::table::Action::Reject(::rules::Reject::Icmp(10)))",
-        "Do(::rules::table::Action::Dnat(::core::net::Ipv4Addr::new(10, 0, 1, 2), ::core::option::Option::Some(8080)))",
+        "Do(::rules::table::Action::Dnat(::rules::translation::DestinationChoice::To { first: ::core::net::Ipv4Addr::new(10, 0, 1, 2), last: ::core::net::Ipv4Addr::new(10, 0, 1, 2), ports: ::core::option::Option::Some((8080, 8080)) }))",
         "::rules::table::Test::In(&SET_0)",
         "network: ::rules::site::ClientNetwork::Peer(::core::net::Ipv4Addr::new(10, 137, 0, 10))",
     ] {

@@ -93,7 +93,6 @@ fn ports_and_protocols() {
         ("tcp dport { 22 : accept } accept", &["4:16: maps are not in this version's subset"]),
         ("tcp dport @ports accept", &[r#"4:11: there is no set "ports" in this table"#]),
         ("tcp dport $port accept", &[r#"4:11: "port" is not defined"#]),
-        ("tcp dport vmap { 22 : accept }", &[r#"4:11: "vmap" is not in this version's subset"#]),
         (
             "tcp dport 22 tcp dport 23 accept",
             &["4:14: this can never be true after the earlier matches of the rule"],
@@ -369,9 +368,9 @@ table ip nat {
     tcp dport 6 dnat to 192.0.2.3:80
     dnat to 10.0.1.2:80
     tcp dport 7 dnat to 10.0.1.2:0
-    dnat to 10.0.1.2-10.0.1.9
-    tcp dport 8 dnat to 10.0.1.2:80-90
-    dnat to 10.0.1.2 random
+    dnat to 10.0.1.2-10.9.9.9
+    tcp dport 8 dnat to 10.0.1.2:90-80
+    tcp dport 9 dnat to 10.0.1.2:80-90 random
     dnat to :80
     dnat to 10.0.1.0/24
     dnat to tcp dport map { 1 : 1.1.1.1 }
@@ -381,7 +380,7 @@ table ip nat {
     ip saddr 10.0.1.2 snat to 9.9.9.9
     snat to 192.0.2.3:1-5
     masquerade to :5
-    ip saddr 10.0.1.2 masquerade random
+    ip saddr 10.0.1.2 masquerade random,
     snat ip6 to ::1
   }
   chain late { type filter hook postrouting priority 100
@@ -395,17 +394,17 @@ table ip nat {
                 "7:25: 192.0.2.3 is no host behind a client port",
                 "8:22: a port needs a match on tcp or udp before it, such as tcp dport 80",
                 "9:34: port 0 is no port to send to",
-                "10:21: ranges of addresses are not in this version's subset",
-                "11:36: ranges of ports are not in this version's subset",
-                r#"12:22: "random" is not in this version's subset"#,
+                "10:13: a dnat leads to at most 4096 addresses",
+                "11:34: the range ends before it begins",
+                "12:40: a port of a destination by chance is not in this version's subset",
                 "13:13: a port alone is not in this version's subset; name the address too",
-                "14:21: a prefix is no address to translate to",
-                r#"15:17: expected a match or a statement, found "dport""#,
+                "14:13: a prefix is no address to translate to; first-last spreads over addresses, prefix to keeps one to one",
+                "15:33: 1.1.1.1 is no host behind a client port",
                 "16:5: reject has its place in filter chains at input, forward and output",
-                "19:31: 9.9.9.9 is neither the uplink's address nor one of its extra addresses",
-                "20:22: snat to ports is not in this version's subset",
-                r#"21:16: "to" is not in this version's subset"#,
-                r#"22:34: "random" is not in this version's subset"#,
+                "19:31: 9.9.9.9 is neither the uplink's address nor one of its extra addresses; add it to extra in [uplink] of weir.toml",
+                "20:23: a port needs a match on tcp or udp before it, such as tcp dport 80",
+                "21:20: a port needs a match on tcp or udp before it, such as tcp dport 80",
+                r#"22:41: expected "random", "fully-random" or "persistent", found the end of the line"#,
                 r#"23:10: "ip6" is not in this version's subset"#,
                 "25:16: a filter chain at postrouting behind srcnat is not in this version's subset",
             ],

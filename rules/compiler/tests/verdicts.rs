@@ -176,6 +176,8 @@ fn the_reload_idiom_has_no_effect() {
     assert_eq!(verdict(site(&rules), &segment()), Verdict::Accept);
 }
 
+const MASQUERADE: SourceNat = SourceNat::Masquerade { ports: None, random: false };
+
 const NAT: &str = "
 table ip nat {
   chain prerouting {
@@ -250,10 +252,11 @@ fn nat_chains_see_the_first_packet_only() {
 fn the_first_translation_of_the_source_counts() {
     let site = site(NAT);
     let (decision, _, after) = evaluate(site, Hook::Postrouting, &segment());
-    assert_eq!((decision.snat, after.snat), (Some(SourceNat::Masquerade), true));
+    assert_eq!((decision.snat, after.snat), (Some(MASQUERADE), true));
     let lab = Candidate { source: Ipv4Addr::new(10, 0, 2, 9), ..segment() };
+    let shown = Ipv4Addr::new(192, 0, 2, 3);
     let (decision, _, after) = evaluate(site, Hook::Postrouting, &lab);
-    assert_eq!(decision.snat, Some(SourceNat::To(Ipv4Addr::new(192, 0, 2, 3))));
+    assert_eq!(decision.snat, Some(SourceNat::To { first: shown, last: shown, ports: None, random: false }));
     assert_eq!(after.source, Ipv4Addr::new(192, 0, 2, 3));
     let inside = Candidate { output: Some(LAB), ..segment() };
     assert_eq!(evaluate(site, Hook::Postrouting, &inside).0.snat, None);
@@ -272,7 +275,7 @@ table ip nat {
 }
 ";
     let (decision, counts, _) = evaluate(site(rules), Hook::Postrouting, &segment());
-    assert_eq!((decision.snat, counts), (Some(SourceNat::Masquerade), Counts::default()));
+    assert_eq!((decision.snat, counts), (Some(MASQUERADE), Counts::default()));
 }
 
 #[test]

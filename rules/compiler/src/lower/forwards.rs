@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use rules::table::{Action, Field, Kind, RuleId};
-use rules::{Forward, Hook};
+use rules::translation::SourceChoice;
+use rules::{Forward, Hook, SourceNat};
 
 use super::graph::Graph;
 use super::ranges::{Ranges, complement, intersection, normalise};
@@ -246,11 +247,16 @@ impl Lowering<'_> {
     fn shown_sources(&self) -> Vec<Ipv4Addr> {
         let steps = self.program.chains.iter().flatten().filter_map(|rule| rule.steps.last());
         let shown = steps.filter_map(|step| match step {
-            Step::Do(Action::Masquerade) => Some(self.plan.uplink.address.address),
-            Step::Do(Action::Snat(address)) => Some(*address),
+            Step::Do(Action::Snat(SourceChoice::Always(source))) => Some(source),
             _ => None,
         });
-        let mut shown: Vec<_> = shown.collect();
+        let own = self.plan.uplink.address.address;
+        let shown = shown.flat_map(|source| match *source {
+            SourceNat::Masquerade { .. } => own.to_bits()..=own.to_bits(),
+            SourceNat::To { first, last, .. } => first.to_bits()..=last.to_bits(),
+            SourceNat::Static(address) => address.to_bits()..=address.to_bits(),
+        });
+        let mut shown: Vec<_> = shown.map(Ipv4Addr::from_bits).collect();
         shown.sort_unstable();
         shown.dedup();
         shown

@@ -8,7 +8,7 @@ use rules::table::Kind;
 use super::matches::bit;
 use super::{Context, Lowering, STEPS_MAX, chains};
 use crate::diagnostics::{meant, quoted};
-use crate::syntax::tree::{Family, Ruleset, Span, What};
+use crate::syntax::tree::{Family, Rule, Ruleset, Span, What};
 
 /// The most nested jumps, NFT_JUMP_STACK_SIZE less the base chain.
 const JUMPS_MAX: usize = 15;
@@ -41,17 +41,15 @@ impl Graph {
             Self { edges: Vec::new(), own_steps: Vec::new(), contexts: Vec::new(), order: Vec::new(), index };
         for (table, of, chain) in chains(ruleset) {
             let statements = chain.rules.iter().flat_map(|rule| &rule.statements);
-            let edges = statements.clone().filter_map(|statement| match &statement.what {
-                What::Jump(name, span) | What::Goto(name, span) => {
-                    Some(Edge { to: graph.find(table, name), name: name.clone(), span: span.clone() })
-                }
-                _ => None,
+            let verdicts = statements.flat_map(|statement| statement.what.verdicts());
+            let edges = verdicts.filter_map(What::chain).map(|(name, span)| Edge {
+                to: graph.find(table, name),
+                name: name.to_owned(),
+                span: span.clone(),
             });
             let edges = edges.collect();
             graph.edges.push(edges);
-            // A match may need one more for its protocol.
-            let steps = statements.count() as u64 * 2 + 1;
-            graph.own_steps.push(steps);
+            graph.own_steps.push(chain.rules.iter().map(steps).sum::<u64>() + 1);
             let base = chain.base.as_ref();
             graph.contexts.push(Context {
                 family: of.family,
@@ -251,6 +249,13 @@ impl Lowering<'_> {
         }
         self.program.steps = by_hook.into_iter().max().unwrap_or(0);
     }
+}
+
+/// The most steps of a rule. A match may need one more for its protocol; each element of a map is tried.
+fn steps(rule: &Rule) -> u64 {
+    let width = rule.statements.iter().map(|statement| statement.what.width()).max().unwrap_or(1);
+    let tries = if width > 1 { width as u64 + 1 } else { 1 };
+    tries.saturating_mul(rule.statements.len() as u64 * 2)
 }
 
 /// Whether base chains of this kind and these hooks alone reach the chain.

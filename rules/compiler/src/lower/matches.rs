@@ -62,7 +62,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn among(&mut self, known: Known, span: Span, premises: &mut Premises) -> Option<()> {
+    pub(super) fn among(&mut self, known: Known, span: Span, premises: &mut Premises) -> Option<()> {
         if known.is_none() {
             return self.refuse(span, "this can never be true");
         }
@@ -81,7 +81,7 @@ impl Lowering<'_> {
     }
 
     /// Refuses a match that its hook makes impossible.
-    fn hook_allows(&mut self, wanted: &tree::Match, context: &Context) -> Option<()> {
+    pub(super) fn hook_allows(&mut self, wanted: &tree::Match, context: &Context) -> Option<()> {
         let Subject::Packet(field) = wanted.key.subject else { return Some(()) };
         let span = wanted.key_span.clone();
         let name = wanted.key.name;
@@ -101,7 +101,12 @@ impl Lowering<'_> {
     }
 
     /// Puts down what the key implies: IPv4, or a protocol.
-    fn layer(&mut self, wanted: &tree::Match, context: &Context, premises: &mut Premises) -> Option<()> {
+    pub(super) fn layer(
+        &mut self,
+        wanted: &tree::Match,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
         let span = wanted.key_span.clone();
         let ipv4 = wanted.key.layer == Layer::Network;
         if (ipv4 || wanted.key.name.starts_with("icmp"))
@@ -249,7 +254,7 @@ impl Lowering<'_> {
 }
 
 /// The greatest value a field of this type may have; a port field may hold the mark of no port.
-fn max(datatype: Datatype) -> u32 {
+pub(super) fn max(datatype: Datatype) -> u32 {
     match datatype {
         Datatype::Interface | Datatype::InterfaceIndex => NO_PORT,
         datatype => datatype.max(),

@@ -1,18 +1,18 @@
 //! Rules: statements to steps.
 
-use std::net::Ipv4Addr;
-
 use rules::table::{Action, Field, Kind};
 use rules::{Hook, Reject};
 
 use super::graph::{Graph, reached_only_by};
+use super::map::Piece;
 use super::shadow::Told;
 use super::{Context, Lowering, Premises, chains};
 use crate::diagnostics::{meant, quoted};
 use crate::names::{self, find};
 use crate::program::{Match, Rule, Step, Test};
-use crate::syntax::keys::Datatype;
-use crate::syntax::tree::{self, Chain, Family, RejectWith, Ruleset, Span, Statement, Value, What};
+use crate::syntax::tree::{
+    self, Chain, Family, RejectWith, Ruleset, Span, Statement, Target, Translation, What,
+};
 
 impl Lowering<'_> {
     /// Lowers the rules of all chains. Those of family ip6 are checked and left out.
@@ -50,24 +50,29 @@ impl Lowering<'_> {
                 self.refuse::<()>(rule.span.clone(), message);
                 is_told = true;
             }
-            let id = self.rule_id(&rule.span);
             let errors = self.diagnostics.errors();
-            let Some(Premises { steps, is_ipv4, is_ipv4_told, .. }) = self.rule(rule, context, graph) else {
+            let Some(pieces) = self.rule(rule, context, graph) else {
                 continue;
             };
-            // In a table of family inet, a rule may leave IPv6 to others.
-            let is_ipv4 = context.family == Family::Inet && (is_ipv4 || is_ipv4_told);
             let is_sound = self.diagnostics.errors() == errors;
-            let ends = matches!(steps.last(), Some(Step::Do(action)) if !matches!(action, Action::Jump(_)));
-            let takes_all = ends && !steps.iter().any(|step| matches!(step, Step::Match(_)));
-            if takes_all && is_sound && !is_ipv4 && end.is_none() {
-                end = Some(rule.span.clone());
+            for Piece { span, premises } in pieces {
+                let Premises { steps, is_ipv4, is_ipv4_told, .. } = premises;
+                let id = self.rule_id(&span);
+                // In a table of family inet, a rule may leave IPv6 to others.
+                let is_ipv4 = context.family == Family::Inet && (is_ipv4 || is_ipv4_told);
+                let ends =
+                    matches!(steps.last(), Some(Step::Do(action)) if !matches!(action, Action::Jump(_)));
+                let takes_all = ends && !steps.iter().any(|step| matches!(step, Step::Match(_)));
+                let is_first = end.is_none();
+                if takes_all && is_sound && !is_ipv4 && is_first {
+                    end = Some(span.clone());
+                }
+                // Rules behind one that takes everything were told already.
+                if is_first {
+                    texts.push(Told { span, allows_shadowed: rule.allows_shadowed, is_ipv4 });
+                }
+                rules.push(Rule { id, steps });
             }
-            // Rules behind one that takes everything were told already.
-            if end.as_ref().is_none_or(|end| *end == rule.span) {
-                texts.push(Told { span: rule.span.clone(), allows_shadowed: rule.allows_shadowed, is_ipv4 });
-            }
-            rules.push(Rule { id, steps });
         }
         if self.plan.is_sound && context.family != Family::Ip6 {
             self.shadows(context, &rules, &texts);
@@ -75,17 +80,34 @@ impl Lowering<'_> {
         rules
     }
 
-    fn rule(&mut self, rule: &tree::Rule, context: &Context, graph: &Graph) -> Option<Premises> {
+    /// A rule is one piece, unless it looks into a map: then each element is one.
+    fn rule(&mut self, rule: &tree::Rule, context: &Context, graph: &Graph) -> Option<Vec<Piece>> {
         let mut premises = Premises::default();
+        let mut pieces = None;
         let mut is_over = false;
         for statement in &rule.statements {
             if is_over {
                 return self.refuse(statement.span.clone(), "nothing may follow a verdict in its rule");
             }
             is_over = !matches!(statement.what, What::Match(_) | What::Counter);
-            self.statement(statement, context, graph, &mut premises)?;
+            match &statement.what {
+                What::Verdicts(map) => pieces = Some(self.verdicts(map, rule, context, graph, &premises)?),
+                What::Translate(of) => {
+                    self.translation_allowed(of, &statement.span, context, &premises)?;
+                    match &of.to {
+                        Target::Map(map) => {
+                            pieces = Some(self.translations(of, map, rule, context, &premises)?);
+                        }
+                        Target::Value(place) => {
+                            let action = self.translation(of, place, &premises)?;
+                            premises.push(Step::Do(action));
+                        }
+                    }
+                }
+                _ => self.statement(statement, context, graph, &mut premises)?,
+            }
         }
-        Some(premises)
+        Some(pieces.unwrap_or_else(|| vec![Piece { span: rule.span.clone(), premises }]))
     }
 
     fn statement(
@@ -105,29 +127,27 @@ impl Lowering<'_> {
                 return Some(());
             }
             What::Continue => return Some(()),
-            What::Accept => Action::Accept,
-            What::Drop => Action::Drop,
-            What::Return => Action::Return,
-            What::Jump(name, _) => Action::Jump(target(graph, context, name)?),
-            What::Goto(name, _) => Action::Goto(target(graph, context, name)?),
             What::Reject(with) => self.reject(with, &statement.span, context, premises)?,
-            What::Masquerade => {
+            What::Masquerade { ports, random } => {
                 self.nat_allowed("masquerade", Hook::Postrouting, &statement.span, context)?;
-                Action::Masquerade
+                self.masquerade(ports.as_ref(), random.is_some(), premises)?
             }
-            What::Snat { names_family, to } => {
-                self.nat_allowed("snat", Hook::Postrouting, &statement.span, context)?;
-                self.names_family(*names_family, &statement.span, context, premises)?;
-                self.snat(to)?
-            }
-            What::Dnat { names_family, to, port } => {
-                self.nat_allowed("dnat", Hook::Prerouting, &statement.span, context)?;
-                self.names_family(*names_family, &statement.span, context, premises)?;
-                self.dnat(to, port.as_ref(), premises)?
-            }
+            what => self.verdict(what, context, graph)?,
         };
         premises.push(Step::Do(action));
         Some(())
+    }
+
+    /// A verdict that says no more; none for anything else.
+    pub(super) fn verdict(&self, what: &What, context: &Context, graph: &Graph) -> Option<Action> {
+        match what {
+            What::Accept => Some(Action::Accept),
+            What::Drop => Some(Action::Drop),
+            What::Return => Some(Action::Return),
+            What::Jump(name, _) => target(graph, context, name).map(Action::Jump),
+            What::Goto(name, _) => target(graph, context, name).map(Action::Goto),
+            _ => None,
+        }
     }
 
     fn reject(
@@ -194,6 +214,18 @@ impl Lowering<'_> {
         self.refuse(span.clone(), format!("{what} has its place in nat chains at {hook}"))
     }
 
+    fn translation_allowed(
+        &mut self,
+        of: &Translation,
+        span: &Span,
+        context: &Context,
+        premises: &Premises,
+    ) -> Option<()> {
+        let (what, hook) = if of.is_snat { ("snat", Hook::Postrouting) } else { ("dnat", Hook::Prerouting) };
+        self.nat_allowed(what, hook, span, context)?;
+        self.names_family(of.names_family, span, context, premises)
+    }
+
     /// A table of family inet needs to be told that an IPv4 address is one.
     fn names_family(
         &mut self,
@@ -208,32 +240,6 @@ impl Lowering<'_> {
                 self.refuse(span.clone(), "in a table of family inet, write \"ip to\" for an IPv4 address")
             }
             _ => Some(()),
-        }
-    }
-
-    fn snat(&mut self, to: &Value) -> Option<Action> {
-        let address = Ipv4Addr::from(self.single(to, Datatype::Address)?);
-        if self.plan.is_sound && !self.plan.is_external(address) {
-            let message = format!("{address} is neither the uplink's address nor one of its extra addresses");
-            return self.refuse(to.span.clone(), message);
-        }
-        Some(Action::Snat(address))
-    }
-
-    fn dnat(&mut self, to: &Value, port: Option<&Value>, premises: &Premises) -> Option<Action> {
-        let address = Ipv4Addr::from(self.single(to, Datatype::Address)?);
-        if self.plan.is_sound && !self.plan.is_behind_a_client(address) {
-            return self.refuse(to.span.clone(), format!("{address} is no host behind a client port"));
-        }
-        let Some(value) = port else { return Some(Action::Dnat(address, None)) };
-        let number = self.single(value, Datatype::Port)?;
-        if !premises.has_ports() {
-            let message = "a port needs a match on tcp or udp before it, such as tcp dport 80";
-            return self.refuse(value.span.clone(), message);
-        }
-        match u16::try_from(number).ok().filter(|&port| port != 0) {
-            Some(port) => Some(Action::Dnat(address, Some(port))),
-            None => self.refuse(value.span.clone(), "port 0 is no port to send to"),
         }
     }
 }

@@ -127,7 +127,7 @@ impl Parser<'_, '_> {
         least + text.trim_end_matches([' ', '\t', '\\']).len()
     }
 
-    fn statement(&mut self) -> Parsed<What> {
+    pub fn statement(&mut self) -> Parsed<What> {
         let word = self.peek_word();
         let span = self.here();
         let simple = match word {
@@ -153,8 +153,7 @@ impl Parser<'_, '_> {
             "counter" => self.counter(),
             "reject" => self.reject().map(What::Reject),
             "masquerade" => self.masquerade(),
-            "snat" => self.snat(),
-            "dnat" => self.dnat(),
+            "snat" | "dnat" => self.translation(),
             "comment" => self.error(span, "a comment stands at the end of its rule"),
             _ if GROUPS.contains(&word) || KEYS.iter().any(|key| key.name == word) => self.comparison(),
             _ if UNBUILT.contains(&word) => self.unbuilt(span, word),
@@ -224,91 +223,8 @@ impl Parser<'_, '_> {
         Ok(if kind == "icmp" { RejectWith::Icmp(code) } else { RejectWith::Icmpx(code) })
     }
 
-    /// Refuses what may follow a translation in nft.
-    fn no_nat_flags(&mut self) -> Parsed<()> {
-        let span = self.here();
-        match (self.peek(), self.peek_word()) {
-            (_, word @ ("random" | "fully-random" | "persistent" | "to" | "map")) => self.unbuilt(span, word),
-            (Token::Comma, _) => self.unexpected("the end of the rule"),
-            _ => Ok(()),
-        }
-    }
-
-    fn masquerade(&mut self) -> Parsed<What> {
-        self.next();
-        self.no_nat_flags()?;
-        Ok(What::Masquerade)
-    }
-
-    /// Whether `ip` was said between `snat`/`dnat` and `to`.
-    fn nat_family(&mut self) -> Parsed<bool> {
-        let (_, statement) = self.next();
-        let span = self.here();
-        let names_family = match self.peek_word() {
-            "ip" => true,
-            word @ ("ip6" | "prefix") => return self.unbuilt(span, word),
-            _ => false,
-        };
-        if names_family {
-            self.next();
-        }
-        let here = self.here();
-        match self.peek_word() {
-            "to" => self.next(),
-            "addr" | "interval" | "prefix" => {
-                return self.error(here, "maps are not in this version's subset");
-            }
-            _ => {
-                let statement = self.text(&statement);
-                return self.unexpected(&format!("\"to\" after \"{statement}\""));
-            }
-        };
-        Ok(names_family)
-    }
-
-    fn nat_address(&mut self) -> Parsed<super::tree::Value> {
-        let span = self.here();
-        if self.peek() == Token::Colon {
-            return self.error(span, "a port alone is not in this version's subset; name the address too");
-        }
-        let to = self.primary(0)?;
-        let here = self.here();
-        match self.peek() {
-            Token::Minus => self.error(here, "ranges of addresses are not in this version's subset"),
-            Token::Dot => self.error(here, "concatenations are not in this version's subset"),
-            Token::Slash => self.error(here, "a prefix is no address to translate to"),
-            _ => Ok(to),
-        }
-    }
-
-    fn snat(&mut self) -> Parsed<What> {
-        let names_family = self.nat_family()?;
-        let to = self.nat_address()?;
-        let here = self.here();
-        if self.peek() == Token::Colon {
-            return self.error(here, "snat to ports is not in this version's subset");
-        }
-        self.no_nat_flags()?;
-        Ok(What::Snat { names_family, to })
-    }
-
-    fn dnat(&mut self) -> Parsed<What> {
-        let names_family = self.nat_family()?;
-        let to = self.nat_address()?;
-        let mut port = None;
-        if self.takes(Token::Colon) {
-            port = Some(self.primary(0)?);
-            let here = self.here();
-            if self.peek() == Token::Minus {
-                return self.error(here, "ranges of ports are not in this version's subset");
-            }
-        }
-        self.no_nat_flags()?;
-        Ok(What::Dnat { names_family, to, port })
-    }
-
     /// The left-hand side.
-    fn key(&mut self) -> Parsed<(&'static Key, Span)> {
+    pub fn key(&mut self) -> Parsed<(&'static Key, Span)> {
         let (_, first) = self.next();
         let group = self.text(&first);
         if !GROUPS.contains(&group) {
@@ -360,6 +276,9 @@ impl Parser<'_, '_> {
             _ => {}
         }
         let here = self.here();
+        if mask.is_none() && self.peek_word() == "vmap" {
+            return self.verdict_map(key, key_span);
+        }
         if let word @ ("vmap" | "map" | "set" | "and" | "or" | "xor" | "lshift" | "rshift") = self.peek_word()
         {
             return self.unbuilt(here, word);

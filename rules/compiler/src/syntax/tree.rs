@@ -96,9 +96,85 @@ pub(crate) enum What {
     Jump(String, Span),
     Goto(String, Span),
     Reject(RejectWith),
-    Masquerade,
-    Snat { names_family: bool, to: Value },
-    Dnat { names_family: bool, to: Value, port: Option<Value> },
+    Masquerade { ports: Option<Value>, random: Option<Span> },
+    Translate(Box<Translation>),
+    Verdicts(Box<Mapping<What>>),
+}
+
+impl What {
+    /// The chain that this leads to, and where it is named.
+    pub fn chain(&self) -> Option<(&str, &Span)> {
+        match self {
+            Self::Jump(name, span) | Self::Goto(name, span) => Some((name, span)),
+            _ => None,
+        }
+    }
+
+    /// The verdicts within: those of a map, or the one that this is.
+    pub fn verdicts(&self) -> Vec<&Self> {
+        match self {
+            Self::Verdicts(map) => map.items.iter().map(|item| &item.to).collect(),
+            what => vec![what],
+        }
+    }
+
+    /// How many elements are looked at: those of its map, or one.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Verdicts(map) => map.items.len(),
+            Self::Translate(translation) => match &translation.to {
+                Target::Map(map) => map.items.len(),
+                Target::Value(_) => 1,
+            },
+            _ => 1,
+        }
+    }
+}
+
+/// `snat` and `dnat`.
+#[derive(Debug)]
+pub(crate) struct Translation {
+    pub is_snat: bool,
+    /// `ip` was said.
+    pub names_family: bool,
+    /// `prefix` was said.
+    pub is_prefix: bool,
+    pub to: Target,
+    /// Where `random` or `fully-random` was said.
+    pub random: Option<Span>,
+}
+
+/// What follows `to`.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Value(Place),
+    Map(Mapping<Place>),
+}
+
+/// Where a translation leads.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// An address, a range of them or a prefix.
+    pub to: Value,
+    /// A port or a range of them.
+    pub ports: Option<Value>,
+}
+
+/// `key map { a : b, ... }` and `key vmap { a : verdict, ... }`
+#[derive(Debug)]
+pub(crate) struct Mapping<T> {
+    pub key: &'static Key,
+    pub key_span: Span,
+    pub items: Vec<MapItem<T>>,
+}
+
+/// `a : b`
+#[derive(Debug)]
+pub(crate) struct MapItem<T> {
+    pub span: Span,
+    /// None for `*`, which is every other value.
+    pub key: Option<Value>,
+    pub to: T,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,8 +47,13 @@ impl Parser<'_, '_> {
     }
 
     /// `a`, `a-b` or `a/n`
-    fn range(&mut self, depth: usize) -> Parsed<Value> {
+    pub fn range(&mut self, depth: usize) -> Parsed<Value> {
         let first = self.primary(depth)?;
+        self.range_from(first, depth)
+    }
+
+    /// What begins with this value.
+    pub fn range_from(&mut self, first: Value, depth: usize) -> Parsed<Value> {
         let (token, span) = (self.peek(), self.here());
         match token {
             Token::Minus => {

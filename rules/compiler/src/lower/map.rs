@@ -1,0 +1,172 @@
+//! Maps within rules: each element becomes a rule of its own that asks for its key.
+//!
+//! The keys of a map are apart, so that a packet meets one element at most, as in nft; `*` asks for none of the
+//! others. What the rule counts ahead of its map is counted by a rule without a verdict, ahead of them all.
+
+use super::graph::Graph;
+use super::matches::max;
+use super::ranges::{Ranges, normalise};
+use super::{Context, Known, Lowering, Premises};
+use crate::program::Step;
+use crate::syntax::keys::Subject;
+use crate::syntax::tree::{
+    self, MapItem, Mapping, Operator, Place, Span, Translation, Value, ValueWhat, What,
+};
+
+/// A rule, or what it comes to for one element of its map.
+pub(super) struct Piece {
+    pub span: Span,
+    pub premises: Premises,
+}
+
+impl Lowering<'_> {
+    /// `vmap`
+    pub(super) fn verdicts(
+        &mut self,
+        map: &Mapping<What>,
+        rule: &tree::Rule,
+        context: &Context,
+        graph: &Graph,
+        premises: &Premises,
+    ) -> Option<Vec<Piece>> {
+        self.pieces(map, rule, context, premises, |lowering, item, mut premises| {
+            // The rule goes on, and there is no more of it.
+            if !matches!(item.to, What::Continue) {
+                let action = lowering.verdict(&item.to, context, graph)?;
+                premises.push(Step::Do(action));
+            }
+            Some(premises)
+        })
+    }
+
+    /// `snat|dnat to ... map`
+    pub(super) fn translations(
+        &mut self,
+        of: &Translation,
+        map: &Mapping<Place>,
+        rule: &tree::Rule,
+        context: &Context,
+        premises: &Premises,
+    ) -> Option<Vec<Piece>> {
+        self.pieces(map, rule, context, premises, |lowering, item, mut premises| {
+            if of.is_prefix {
+                lowering.same_size(item)?;
+            }
+            let action = lowering.translation(of, &item.to, &premises)?;
+            premises.push(Step::Do(action));
+            Some(premises)
+        })
+    }
+
+    /// Both blocks of an element of a netmap have one size.
+    fn same_size(&mut self, item: &MapItem<Place>) -> Option<()> {
+        let key = item.key.as_ref()?;
+        let (from, to) = (self.block(key)?.length, self.block(&item.to.to)?.length);
+        if from == to {
+            return Some(());
+        }
+        self.refuse(item.span.clone(), format!("one to one, a /{from} and a /{to} have not the same size"))
+    }
+
+    fn pieces<T>(
+        &mut self,
+        map: &Mapping<T>,
+        rule: &tree::Rule,
+        context: &Context,
+        premises: &Premises,
+        mut lead: impl FnMut(&mut Self, &MapItem<T>, Premises) -> Option<Premises>,
+    ) -> Option<Vec<Piece>> {
+        self.program.sets += 1;
+        let mut base = premises.clone();
+        let wanted = equal(map, &Value { span: map.key_span.clone(), what: ValueWhat::Word });
+        self.hook_allows(&wanted, context)?;
+        self.layer(&wanted, context, &mut base)?;
+        let counts = base.steps.iter().any(|step| matches!(step, Step::Count(_)));
+        let mut pieces = Vec::with_capacity(map.items.len() + 1);
+        if counts {
+            pieces.push(Piece { span: rule.span.clone(), premises: premises.clone() });
+            base.steps.retain(|step| !matches!(step, Step::Count(_)));
+        }
+        let others = self.keys(map)?;
+        for item in &map.items {
+            if self.is_spent() {
+                return None;
+            }
+            let mut own = base.clone();
+            let asked = match &item.key {
+                Some(key) => {
+                    let wanted = tree::Match { key_span: key.span.clone(), ..equal(map, key) };
+                    self.comparison(&wanted, context, &mut own)
+                }
+                None => self.any_other(map, &others, &item.span, &mut own),
+            };
+            // What else is wrong with the map is told too.
+            if let Some(premises) = asked.and_then(|()| lead(self, item, own)) {
+                pieces.push(Piece { span: item.span.clone(), premises });
+            }
+        }
+        Some(pieces)
+    }
+
+    /// All keys of a map, which must be apart.
+    fn keys<T>(&mut self, map: &Mapping<T>) -> Option<Ranges> {
+        let mut all: Vec<(u32, u32, Span)> = Vec::new();
+        let mut defaults = 0;
+        for item in &map.items {
+            let Some(key) = &item.key else {
+                defaults += 1;
+                if defaults > 1 {
+                    return self.refuse(item.span.clone(), "a map has one * at most");
+                }
+                continue;
+            };
+            let ranges = self.ranges(key, map.key.datatype)?;
+            all.extend(ranges.iter().map(|&(first, last)| (first, last, item.span.clone())));
+        }
+        all.sort_by_key(|&(first, last, _)| (first, last));
+        let taken = all.windows(2).find_map(|pair| match pair {
+            [(_, end, one), (start, _, other)] if start <= end => Some(one.start.max(other.start)),
+            _ => None,
+        });
+        let again = map.items.iter().find(|item| Some(item.span.start) == taken);
+        if let Some(item) = again {
+            let message = "an earlier element of this map has this key, or a part of it";
+            return self.refuse(item.span.clone(), message);
+        }
+        Some(normalise(all.into_iter().map(|(first, last, _)| (first, last)).collect()).0)
+    }
+
+    /// `*`: none of the others.
+    fn any_other<T>(
+        &mut self,
+        map: &Mapping<T>,
+        others: &Ranges,
+        span: &Span,
+        premises: &mut Premises,
+    ) -> Option<()> {
+        match map.key.subject {
+            Subject::Packet(field) => {
+                let ranges = others.clone().into();
+                let known = Known { field, ranges, negated: true, max: max(map.key.datatype) };
+                self.among(known, span.clone(), premises)
+            }
+            Subject::Constant(constant) => {
+                let is_another = others.iter().any(|&(first, last)| first <= constant && constant <= last);
+                premises.is_never |= is_another;
+                Some(())
+            }
+        }
+    }
+}
+
+/// `key == value`, as maps compare.
+fn equal<T>(map: &Mapping<T>, value: &Value) -> tree::Match {
+    tree::Match {
+        key: map.key,
+        key_span: map.key_span.clone(),
+        mask: None,
+        operator: Operator::Equal,
+        value: value.clone(),
+        of: None,
+    }
+}

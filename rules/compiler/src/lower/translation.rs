@@ -1,0 +1,191 @@
+//! `masquerade`, `snat` and `dnat`: what they may translate to.
+
+use std::net::Ipv4Addr;
+
+use rules::SourceNat;
+use rules::site::Prefix;
+use rules::table::Action;
+use rules::translation::{DestinationChoice, Netmap, SourceChoice};
+
+use super::{Lowering, Premises};
+use crate::syntax::keys::Datatype;
+use crate::syntax::tree::{Place, Span, Translation, Value, ValueWhat};
+
+/// The most addresses that one translation may spread over.
+const SPREAD_MAX: u32 = 4096;
+
+/// Addresses that a translation leads to.
+#[derive(Clone, Copy)]
+struct Addresses {
+    first: Ipv4Addr,
+    last: Ipv4Addr,
+}
+
+impl Addresses {
+    fn iter(self) -> impl Iterator<Item = Ipv4Addr> {
+        (self.first.to_bits()..=self.last.to_bits()).map(Ipv4Addr::from_bits)
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn masquerade(
+        &mut self,
+        ports: Option<&Value>,
+        is_random: bool,
+        premises: &Premises,
+    ) -> Option<Action> {
+        let ports = match ports {
+            Some(value) => Some(self.source_ports(value, premises)?),
+            None => None,
+        };
+        Some(Action::Snat(SourceChoice::Always(SourceNat::Masquerade { ports, random: is_random })))
+    }
+
+    /// One target of a translation: of the whole statement, or of an element of its map.
+    pub(super) fn translation(
+        &mut self,
+        of: &Translation,
+        place: &Place,
+        premises: &Premises,
+    ) -> Option<Action> {
+        match (of.is_prefix, of.is_snat) {
+            (true, is_snat) => self.netmap(place, is_snat),
+            (false, true) => self.snat(of, place, premises),
+            (false, false) => self.dnat(of, place, premises),
+        }
+    }
+
+    fn snat(&mut self, of: &Translation, place: &Place, premises: &Premises) -> Option<Action> {
+        let addresses = self.addresses(&place.to)?;
+        self.are_external(addresses, &place.to.span)?;
+        let ports = match &place.ports {
+            Some(value) => Some(self.source_ports(value, premises)?),
+            None => None,
+        };
+        let Addresses { first, last } = addresses;
+        let source = SourceNat::To { first, last, ports, random: of.random.is_some() };
+        Some(Action::Snat(SourceChoice::Always(source)))
+    }
+
+    fn dnat(&mut self, of: &Translation, place: &Place, premises: &Premises) -> Option<Action> {
+        let addresses = self.addresses(&place.to)?;
+        self.are_behind_clients(addresses, &place.to.span)?;
+        let ports = match &place.ports {
+            Some(value) => Some(self.nat_ports(value, premises, "send to")?),
+            None => None,
+        };
+        if let Some(span) = of.random.clone().filter(|_| ports.is_some_and(|(first, last)| first != last)) {
+            let message = "a port of a destination by chance is not in this version's subset";
+            return self.refuse(span, message);
+        }
+        let Addresses { first, last } = addresses;
+        Some(Action::Dnat(DestinationChoice::To { first, last, ports }))
+    }
+
+    fn netmap(&mut self, place: &Place, is_snat: bool) -> Option<Action> {
+        let to = &place.to;
+        if let Some(ports) = &place.ports {
+            return self.refuse(ports.span.clone(), "a prefix has no port: one to one, each port stays");
+        }
+        let prefix = self.block(to)?;
+        let addresses = Addresses { first: prefix.network(), last: prefix.last() };
+        let netmap = Netmap { address: addresses.first, length: prefix.length };
+        if is_snat {
+            self.are_external(addresses, &to.span)?;
+            return Some(Action::Snat(SourceChoice::Netmap(netmap)));
+        }
+        self.are_behind_clients(addresses, &to.span)?;
+        Some(Action::Dnat(DestinationChoice::Netmap(netmap)))
+    }
+
+    /// A block of addresses: a prefix, or one address.
+    pub(super) fn block(&mut self, value: &Value) -> Option<Prefix> {
+        let value = value.resolved();
+        if let ValueWhat::Prefix(address, length) = &value.what {
+            let address = Ipv4Addr::from(self.single(address, Datatype::Address)?);
+            let prefix = Prefix { address, length: *length };
+            if prefix.network() != address {
+                let message = format!(
+                    "host bits are set and do not count: this is {}/{}",
+                    prefix.network(),
+                    prefix.length
+                );
+                self.warning(value.span.clone(), message);
+            }
+            return Some(prefix);
+        }
+        Some(Prefix { address: Ipv4Addr::from(self.single(value, Datatype::Address)?), length: 32 })
+    }
+
+    /// One address, or `first-last`.
+    fn addresses(&mut self, value: &Value) -> Option<Addresses> {
+        let value = value.resolved();
+        if let ValueWhat::Prefix(..) = value.what {
+            let message = "a prefix is no address to translate to";
+            let label = "first-last spreads over addresses, prefix to keeps one to one".to_owned();
+            return self.refuse_with(value.span.clone(), message, Some(label));
+        }
+        let (first, last) = self.ends(value, Datatype::Address)?;
+        Some(Addresses { first: first.into(), last: last.into() })
+    }
+
+    /// The ends of a range, or one value as both.
+    fn ends(&mut self, value: &Value, datatype: Datatype) -> Option<(u32, u32)> {
+        let value = value.resolved();
+        let ValueWhat::Range(ends) = &value.what else {
+            return self.single(value, datatype).map(|value| (value, value));
+        };
+        let (first, last) = (self.single(&ends.0, datatype), self.single(&ends.1, datatype));
+        let (first, last) = (first?, last?);
+        if first > last {
+            return self.refuse(value.span.clone(), "the range ends before it begins");
+        }
+        Some((first, last))
+    }
+
+    fn nat_ports(&mut self, value: &Value, premises: &Premises, what: &str) -> Option<(u16, u16)> {
+        let (first, last) = self.ends(value, Datatype::Port)?;
+        if !premises.has_ports() {
+            let message = "a port needs a match on tcp or udp before it, such as tcp dport 80";
+            return self.refuse(value.span.clone(), message);
+        }
+        if first == 0 {
+            return self.refuse(value.span.clone(), format!("port 0 is no port to {what}"));
+        }
+        Some((u16::try_from(first).ok()?, u16::try_from(last).ok()?))
+    }
+
+    /// Ports that mappings may take: those of the dynamic pool, and those below 1024.
+    fn source_ports(&mut self, value: &Value, premises: &Premises) -> Option<(u16, u16)> {
+        let (first, last) = self.nat_ports(value, premises, "send from")?;
+        let pool = self.plan.nat.external_ports;
+        if self.plan.is_sound && first >= 1024 && (last < pool.0 || pool.1 < first) {
+            let message = format!(
+                "no port of {first}-{last} is among external_ports of weir.toml, {}-{}",
+                pool.0, pool.1
+            );
+            return self.refuse(value.span.clone(), message);
+        }
+        Some((first, last))
+    }
+
+    fn are_external(&mut self, addresses: Addresses, span: &Span) -> Option<()> {
+        let stranger = addresses.iter().find(|&address| !self.plan.is_external(address));
+        let Some(address) = stranger.filter(|_| self.plan.is_sound) else { return Some(()) };
+        let message = format!("{address} is neither the uplink's address nor one of its extra addresses");
+        let label = "add it to extra in [uplink] of weir.toml".to_owned();
+        self.refuse_with(span.clone(), message, Some(label))
+    }
+
+    fn are_behind_clients(&mut self, addresses: Addresses, span: &Span) -> Option<()> {
+        if addresses.last.to_bits() - addresses.first.to_bits() >= SPREAD_MAX {
+            let message = format!("a dnat leads to at most {SPREAD_MAX} addresses");
+            return self.refuse(span.clone(), message);
+        }
+        let stranger = addresses.iter().find(|&address| !self.plan.is_behind_a_client(address));
+        match stranger.filter(|_| self.plan.is_sound) {
+            Some(address) => self.refuse(span.clone(), format!("{address} is no host behind a client port")),
+            None => Some(()),
+        }
+    }
+}

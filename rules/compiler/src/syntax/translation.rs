@@ -1,0 +1,164 @@
+//! `masquerade`, `snat` and `dnat`, and the maps that they look into.
+
+use super::keys::{GROUPS, KEYS, Key};
+use super::lexer::Token;
+use super::parser::{DECLARATION, Parsed, Parser};
+use super::tree::{MapItem, Mapping, Place, Span, Target, Translation, Value, What};
+
+impl Parser<'_, '_> {
+    /// `masquerade [to :ports] [flags]`
+    pub fn masquerade(&mut self) -> Parsed<What> {
+        self.next();
+        let mut ports = None;
+        if self.takes_word("to") {
+            if !self.takes(Token::Colon) {
+                return self.unexpected("\":\" and the ports to take");
+            }
+            ports = Some(self.range(0)?);
+        }
+        let random = self.nat_flags()?;
+        Ok(What::Masquerade { ports, random })
+    }
+
+    /// `snat|dnat [ip] [prefix] to target [flags]`
+    pub fn translation(&mut self) -> Parsed<What> {
+        let (_, statement) = self.next();
+        let is_snat = self.text(&statement) == "snat";
+        let span = self.here();
+        if self.peek_word() == "ip6" {
+            return self.unbuilt(span, "ip6");
+        }
+        let names_family = self.takes_word("ip");
+        let here = self.here();
+        let is_prefix = self.takes_word("prefix");
+        match self.peek_word() {
+            "to" => self.next(),
+            word @ ("addr" | "interval") => return self.unbuilt(here, word),
+            _ => {
+                let statement = self.text(&statement);
+                return self.unexpected(&format!("\"to\" after \"{statement}\""));
+            }
+        };
+        let to = self.target()?;
+        let random = self.nat_flags()?;
+        Ok(What::Translate(Box::new(Translation { is_snat, names_family, is_prefix, to, random })))
+    }
+
+    fn target(&mut self) -> Parsed<Target> {
+        let span = self.here();
+        if self.peek() == Token::Colon {
+            return self.error(span, "a port alone is not in this version's subset; name the address too");
+        }
+        let word = self.peek_word();
+        if GROUPS.contains(&word) || KEYS.iter().any(|key| key.name == word) {
+            return self.map().map(Target::Map);
+        }
+        let to = self.range(0)?;
+        let ports = if self.takes(Token::Colon) { Some(self.range(0)?) } else { None };
+        Ok(Target::Value(Place { to, ports }))
+    }
+
+    /// `random,persistent` and the like; where chance was asked for.
+    fn nat_flags(&mut self) -> Parsed<Option<Span>> {
+        let mut random = None;
+        while let word @ ("random" | "fully-random" | "persistent") = self.peek_word() {
+            let (_, span) = self.next();
+            if word != "persistent" {
+                random = random.or(Some(span));
+            }
+            if !self.takes(Token::Comma) {
+                return Ok(random);
+            }
+            if !matches!(self.peek_word(), "random" | "fully-random" | "persistent") {
+                return self.unexpected("\"random\", \"fully-random\" or \"persistent\"");
+            }
+        }
+        if self.peek() == Token::Comma {
+            return self.unexpected("the end of the rule");
+        }
+        Ok(random)
+    }
+
+    /// `key map { ... }`
+    fn map(&mut self) -> Parsed<Mapping<Place>> {
+        let (key, key_span) = self.key()?;
+        let here = self.here();
+        if self.peek() == Token::Dot {
+            return self.error(here, "concatenations are not in this version's subset");
+        }
+        if !self.takes_word("map") {
+            return self.unexpected("\"map\"");
+        }
+        let items = self.pairs(|parser| {
+            let to = parser.translated()?;
+            let ports = if parser.takes(Token::Dot) { Some(parser.primary(0)?) } else { None };
+            let end = ports.as_ref().unwrap_or(&to).span.end;
+            Ok((Place { to, ports }, end))
+        })?;
+        Ok(Mapping { key, key_span, items })
+    }
+
+    /// `key vmap { ... }`, from the word on.
+    pub fn verdict_map(&mut self, key: &'static Key, key_span: Span) -> Parsed<What> {
+        self.next();
+        let items = self.pairs(|parser| {
+            let here = parser.here();
+            if !matches!(parser.peek_word(), "accept" | "drop" | "return" | "continue" | "jump" | "goto") {
+                return parser.unexpected("a verdict");
+            }
+            let what = parser.statement()?;
+            let end = what.chain().map_or(here.end, |(_, chain)| chain.end);
+            Ok((what, end))
+        })?;
+        Ok(What::Verdicts(Box::new(Mapping { key, key_span, items })))
+    }
+
+    /// What a map leads to: an address or a block of them; a dot begins its port.
+    fn translated(&mut self) -> Parsed<Value> {
+        let first = self.primary(0)?;
+        if self.peek() == Token::Dot {
+            return Ok(first);
+        }
+        self.range_from(first, 0)
+    }
+
+    /// `{ key : ..., ... }`; what reads the right side says where it ends.
+    fn pairs<T>(
+        &mut self,
+        mut right: impl FnMut(&mut Self) -> Parsed<(T, usize)>,
+    ) -> Parsed<Vec<MapItem<T>>> {
+        let open = self.here();
+        match self.peek() {
+            Token::Open => self.next(),
+            Token::SetName => return self.error(open, "named maps are not in this version's subset"),
+            _ => return self.unexpected("\"{\""),
+        };
+        self.braces += 1;
+        let mut items = Vec::new();
+        loop {
+            self.skip_newlines();
+            if self.peek() == Token::Close && !items.is_empty() {
+                break;
+            }
+            let start = self.here().start;
+            self.nodes(DECLARATION, &open)?;
+            let key = if self.takes(Token::Star) { None } else { Some(self.range(1)?) };
+            if !self.takes(Token::Colon) {
+                return self.unexpected("\":\"");
+            }
+            let (to, end) = right(self)?;
+            items.push(MapItem { span: start..end, key, to });
+            self.skip_newlines();
+            match self.peek() {
+                Token::Comma => {
+                    self.next();
+                }
+                Token::Close => break,
+                _ => return self.unexpected("\",\" or \"}\""),
+            }
+        }
+        self.next();
+        self.braces -= 1;
+        Ok(items)
+    }
+}
