@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use tests::flags::{ACK, FIN, PSH, RST, SYN};
+use tests::flags::{ACK, RST, SYN};
 use tests::model::{EXTERNAL, FORWARD, FORWARDED, Fate, Model, Tuple, port_of};
 use tests::packet::{At, Packet, address};
 use tests::{Chance, Seen, View, World, echo, echo_reply, icmp_error, site, tcp, udp};
@@ -86,7 +86,8 @@ impl Duel {
             // Sequence numbers that fit what was sent before: no data, a SYN, a FIN.
             6 => {
                 let seq = if flags & SYN != 0 { 999 } else { 1000 };
-                tcp(from, to, (flags, seq, if acknowledges_syn { 1000 } else { 77 }), b"")
+                let strange = flags & RST != 0 && !acknowledges_syn;
+                tcp(from, to, (flags, seq, if strange { 77 } else { 1000 }), b"")
             }
             // All who ask are clients, as themselves or as seen from outside.
             _ if port_of(*from.ip()) != "uplink" || *from.ip() == EXTERNAL => {
@@ -96,19 +97,12 @@ impl Duel {
         }
     }
 
-    fn flags(&mut self) -> u8 {
-        let usual = [SYN, SYN, SYN | ACK, SYN | ACK, ACK, ACK, ACK | PSH, FIN | ACK, RST | ACK];
-        match self.chance.below(20) {
-            0 => self.chance.pick(&[RST, SYN | FIN, 0, FIN, SYN | RST]),
-            _ => self.chance.pick(&usual),
-        }
-    }
-
     /// One packet through both.
     fn exchange(&mut self, tuple: Tuple) {
-        let (flags, acknowledges_syn) = (self.flags(), self.chance.happens(80));
-        let packet = self.packet(tuple, flags, acknowledges_syn);
         let now = self.now();
+        let flags = self.chance.pick(self.model.flags(tuple, now));
+        let acknowledges_syn = self.chance.happens(80);
+        let packet = self.packet(tuple, flags, acknowledges_syn);
         let fate = self.model.packet(tuple, flags, acknowledges_syn, now);
         self.world.send(port_of(*tuple.1.ip()), &packet);
         let sent: Vec<(&str, Seen)> = ["uplink", "work", "lab"]

@@ -246,12 +246,66 @@ fn rfc_5961_4_a_blind_syn_on_a_live_session_neither_ends_nor_shortens_it() {
 }
 
 #[test]
+fn rfc_9293_3_10_7_4_segments_outside_of_their_windows_are_dropped_and_counted() {
+    let mut world = World::default();
+    let mut connection = Connection::open(&mut world, CLIENT, SERVER);
+    connection.talk(&mut world);
+    let (client, server) = (connection.client_seq, connection.server_seq);
+    let far = 1 << 20;
+    for (seq, ack) in [(server.wrapping_add(far), client), (server.wrapping_sub(far), client)] {
+        let blind = tcp(SERVER, connection.external, (ACK, seq, ack), b"injected");
+        world.refuse("uplink", blind, Dropped::TcpWindow);
+    }
+    // An acknowledgement of what was never sent.
+    let blind = tcp(SERVER, connection.external, (ACK, server, client.wrapping_add(far)), b"injected");
+    world.refuse("uplink", blind, Dropped::TcpWindow);
+    let blind = tcp(CLIENT, SERVER, (ACK, client.wrapping_add(far), server), b"injected");
+    world.refuse("work", blind, Dropped::TcpWindow);
+    connection.talk(&mut world);
+    assert!(connection.is_alive(&mut world));
+}
+
+#[test]
+fn req_14_a_segment_in_fragments_and_what_acknowledges_it_cross_both_ways() {
+    for backwards in [false, true] {
+        let mut world = World::default();
+        let mut connection = Connection::open(&mut world, CLIENT, SERVER);
+        for round in 0..3 {
+            let data = [round; 4000];
+            for (input, output) in [("work", "uplink"), ("uplink", "work")] {
+                let segment = match input {
+                    "work" => connection.from_client(ACK | PSH, &data),
+                    _ => connection.from_server(ACK | PSH, &data),
+                };
+                let segment = segment.identification(u16::from(round) + 1);
+                let mut cuts = [0..1480, 1480..2960, 2960..4020];
+                if backwards {
+                    cuts.reverse();
+                }
+                cuts.into_iter().for_each(|cut| world.send(input, segment.clone().fragment(cut)));
+                assert_eq!(world.sent(output).len(), 3, "{input}");
+                match input {
+                    "work" => connection.client_seq += 4000,
+                    _ => connection.server_seq += 4000,
+                }
+            }
+            connection.talk(&mut world);
+        }
+        assert_eq!(world.all_drops("work").len() + world.all_drops("uplink").len(), 0);
+    }
+}
+
+#[test]
 fn rfc_6191_a_syn_opens_a_closed_connection_again() {
     let mut world = World::default();
     let mut connection = Connection::open(&mut world, CLIENT, SERVER);
     connection.talk(&mut world);
     connection.close(&mut world);
-    let again = Connection::open(&mut world, CLIENT, SERVER);
+    // Beyond the numbers of the old one (RFC 6191 2).
+    let mut again = Connection { client_seq: 100_000, server_seq: 200_000, ..connection };
+    again.outward(&mut world, SYN, b"");
+    again.inward(&mut world, SYN | ACK, b"");
+    again.outward(&mut world, ACK, b"");
     assert_eq!(again.external, connection.external);
     world.pass_seconds(7000);
     assert!(again.is_alive(&mut world));

@@ -10,7 +10,7 @@ use tests::flags::{ACK, CWR, ECE, FIN, PSH, SYN, URG};
 use tests::packet::{Packet, Segment, address, pseudo_sum};
 use tests::watched::Watched;
 use tests::world::{frame, port_station, station};
-use tests::{View, World, echo, icmp_error, judge, site, tcp, udp};
+use tests::{Connection, View, World, echo, icmp_error, judge, site, tcp, udp};
 
 const CLIENT: &str = "10.0.1.7:5000";
 const EXTERNAL: &str = "192.0.2.2:5000";
@@ -165,28 +165,36 @@ fn rfc_791_ip_options_of_every_length_cross_untouched() {
 #[test]
 fn rfc_9293_every_flag_option_number_and_pointer_crosses_untouched() {
     let mut world = World::default();
-    let segment = |flags| Segment {
+    let segment = |flags, seq, ack| Segment {
         flags,
-        seq: 0xffff_fff0,
-        ack: 0x8000_0001,
+        seq,
+        ack,
         window: 4321,
         urgent: 0x1234,
         // Maximum segment size, window scale, timestamps.
         options: vec![2, 4, 5, 0xb4, 1, 3, 3, 7, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
     };
+    // The numbers of both sides run over their ends.
+    let (mut client, mut server) = (0xffff_ffd0_u32, 0xffff_ffe0_u32);
     for flags in [SYN, SYN | ECE | CWR, SYN | URG | PSH] {
-        let packet = tcp(CLIENT, SERVER, segment(flags), b"early");
+        let packet = tcp(CLIENT, SERVER, segment(flags, client, 0x8000_0001), b"early");
         unchanged(&packet, &world.cross("work", "uplink", &packet));
     }
+    client = client.wrapping_add(6);
+    let packet = tcp(SERVER, EXTERNAL, segment(SYN | ACK | ECE, server.wrapping_sub(1), client), b"");
+    unchanged(&packet, &world.cross("uplink", "work", &packet));
     for rest in 0..16u8 {
         // PSH, URG, ECE and CWR in every combination.
         let flags = ACK | (rest & 1) << 3 | (rest >> 1) << 5;
-        let packet = tcp(SERVER, EXTERNAL, segment(flags), b"odd");
+        let packet = tcp(SERVER, EXTERNAL, segment(flags, server, client), b"odd");
         unchanged(&packet, &world.cross("uplink", "work", &packet));
-        let packet = tcp(CLIENT, SERVER, segment(flags), b"even");
+        server = server.wrapping_add(3);
+        let packet = tcp(CLIENT, SERVER, segment(flags, client, server), b"even");
         unchanged(&packet, &world.cross("work", "uplink", &packet));
+        client = client.wrapping_add(4);
     }
-    let packet = tcp(CLIENT, SERVER, segment(FIN | ACK), b"last");
+    assert!(client < 100 && server < 100, "they ran over");
+    let packet = tcp(CLIENT, SERVER, segment(FIN | ACK, client, server), b"last");
     unchanged(&packet, &world.cross("work", "uplink", &packet));
 }
 
@@ -249,17 +257,19 @@ fn finishing(finishes: bool) -> World {
 }
 
 fn partial_flow(world: &mut World, mut check: impl FnMut(&tests::Seen)) {
-    for length in [0, 1, 10, 11, 1200] {
+    for length in [0, 1, 10, 11, 1200_u16] {
         let data: Vec<u8> = (0..length).map(|n| (n * 7) as u8).collect();
         world.send_offloaded("work", udp(CLIENT, SERVER, &data).partial());
         check(&world.only("uplink"));
-        world.send_offloaded("work", tcp(CLIENT, SERVER, SYN, &data).partial());
-        check(&world.only("uplink"));
         world.send_offloaded("uplink", udp(SERVER, EXTERNAL, &data).partial());
         check(&world.only("work"));
-        let options = tcp(SERVER, EXTERNAL, SYN | ACK, &data).options(&[1; 12]);
-        world.send_offloaded("uplink", options.partial());
+        let server = ("198.51.100.9", 1000 + length);
+        let connection = Connection::begin(world, CLIENT, server);
+        let answer = tcp(server, EXTERNAL, (SYN | ACK, 4999, 1000), &data).options(&[1; 12]);
+        world.send_offloaded("uplink", answer.partial());
         check(&world.only("work"));
+        world.send_offloaded("work", connection.from_client(ACK, &data).partial());
+        check(&world.only("uplink"));
     }
 }
 

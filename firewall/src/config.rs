@@ -30,8 +30,7 @@ pub(crate) fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a>
 /// What the site chooses of translation's ways.
 pub(crate) fn nat_options(site: &Site) -> nat::Options {
     nat::Options {
-        // Off until the length of a segment in fragments is known to the windows.
-        tcp_windows: false,
+        tcp_windows: true,
         udp_filtering: filtering(site.nat.filtering.udp),
         tcp_filtering: filtering(site.nat.filtering.tcp),
         pickup: site.nat.pickup,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::flags::{ACK, FIN, RST, SYN};
+use crate::flags::{ACK, FIN, PSH, RST, SYN};
 
 /// The external address.
 pub const EXTERNAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -156,6 +156,18 @@ impl Model {
     pub fn quoted(&mut self, quoted: Tuple, now: u64) -> Option<Tuple> {
         let (side, flow) = self.find(inverted(quoted), now)?;
         Some(if side == 0 { flow.reply } else { flow.original })
+    }
+
+    /// Control bits of segments that a host would send now: the numbers of sequence that go with
+    /// them are those of a connection without data.
+    pub fn flags(&mut self, tuple: Tuple, now: u64) -> &'static [u8] {
+        match self.find(tuple, now).map(|(side, flow)| (side, flow.tcp)) {
+            None => &[SYN, SYN, SYN, SYN | ACK, ACK, FIN | ACK, RST | ACK, RST, SYN | FIN, 0, FIN, SYN | RST],
+            Some((0, Tcp { answered: false, .. })) => &[SYN],
+            Some((_, Tcp { answered: false, .. })) => &[SYN | ACK, SYN | ACK, SYN, RST | ACK],
+            Some((0, Tcp { reset: true, .. })) => &[SYN, ACK],
+            Some(_) => &[ACK, ACK, ACK | PSH, ACK | PSH, FIN | ACK, RST | ACK],
+        }
     }
 
     /// A packet arrives.
