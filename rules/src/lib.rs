@@ -9,6 +9,7 @@
 
 pub mod candidate;
 pub mod forward;
+pub mod hosts;
 pub mod policy;
 pub mod residue;
 pub mod site;

@@ -31,8 +31,7 @@ pub const FILE_MAX: u64 = 4 << 20;
 pub const PLAN_MAX: u64 = 1 << 20;
 
 /// What the image obeys of [`HONOURABLE`]; the rest is refused as not available.
-pub const HONOURED: &[&str] =
-    &["filtering", "filtering_by", "port_rest", "client_floor", "client_ceiling", "pickup"];
+pub const HONOURED: &[&str] = HONOURABLE;
 
 /// What the compiler understands and not every image obeys: keys of `[nat]` and `[nat.timeout]`.
 ///

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
+use rules::hosts::Area;
 use rules::site::{ClientNetwork, PanicAction, Prefix, Route};
 use toml::de::DeTable;
 
@@ -61,6 +62,27 @@ pub(crate) struct Draft {
     pub uplink: UplinkDraft,
     pub clients: Vec<ClientDraft>,
     pub routes: Vec<RouteDraft>,
+}
+
+impl Draft {
+    /// How many hosts may be behind the clients, as `Site::host_count` has it.
+    fn host_count(&self) -> u64 {
+        let on_link = |client: &ClientDraft| {
+            let address = client.address.as_ref()?.value;
+            match client.network.as_ref()?.value {
+                ClientNetwork::Subnet(length) => Some(Prefix { address, length }),
+                ClientNetwork::Peer(address) => Some(Prefix { address, length: 32 }),
+            }
+        };
+        let clients = self.clients.iter().filter_map(|client| match client.hosts.len() {
+            0 => on_link(client).map(|prefix| Area::Network(prefix).size()),
+            listed => Some(listed as u64),
+        });
+        let links: Vec<Prefix> = self.clients.iter().filter_map(on_link).collect();
+        let routes =
+            self.routes.iter().filter(|route| links.iter().any(|link| link.contains(route.via.value)));
+        clients.sum::<u64>() + routes.map(|route| Area::Network(route.to.value).size()).sum::<u64>()
+    }
 }
 
 /// The most clients a site may have; a port's index is an octet, and sets of ports are kept small.

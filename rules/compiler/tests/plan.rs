@@ -504,21 +504,6 @@ mapping = "endpoint-independant""#,
         ),
         (
             r#"UPLINK
-[nat]
-port_blocks = 0
-syn_answer = "silent"
-fragments = "1M"
-[nat.timeout]
-udp_short = { ports = "53", seconds = 60 }"#,
-            &[
-                r#"5:1: "port_blocks" is not available in this version"#,
-                r#"6:1: "syn_answer" is not available in this version"#,
-                r#"7:1: "fragments" is not available in this version"#,
-                r#"9:1: "udp_short" is not available in this version"#,
-            ],
-        ),
-        (
-            r#"UPLINK
 [nat.timeout]
 udp = 119
 tcp_established = 7439

@@ -113,16 +113,29 @@ impl Reader<'_> {
         let clients = i64::try_from(draft.clients.len()).unwrap_or(i64::MAX).max(1);
         let ports = i64::from(last - first) + 1;
         let pool = ports.saturating_mul(addresses);
-        // RFC 7422: a client's ports are all of one address.
-        let block = ports / (clients - 1).div_euclid(addresses).saturating_add(1);
         let why = format!(": {pool} ports for {clients} clients");
-        nat.port_blocks = self.number(section, "port_blocks", 0, block, &why).unwrap_or(0);
+        nat.port_blocks = self.port_blocks(section, draft, (ports, addresses)).unwrap_or(0);
         nat.client_floor = self.number(section, "client_floor", 0, pool / clients, &why).unwrap_or(0);
         nat.client_ceiling = self.number(section, "client_ceiling", 0, pool, ", the pool").unwrap_or(0);
         let is_low = nat.client_ceiling != 0 && nat.client_ceiling < nat.client_floor;
         if let Some(value) = self.get(section, "client_ceiling").filter(|_| is_low) {
             self.error(value.span(), "client_ceiling is below client_floor");
         }
+    }
+
+    /// The ports of each host (RFC 7422), all of one address: every host that there may be has some.
+    fn port_blocks(
+        &mut self,
+        section: &Section,
+        draft: &Draft,
+        (ports, addresses): (i64, i64),
+    ) -> Option<u32> {
+        let hosts = draft.host_count();
+        let most = ports / hosts.max(1).div_ceil(addresses.unsigned_abs()).try_into().unwrap_or(i64::MAX);
+        let pool = ports.saturating_mul(addresses);
+        let hint = if most == 0 { "; hosts = [...] in [[client]] lists those that count" } else { "" };
+        let why = format!(": {pool} ports for {hosts} hosts{hint}");
+        self.number(section, "port_blocks", 0, most, &why)
     }
 
     fn timeouts(&mut self, section: &Section, timeouts: &mut Timeouts) {
