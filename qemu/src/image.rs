@@ -3,6 +3,7 @@
 use crate::elf;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Plan, fnv};
+use rules_compiler::Diagnostics;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -46,20 +47,39 @@ impl Site {
     /// # Errors
     /// The directory is missing, or the site has errors: all of them, rendered with their lines.
     pub fn open(directory: &Path) -> Result<Self> {
+        Self::compile(directory, false)
+    }
+
+    /// Opens `directory`, or the default site of the workspace.
+    ///
+    /// # Errors
+    /// As [`Site::open`]; or there is no workspace to have a default; or there are warnings, and they are denied.
+    pub fn open_or_default(directory: Option<&Path>, denies_warnings: bool) -> Result<Self> {
+        match directory {
+            Some(directory) => Self::compile(directory, denies_warnings),
+            None => Self::compile(&workspace()?.join("firewall").join("site"), denies_warnings),
+        }
+    }
+
+    fn compile(directory: &Path, denies_warnings: bool) -> Result<Self> {
         let directory = fs::canonicalize(directory).map_err(|cause| {
             Error::new(format!("no site at {}: {cause}", directory.display())).advise(
                 "a site is a directory with weir.toml and rules.nft; the default one is firewall/site",
             )
         })?;
         let colour = std::io::stderr().is_terminal();
-        let compiled = rules_compiler::compile(&directory).map_err(|diagnostics| {
+        let refused = |diagnostics: Diagnostics, what: &str| {
             let count = diagnostics.errors();
-            let noun = if count == 1 { "error" } else { "errors" };
+            let noun = if count == 1 { what.to_owned() } else { format!("{what}s") };
             Error::diagnosed(
                 &diagnostics.render(colour),
                 format!("the site {} has {count} {noun}", directory.display()),
             )
-        })?;
+        };
+        let mut compiled = rules_compiler::compile(&directory).map_err(|told| refused(told, "error"))?;
+        if denies_warnings {
+            compiled = compiled.deny_warnings().map_err(|told| refused(told, "denied warning"))?;
+        }
         let summary = compiled.summary();
         let warnings = if compiled.warnings().warnings() > 0 {
             compiled.warnings().render(colour)
@@ -69,17 +89,6 @@ impl Site {
         let compiled = compiled.leak();
         let plan = Plan::of(compiled, &directory.to_string_lossy());
         Ok(Self { directory, plan, compiled, summary, warnings })
-    }
-
-    /// Opens `directory`, or the default site of the workspace.
-    ///
-    /// # Errors
-    /// As [`Site::open`]; or there is no workspace to have a default.
-    pub fn open_or_default(directory: Option<&Path>) -> Result<Self> {
-        match directory {
-            Some(directory) => Self::open(directory),
-            None => Self::open(&workspace()?.join("firewall").join("site")),
-        }
     }
 }
 
@@ -214,6 +223,31 @@ pub fn install(image: &Image, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_shown_or_denied() {
+        let site = |denies| Site::open_or_default(Some(&workspace().unwrap().join("tests/site")), denies);
+        assert!(site(true).is_ok_and(|site| site.warnings.is_empty()));
+        let directory = env::temp_dir().join(format!("weir-warned-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        fs::copy(workspace().unwrap().join("tests/site/weir.toml"), directory.join("weir.toml")).unwrap();
+        fs::write(
+            directory.join("rules.nft"),
+            "# weir: allow open\ntable ip t {\n  set s { type ipv4_addr; }\n}\n",
+        )
+        .unwrap();
+        let warned = Site::open_or_default(Some(&directory), false);
+        let denied = Site::open_or_default(Some(&directory), true);
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(warned.unwrap().warnings.contains("warning: set \"s\" is never used"));
+        let error = denied.unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        let said = error.to_string();
+        assert!(
+            said.contains("error: set \"s\" is never used") && said.contains("2 denied warnings"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn only_the_users_own_settings_reach_the_build() {

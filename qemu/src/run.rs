@@ -72,13 +72,7 @@ fn describe(site: &Site, image: &Image, output: &Path) -> String {
 
 /// Opens a site and shows its warnings.
 fn open(directory: Option<&Path>, deny: Option<args::Deny>) -> Result<Site> {
-    let site = Site::open_or_default(directory)?;
-    if deny.is_some() && !site.warnings.is_empty() {
-        return Err(Error::diagnosed(
-            &site.warnings,
-            format!("the site {} has warnings, and they are denied", site.directory.display()),
-        ));
-    }
+    let site = Site::open_or_default(directory, deny == Some(args::Deny::Warnings))?;
     eprint!("{}", site.warnings);
     Ok(site)
 }
@@ -88,7 +82,7 @@ fn open(directory: Option<&Path>, deny: Option<args::Deny>) -> Result<Site> {
 /// # Errors
 /// Anything that keeps it from running; or QEMU ended with a failure.
 pub fn run(arguments: &args::Run, interrupted: &AtomicBool) -> Result<()> {
-    let site = Site::open_or_default(arguments.site.site.as_deref())?;
+    let site = Site::open_or_default(arguments.site.site.as_deref(), false)?;
     let ports = ports(&site.plan, &arguments.uplink, &arguments.clients)?;
     if !arguments.print {
         vm::find_qemu()?;

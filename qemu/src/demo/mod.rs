@@ -45,7 +45,7 @@ const STATS: Duration = Duration::from_secs(3);
 pub fn run(arguments: &args::Demo, interrupted: &AtomicBool) -> Result<()> {
     vm::find_qemu()?;
     let accel = accel::choose(arguments.machine.accel)?;
-    let site = Site::open_or_default(arguments.site.site.as_deref())?;
+    let site = Site::open_or_default(arguments.site.site.as_deref(), false)?;
     eprint!("{}", site.warnings);
     // Before a build that takes a while.
     site.plan.user_network()?;
