@@ -4,6 +4,7 @@ use crate::accel;
 use crate::backend::{Backend, ClientBackend, FORMS};
 use crate::bench::agent::Agent;
 use crate::command::Machine;
+use crate::who::Question;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -35,6 +36,8 @@ pub enum Command {
     Build(Build),
     /// Check a site without building it: errors, warnings, proofs
     Check(Check),
+    /// Tell whose an external port is, or which ports a host has, from the site alone (`port_blocks`)
+    Who(Who),
     /// Boot the image for real, its ports connected to this host's networks; the serial line is the terminal
     Run(Run),
     /// Measure the image, and a Linux VM in its place; needs root
@@ -106,6 +109,19 @@ pub struct Check {
     /// Treat warnings as errors
     #[arg(long, value_name = "WHAT")]
     pub deny: Option<Deny>,
+}
+
+/// Options of `who`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: weir who 192.0.2.2:40123\n\n\
+     A host's address instead, such as 10.0.1.5, shows its ports. Exit code 1 when the site does not tell.")]
+pub struct Who {
+    /// An external address and port, ADDRESS:PORT, or a host's ADDRESS
+    #[arg(value_name = "ADDRESS[:PORT]")]
+    pub question: Question,
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
 }
 
 /// What `--deny` takes.
@@ -242,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_a_port_or_a_host() {
+        let question = |line: &str| match parse(line).unwrap().command {
+            Some(Command::Who(who)) => who.question,
+            other => panic!("{other:?}"),
+        };
+        let port = question("weir who 192.0.2.2:40123 --site s");
+        assert_eq!(port, Question::Port("192.0.2.2:40123".parse().unwrap()));
+        assert_eq!(question("weir who 10.0.1.5"), Question::Host([10, 0, 1, 5].into()));
+    }
+
+    #[test]
     fn bench_measures_everything_or_what_it_is_told() {
         let bench = |line: &str| match parse(line).unwrap().command {
             Some(Command::Bench(bench)) => bench,
@@ -276,6 +303,8 @@ mod tests {
             "weir bench --only everything",
             "weir bench --seconds 0",
             "weir run --uplink user --memory 4M",
+            "weir who",
+            "weir who 40123",
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -47,3 +47,4 @@ pub mod servers;
 pub mod stats;
 pub mod table;
 pub mod vm;
+pub mod who;
