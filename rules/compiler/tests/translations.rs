@@ -138,6 +138,59 @@ fn a_map_leads_each_key_to_its_place() {
     assert_eq!(destination(others, &datagram), None);
 }
 
+/// Both directions of a site, and what the build warns of.
+fn both(prerouting: &str, postrouting: &str) -> (Result<rules_compiler::Compiled, Vec<String>>, Vec<String>) {
+    let chain = |hook: &str, priority: &str, body: &str| {
+        format!("chain {hook} {{ type nat hook {hook} priority {priority}\n{body}\n}}\n")
+    };
+    let rules = format!(
+        "# weir: allow open\ntable ip n {{\n{}{}}}\n",
+        chain("prerouting", "dstnat", prerouting),
+        chain("postrouting", "srcnat", postrouting)
+    );
+    match rules_compiler::compile_text(PLAN, &rules) {
+        Ok(compiled) => {
+            let warnings = lines(compiled.warnings());
+            (Ok(compiled), warnings)
+        }
+        Err(told) => (Err(lines(&told)), Vec::new()),
+    }
+}
+
+#[test]
+fn a_host_that_has_an_address_both_ways_has_it_alone() {
+    let shown = |prerouting, postrouting, from: Ipv4Addr| {
+        let (compiled, warnings) = both(prerouting, postrouting);
+        let site = compiled.unwrap_or_else(|told| panic!("{told:?}")).leak();
+        let candidate = Candidate { source: from, ..segment() };
+        (evaluate(site, Hook::Postrouting, &candidate).0.snat, warnings.len())
+    };
+    let (host, other) = (Ipv4Addr::new(10, 0, 1, 5), Ipv4Addr::new(10, 0, 1, 6));
+    let back = "ip daddr 192.0.2.3 dnat to 10.0.1.5";
+    let out = "ip saddr 10.0.1.5 snat to 192.0.2.3\noifname uplink masquerade";
+    let masquerade = Some(SourceNat::Masquerade { ports: None, random: false });
+    assert_eq!(shown(back, out, host), (Some(SourceNat::Static(EXTRA)), 0));
+    assert_eq!(shown(back, out, other), (masquerade, 0));
+    // Whoever has less than all of it takes ports of it.
+    let some = Some(SourceNat::To { first: EXTRA, last: EXTRA, ports: None, random: false });
+    assert_eq!(shown("ip daddr 192.0.2.3 tcp dport 80 dnat to 10.0.1.5", out, host), (some, 0));
+    assert_eq!(shown("ip daddr 192.0.2.3 dnat to 10.0.1.6", out, host), (some, 1));
+    assert_eq!(shown(back, "ip saddr 10.0.1.4/31 snat to 192.0.2.3", host), (some, 1));
+    assert_eq!(shown("ip daddr 192.0.2.2 dnat to 10.0.1.5", out, host), (some, 1));
+}
+
+#[test]
+fn a_netmap_shares_its_addresses_with_nobody() {
+    let netmap = "snat prefix to ip saddr map { 10.0.1.2/31 : 192.0.2.2/31 }\n";
+    let told = |more: &str| both("", &format!("{netmap}{more}")).0.map(|_| ()).err();
+    assert_eq!(told(""), None);
+    let error = |address| {
+        format!("rules.nft:7:1: prefix to gives {address} to one host alone, and other rules show it too")
+    };
+    assert_eq!(told("masquerade"), Some(vec![error("192.0.2.2")]));
+    assert_eq!(told("snat to 192.0.2.3"), Some(vec![error("192.0.2.3")]));
+}
+
 #[test]
 fn what_a_source_cannot_be_translated_to() {
     let cases = [

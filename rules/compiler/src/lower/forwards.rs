@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use rules::site::Prefix;
 use rules::table::{Action, Field, Kind, RuleId};
-use rules::translation::SourceChoice;
+use rules::translation::{DestinationChoice, SourceChoice};
 use rules::{Forward, Hook, SourceNat};
 
 use super::graph::Graph;
@@ -50,6 +51,19 @@ impl Reach {
 struct Answer {
     rule: RuleId,
     reach: Reach,
+    /// The one host that it leads to, ports kept.
+    host: Option<Ipv4Addr>,
+}
+
+impl Answer {
+    /// The address of which it takes everything for its host, if it is one address.
+    fn whole(&self, external: &[Ipv4Addr]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let Reach { protocols, addresses, ports } = &self.reach;
+        let mut own = addresses.iter().zip(external).filter(|(has, _)| **has).map(|(_, &address)| address);
+        let (one, more) = (own.next()?, own.next());
+        let is_whole = *protocols == [true; 2] && ports[..] == [PORTS] && more.is_none();
+        self.host.filter(|_| is_whole).map(|host| (host, one))
+    }
 }
 
 /// The ports of sets of addresses, by protocol.
@@ -63,7 +77,9 @@ impl Lowering<'_> {
         }
         let external = self.external();
         let Some(answers) = self.answers(graph, &external) else { return };
+        self.one_to_one(&answers, &external);
         self.nothing_left(&answers, &external);
+        self.shared_netmaps();
         let mut groups = Groups::new();
         for Answer { reach, .. } in answers {
             for protocol in (0..2).filter(|&protocol| reach.protocols[protocol]) {
@@ -141,7 +157,10 @@ impl Lowering<'_> {
                     _ => ways.push(reach),
                 }
             }
-            _ => answers.push(Answer { rule: rule.id, reach }),
+            Action::Dnat(DestinationChoice::To { first, last, ports: None }) if first == last => {
+                answers.push(Answer { rule: rule.id, reach, host: Some(*first) });
+            }
+            _ => answers.push(Answer { rule: rule.id, reach, host: None }),
         }
         Some(())
     }
@@ -228,7 +247,7 @@ impl Lowering<'_> {
         let (first, last) = self.plan.nat.external_ports;
         let (first, last) = (u32::from(first), u32::from(last));
         let mut told = vec![false; external.len()];
-        for Answer { rule, reach } in answers {
+        for Answer { rule, reach, .. } in answers {
             let takes_all = reach.ports.iter().any(|&(from, to)| from <= first && last <= to);
             let taken = reach.addresses.iter().zip(external).zip(&mut told);
             let taken = taken.filter(|((has, address), told)| **has && !**told && shown.contains(address));
@@ -243,20 +262,62 @@ impl Lowering<'_> {
         }
     }
 
-    /// The external addresses that masquerade and snat show.
+    /// A host to which all of an address leads, and which shows that address, has it alone: its ports stay.
+    fn one_to_one(&mut self, answers: &[Answer], external: &[Ipv4Addr]) {
+        let pairs: Vec<_> = answers.iter().filter_map(|answer| answer.whole(external)).collect();
+        let is_from = |rule: &Rule, host: Ipv4Addr| {
+            let of = Match { field: Field::Source, test: Test::Equal(host.to_bits()), negated: false };
+            rule.steps.contains(&Step::Match(of))
+        };
+        for rule in self.program.chains.iter_mut().flatten() {
+            let Some(&Step::Do(Action::Snat(SourceChoice::Always(source)))) = rule.steps.last() else {
+                continue;
+            };
+            let SourceNat::To { first, last, ports: None, random: false } = source else { continue };
+            let is_pair =
+                |&(host, own): &(Ipv4Addr, Ipv4Addr)| first == own && last == own && is_from(rule, host);
+            if pairs.iter().any(is_pair)
+                && let Some(step) = rule.steps.last_mut()
+            {
+                *step = Step::Do(Action::Snat(SourceChoice::Always(SourceNat::Static(first))));
+            }
+        }
+    }
+
+    /// An address that one host has alone is nobody else's.
+    fn shared_netmaps(&mut self) {
+        let shown = self.shown_sources();
+        let rules = self.program.chains.iter().flatten();
+        let shared = rules.filter_map(|rule| {
+            let Some(Step::Do(Action::Snat(SourceChoice::Netmap(to)))) = rule.steps.last() else {
+                return None;
+            };
+            let block = Prefix { address: to.address, length: to.length };
+            shown.iter().find(|&&address| block.contains(address)).map(|&address| (rule.id, address))
+        });
+        for (rule, address) in shared.collect::<Vec<_>>() {
+            let line = self.line_of(rule);
+            let message = format!("prefix to gives {address} to one host alone, and other rules show it too");
+            self.refuse::<()>(line, message);
+        }
+    }
+
+    /// The external addresses of which masquerade and snat take ports.
     fn shown_sources(&self) -> Vec<Ipv4Addr> {
+        let own = self.plan.uplink.address.address;
         let steps = self.program.chains.iter().flatten().filter_map(|rule| rule.steps.last());
         let shown = steps.filter_map(|step| match step {
-            Step::Do(Action::Snat(SourceChoice::Always(source))) => Some(source),
+            Step::Do(Action::Snat(SourceChoice::Always(source))) => match *source {
+                SourceNat::Masquerade { .. } => Some((own, own)),
+                SourceNat::To { first, last, .. } => Some((first, last)),
+                SourceNat::Static(_) => None,
+            },
             _ => None,
         });
-        let own = self.plan.uplink.address.address;
-        let shown = shown.flat_map(|source| match *source {
-            SourceNat::Masquerade { .. } => own.to_bits()..=own.to_bits(),
-            SourceNat::To { first, last, .. } => first.to_bits()..=last.to_bits(),
-            SourceNat::Static(address) => address.to_bits()..=address.to_bits(),
-        });
-        let mut shown: Vec<_> = shown.map(Ipv4Addr::from_bits).collect();
+        // The ends of each are external, and so is what is between them.
+        let mut shown: Vec<_> = shown
+            .flat_map(|(first, last)| (first.to_bits()..=last.to_bits()).map(Ipv4Addr::from_bits))
+            .collect();
         shown.sort_unstable();
         shown.dedup();
         shown
