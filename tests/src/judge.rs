@@ -236,7 +236,11 @@ pub fn mend_transport(octets: &mut [u8]) {
     }
     let mut mended = payload.to_vec();
     mended[at..at + 2].fill(0);
-    let sum = 0xffff - excess(&header, &mended);
+    let sum = match 0xffff - excess(&header, &mended) {
+        // RFC 768: zero would mean that there is none; elsewhere it is the form that a sum has.
+        0xffff if header.protocol.0 != 17 => 0,
+        sum => sum,
+    };
     let start = octets.len() - mended.len();
     octets[start + at..start + at + 2].copy_from_slice(&sum.to_be_bytes());
 }

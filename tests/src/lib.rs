@@ -16,6 +16,7 @@ pub mod packet;
 pub mod site;
 pub mod talk;
 pub mod taps;
+pub mod tcp_model;
 pub mod view;
 pub mod watched;
 pub mod world;

@@ -1,13 +1,13 @@
 //! A naive NAT: what [`crate::site::RULES`] and NAT do to packets, told in the simplest way.
 //!
-//! It has no idea of checksums, timers or slabs. Where the real one is free to choose (a port on a
-//! collision, the moment within seconds at which an ended session is cleared away), it takes what
-//! it is shown and checks that it was allowed.
+//! It has no idea of checksums, windows, timers or slabs. Where the real one is free to choose (a
+//! port on a collision, when to take back a port that has rested) it takes what it is shown and
+//! checks that it was allowed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::flags::{ACK, FIN, PSH, RST, SYN};
+use crate::tcp_model::{Kind, Outcome, Tcp};
 
 /// The external address.
 pub const EXTERNAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -22,6 +22,34 @@ const CLEARING: u64 = 3;
 /// of who asks.
 pub type Tuple = (u8, SocketAddrV4, SocketAddrV4);
 
+/// Protocol, internal and external endpoint.
+pub type Mapping = (u8, SocketAddrV4, SocketAddrV4);
+
+/// From whom a mapping takes packets that no session awaits (RFC 4787 REQ-8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filtering {
+    /// From anybody.
+    EndpointIndependent,
+    /// From addresses that it has a session with.
+    AddressDependent,
+    /// From nobody.
+    #[default]
+    AddressAndPortDependent,
+}
+
+/// What the site chooses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choices {
+    /// Filtering of UDP and TCP.
+    pub filtering: Filtering,
+    /// Whether inbound packets refresh.
+    pub inbound_refresh: bool,
+    /// Whether segments in the middle of a connection open one.
+    pub pickup: bool,
+    /// Seconds for which a port rests.
+    pub port_rest: u64,
+}
+
 /// The port of a packet's way in or out.
 pub fn port_of(address: Ipv4Addr) -> &'static str {
     match address.octets() {
@@ -31,56 +59,6 @@ pub fn port_of(address: Ipv4Addr) -> &'static str {
     }
 }
 
-/// What became of a TCP connection.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tcp {
-    answered: bool,
-    reset: bool,
-    /// The opener's, then the other side's.
-    acked: [bool; 2],
-    finished: [bool; 2],
-}
-
-impl Tcp {
-    fn is_over(self) -> bool {
-        self.reset || self.finished == [true; 2]
-    }
-
-    fn timeout(self) -> u64 {
-        let established = self.answered && self.acked == [true; 2];
-        match established && !self.reset && self.finished == [false; 2] {
-            true => 7440,
-            false => 240,
-        }
-    }
-
-    /// Takes a segment in; false if it may not pass.
-    fn take(&mut self, flags: u8, side: usize, acknowledges_syn: bool) -> bool {
-        if flags & RST != 0 {
-            let blind = !self.answered && side == 1 && !(flags & ACK != 0 && acknowledges_syn);
-            self.reset |= !blind;
-            return !blind;
-        }
-        if opens(flags) {
-            match side {
-                0 if self.is_over() => *self = Self::default(),
-                0 => {}
-                _ => self.answered = true,
-            }
-            return true;
-        }
-        self.reset = false;
-        self.answered |= flags & SYN != 0 && side == 1;
-        self.acked[side] |= flags & ACK != 0 && self.answered;
-        self.finished[side] |= flags & FIN != 0 && self.answered;
-        true
-    }
-}
-
-fn opens(flags: u8) -> bool {
-    flags & (SYN | ACK | FIN | RST) == SYN
-}
-
 /// A session, from its opener's point of view.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -88,12 +66,24 @@ pub struct Flow {
     pub original: Tuple,
     /// The answers as they arrive.
     pub reply: Tuple,
+    /// Its connection, if it is TCP.
+    pub tcp: Tcp,
+    /// The mapping that it uses.
+    mapping: Option<Mapping>,
+    /// Whether the mapping's internal endpoint opened it.
+    opened_inside: bool,
     /// The direction that refreshes: 0 the opener's, 1 the answers'.
     outward: usize,
     replied: bool,
-    tcp: Tcp,
     /// The last second in which it is alive.
     pub until: u64,
+}
+
+impl Flow {
+    /// Whom the mapping's internal endpoint talks to.
+    fn peer(&self) -> Ipv4Addr {
+        *if self.opened_inside { self.reply.1 } else { self.original.1 }.ip()
+    }
 }
 
 /// What is to become of a packet.
@@ -101,6 +91,8 @@ pub struct Flow {
 pub enum Fate {
     /// Nothing leaves.
     Dropped,
+    /// Nothing leaves, and its sender may be told that there is no room for it.
+    Refused,
     /// It leaves like this.
     Forwarded(Tuple),
     /// It leaves to this destination, with an external source that the model is to be told.
@@ -110,7 +102,11 @@ pub enum Fate {
 /// The sessions of the naive NAT.
 #[derive(Default)]
 pub struct Model {
+    choices: Choices,
     flows: Vec<Flow>,
+    /// Released ports by protocol and external endpoint: whose they were, and when their rest ends
+    /// at the earliest.
+    rests: BTreeMap<(u8, SocketAddrV4), (SocketAddrV4, u64)>,
 }
 
 fn inverted((protocol, from, to): Tuple) -> Tuple {
@@ -118,34 +114,53 @@ fn inverted((protocol, from, to): Tuple) -> Tuple {
 }
 
 impl Model {
-    /// Forgets what ended long ago.
+    /// That of a site.
+    pub fn new(choices: Choices) -> Self {
+        Self { choices, ..Self::default() }
+    }
+
+    /// Whether something ends about now: then the table may or may not hold it.
+    pub fn is_uncertain(&self, now: u64) -> bool {
+        let mut rests = self.rests.values();
+        self.flows.iter().any(|flow| (flow.until + 1..=flow.until + CLEARING).contains(&now))
+            || rests.any(|&(_, end)| (end..=end + CLEARING).contains(&now))
+    }
+
+    /// Time has passed: what ended is gone, and its ports begin to rest.
     pub fn clear(&mut self, now: u64) {
-        self.flows.retain(|flow| flow.until + CLEARING >= now);
+        let (alive, ended): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.flows).into_iter().partition(|flow| flow.until >= now);
+        self.flows = alive;
+        if self.choices.port_rest == 0 {
+            return;
+        }
+        // The last session of a mapping tells when its rest began.
+        let mut idle = BTreeMap::new();
+        for flow in ended {
+            let Some(mapping) = flow.mapping else { continue };
+            let until = idle.entry(mapping).or_insert(flow.until);
+            *until = flow.until.max(*until);
+        }
+        for ((protocol, internal, external), until) in idle {
+            if !self.flows.iter().any(|flow| flow.mapping == Some((protocol, internal, external))) {
+                self.rests.insert((protocol, external), (internal, until + 1 + self.choices.port_rest));
+            }
+        }
     }
 
     /// The sessions alive.
-    pub fn alive(&self, now: u64) -> Vec<&Flow> {
-        self.flows.iter().filter(|flow| flow.until >= now).collect()
+    pub fn alive(&self) -> &[Flow] {
+        &self.flows
     }
 
-    /// Sessions at least and at most in a table that takes seconds to clear.
-    pub fn sessions(&self, now: u64) -> (usize, usize) {
-        (self.alive(now).len(), self.flows.len())
+    /// The mappings in use.
+    pub fn mappings(&self) -> usize {
+        self.flows.iter().filter_map(|flow| flow.mapping).collect::<BTreeSet<_>>().len()
     }
 
-    /// Mappings at least and at most.
-    pub fn mappings(&self, now: u64) -> (usize, usize) {
-        let count = |flows: &mut dyn Iterator<Item = &Flow>| {
-            let mapped = flows.filter(|flow| flow.external().is_some());
-            let pairs = mapped.map(|flow| (flow.internal(), flow.external()));
-            pairs.collect::<std::collections::BTreeSet<_>>().len()
-        };
-        (count(&mut self.alive(now).into_iter()), count(&mut self.flows.iter()))
-    }
-
-    fn find(&mut self, tuple: Tuple, now: u64) -> Option<(usize, &mut Flow)> {
-        let mut alive = self.flows.iter_mut().filter(|flow| flow.until >= now);
-        alive.find_map(|flow| match tuple {
+    /// The side of a session that sends packets like this.
+    pub fn find(&self, tuple: Tuple) -> Option<(usize, &Flow)> {
+        self.flows.iter().find_map(|flow| match tuple {
             tuple if tuple == flow.original => Some((0, flow)),
             tuple if tuple == flow.reply => Some((1, flow)),
             _ => None,
@@ -153,125 +168,196 @@ impl Model {
     }
 
     /// Where an ICMP error goes that quotes this packet: the quoted packet as its sender sent it.
-    pub fn quoted(&mut self, quoted: Tuple, now: u64) -> Option<Tuple> {
-        let (side, flow) = self.find(inverted(quoted), now)?;
+    pub fn quoted(&self, quoted: Tuple) -> Option<Tuple> {
+        let (side, flow) = self.find(inverted(quoted))?;
         Some(if side == 0 { flow.reply } else { flow.original })
     }
 
-    /// Control bits of segments that a host would send now: the numbers of sequence that go with
-    /// them are those of a connection without data.
-    pub fn flags(&mut self, tuple: Tuple, now: u64) -> &'static [u8] {
-        match self.find(tuple, now).map(|(side, flow)| (side, flow.tcp)) {
-            None => &[SYN, SYN, SYN, SYN | ACK, ACK, FIN | ACK, RST | ACK, RST, SYN | FIN, 0, FIN, SYN | RST],
-            Some((0, Tcp { answered: false, .. })) => &[SYN],
-            Some((_, Tcp { answered: false, .. })) => &[SYN | ACK, SYN | ACK, SYN, RST | ACK],
-            Some((0, Tcp { reset: true, .. })) => &[SYN, ACK],
-            Some(_) => &[ACK, ACK, ACK | PSH, ACK | PSH, FIN | ACK, RST | ACK],
-        }
-    }
-
-    /// A packet arrives.
-    pub fn packet(&mut self, tuple: Tuple, flags: u8, acknowledges_syn: bool, now: u64) -> Fate {
-        let Some((side, flow)) = self.find(tuple, now) else {
-            return self.open(tuple, flags, now);
+    /// A packet arrives; a TCP segment's kind and numbers are those that [`Tcp::write`] gave it.
+    pub fn packet(&mut self, tuple: Tuple, segment: Option<(Kind, [u32; 2])>, now: u64) -> Fate {
+        let Some((side, flow)) = self.find(tuple) else {
+            return self.open(tuple, segment, now);
         };
+        let leaves = inverted(if side == 0 { flow.reply } else { flow.original });
+        let (original, inbound_refresh) = (flow.original, self.choices.inbound_refresh);
+        let flow = self.flows.iter_mut().find(|flow| flow.original == original).expect("it was found");
         let first_reply = side == 1 && !flow.replied;
-        match tuple.0 {
-            6 if !flow.tcp.take(flags, side, acknowledges_syn) => return Fate::Dropped,
-            6 => flow.until = now + flow.tcp.timeout(),
-            _ if side == flow.outward || first_reply => flow.until = now + idle(tuple.0),
-            _ => {}
+        match segment {
+            Some((kind, numbers)) => match flow.tcp.take(kind, side, numbers) {
+                Outcome::Dropped => return Fate::Dropped,
+                Outcome::Ignored => return Fate::Forwarded(leaves),
+                Outcome::Counted => flow.until = now + flow.tcp.timeout(),
+            },
+            None if side == flow.outward || first_reply || inbound_refresh => {
+                flow.until = now + idle(tuple.0);
+            }
+            None => {}
         }
         flow.replied |= side == 1;
-        Fate::Forwarded(inverted(if side == 0 { flow.reply } else { flow.original }))
+        Fate::Forwarded(leaves)
     }
 
-    fn open(&mut self, tuple: Tuple, flags: u8, now: u64) -> Fate {
+    /// The mapping at an external endpoint that lets this packet in.
+    fn admitting(&self, (protocol, from, to): Tuple) -> Option<Mapping> {
+        let mut using =
+            self.flows.iter().filter(|flow| flow.mapping.is_some_and(|m| (m.0, m.2) == (protocol, to)));
+        let owned = using.clone().any(|flow| flow.opened_inside || flow.replied);
+        let inside = port_of(*from.ip()) != "uplink";
+        let admits = inside
+            || match self.choices.filtering {
+                Filtering::EndpointIndependent => true,
+                Filtering::AddressDependent => using.clone().any(|flow| flow.peer() == *from.ip()),
+                Filtering::AddressAndPortDependent => false,
+            };
+        (matches!(protocol, 6 | 17) && owned && admits).then(|| using.next()?.mapping).flatten()
+    }
+
+    fn open(&mut self, tuple: Tuple, segment: Option<(Kind, [u32; 2])>, now: u64) -> Fate {
         let (protocol, from, to) = tuple;
-        let request = match protocol {
-            6 => opens(flags),
-            17 => true,
-            _ => to.port() == 0x0800,
+        let request = match segment {
+            Some((kind, _)) => kind.opens() || self.choices.pickup && kind.goes_on(),
+            None => protocol != 1 || to.port() == 0x0800,
         };
-        let forwarded = to == FORWARD && protocol != 1;
-        let destination = if forwarded { FORWARDED } else { to };
+        let tcp = segment.map(|(kind, numbers)| Tcp::open(kind, numbers)).unwrap_or_default();
+        let forwarded = to == FORWARD && matches!(protocol, 6 | 17);
+        let mapped = if forwarded { None } else { self.admitting(tuple) };
+        let destination = match mapped {
+            Some((_, internal, _)) => internal,
+            None if forwarded => FORWARDED,
+            None => to,
+        };
+        let dnat = forwarded || mapped.is_some();
         let (input, output) = (port_of(*from.ip()), port_of(*destination.ip()));
         let admitted = match (input, output) {
             _ if !request || *destination.ip() == EXTERNAL => false,
-            _ if forwarded => true,
+            _ if dnat => true,
             ("uplink", _) => false,
             (_, "uplink") => true,
-            ("work", "lab") => protocol != 1 && to.port() == 7000,
+            ("work", "lab") => matches!(protocol, 6 | 17) && to.port() == 7000,
             _ => false,
         };
         if !admitted {
             return Fate::Dropped;
         }
-        // Clients are translated towards the uplink, and through the static forward.
-        if input == "uplink" || (output != "uplink" && !forwarded) {
+        let reply = (protocol, destination, from);
+        // Clients are translated towards the uplink, and when they come by an external endpoint.
+        if input == "uplink" || (output != "uplink" && !dnat) {
             let outward = usize::from(input == "uplink");
-            self.bind(tuple, (protocol, destination, from), outward, now);
-            return Fate::Forwarded((protocol, from, destination));
+            return self.bind(tuple, reply, mapped.filter(|_| input == "uplink"), outward, tcp, now);
         }
-        let mut same = self.flows.iter().filter(|f| f.until >= now && f.internal() == (protocol, from));
-        if let Some(external) = same.find_map(Flow::external) {
-            self.bind(tuple, (protocol, destination, external), 0, now);
-            return Fate::Forwarded((protocol, external, destination));
+        if is_without_ports(protocol) {
+            // The first client to a peer has the address.
+            if self.find((protocol, destination, SocketAddrV4::new(EXTERNAL, 0))).is_some() {
+                return Fate::Refused;
+            }
+            return self.bind(
+                tuple,
+                (protocol, destination, SocketAddrV4::new(EXTERNAL, 0)),
+                None,
+                0,
+                tcp,
+                now,
+            );
+        }
+        let mut same = self.flows.iter().filter_map(|flow| flow.mapping);
+        if let Some(mapping) = same.find(|mapping| (mapping.0, mapping.1) == (protocol, from)) {
+            return self.bind(tuple, (protocol, destination, mapping.2), Some(mapping), 0, tcp, now);
         }
         Fate::Mapped(destination)
+    }
+
+    /// Whether somebody who is hairpinned uses an external endpoint that may be another's by now:
+    /// then the two sessions could not be told apart.
+    pub fn may_conflict(&self, protocol: u8, destination: SocketAddrV4) -> bool {
+        let mut originals = self.flows.iter().map(|flow| flow.original);
+        originals.any(|(number, from, to)| (number, from, *to.ip()) == (protocol, destination, EXTERNAL))
     }
 
     /// The real NAT chose this external endpoint for a new mapping.
     ///
     /// # Panics
     /// If it may not have done that.
-    pub fn learn(&mut self, tuple: Tuple, destination: SocketAddrV4, external: SocketAddrV4, now: u64) {
+    pub fn learn(
+        &mut self,
+        tuple: Tuple,
+        segment: Option<(Kind, [u32; 2])>,
+        destination: SocketAddrV4,
+        external: SocketAddrV4,
+        now: u64,
+    ) {
         let (protocol, internal, _) = tuple;
         assert_eq!(*external.ip(), EXTERNAL);
         assert!(protocol == 1 || external != FORWARD, "the static forward's port");
-        let owners: BTreeMap<_, _> = self
-            .flows
-            .iter()
-            .filter(|flow| flow.original.0 == protocol)
-            .filter_map(|flow| Some((flow.external()?, flow)))
-            .collect();
-        let held = |port| owners.get(&SocketAddrV4::new(EXTERNAL, port));
-        let taken = held(external.port()).filter(|flow| flow.until >= now);
-        assert!(taken.is_none(), "{external} is {taken:?}'s");
-        // What ended a moment ago may or may not be free again, or be used on.
-        let ended = owners.values().any(|flow| flow.internal().1 == internal);
-        if !ended {
-            let kept = external.port() == internal.port();
-            assert!(kept || held(internal.port()).is_some(), "{internal} is not preserved: {external}");
+        let holder = |external| {
+            let mut mappings = self.flows.iter().filter_map(|flow| flow.mapping);
+            mappings.find(|mapping| (mapping.0, mapping.2) == (protocol, external))
+        };
+        assert_eq!(holder(external), None, "{external} is in use");
+        let rest = |external| self.rests.get(&(protocol, external)).copied();
+        if let Some((owner, end)) = rest(external) {
+            assert!(owner == internal || now >= end, "{external} rests for {owner} until {end}, now {now}");
+        }
+        let own = self.rests.iter().find(|(key, (owner, _))| key.0 == protocol && *owner == internal);
+        let preferred = SocketAddrV4::new(EXTERNAL, internal.port());
+        match own {
+            // A port that rested long enough may or may not be taken back already.
+            Some((_, (_, end))) if now >= *end => {}
+            Some((&(_, own), _)) => assert_eq!(external, own, "{internal} comes back to its port"),
+            None if holder(preferred).is_none() && rest(preferred).is_none() && preferred != FORWARD => {
+                assert_eq!(external, preferred, "{internal} is not preserved");
+            }
+            None => {}
         }
         if protocol != 1 {
             assert_eq!(external.port() < 1024, internal.port() < 1024, "{internal} -> {external}");
             assert_eq!(external.port() % 2, internal.port() % 2, "{internal} -> {external}");
         }
-        self.bind(tuple, (protocol, destination, external), 0, now);
+        self.rests.retain(|&(number, port), (owner, _)| {
+            number != protocol || (port != external && *owner != internal)
+        });
+        let tcp = segment.map(|(kind, numbers)| Tcp::open(kind, numbers)).unwrap_or_default();
+        let mapping = (protocol, internal, external);
+        self.bind(tuple, (protocol, destination, external), Some(mapping), 0, tcp, now);
     }
 
-    fn bind(&mut self, original: Tuple, reply: Tuple, outward: usize, now: u64) {
-        self.flows.retain(|flow| flow.original != original && flow.reply != reply);
-        let tcp = Tcp::default();
+    fn bind(
+        &mut self,
+        original: Tuple,
+        reply: Tuple,
+        mapping: Option<Mapping>,
+        outward: usize,
+        tcp: Tcp,
+        now: u64,
+    ) -> Fate {
+        // Two sessions cannot be told apart by one tuple, nor one's two directions.
+        if original == reply || self.find(reply).is_some() {
+            return Fate::Dropped;
+        }
         let until = now + if original.0 == 6 { tcp.timeout() } else { idle(original.0) };
-        self.flows.push(Flow { original, reply, outward, replied: false, tcp, until });
+        let opened_inside = mapping.is_some() && outward == 0;
+        self.flows.push(Flow {
+            original,
+            reply,
+            tcp,
+            mapping,
+            opened_inside,
+            outward,
+            replied: false,
+            until,
+        });
+        Fate::Forwarded(inverted(reply))
     }
 }
 
-impl Flow {
-    fn internal(&self) -> (u8, SocketAddrV4) {
-        (self.original.0, self.original.1)
-    }
-
-    /// The external source, if it is translated.
-    fn external(&self) -> Option<SocketAddrV4> {
-        (self.reply.2 != self.original.1)
-            .then_some(self.reply.2)
-            .or((*self.reply.2.ip() == EXTERNAL).then_some(self.reply.2))
-    }
+/// Whether a protocol's sessions are by address alone.
+pub fn is_without_ports(protocol: u8) -> bool {
+    !matches!(protocol, 1 | 6 | 17)
 }
 
 fn idle(protocol: u8) -> u64 {
-    if protocol == 1 { 60 } else { 300 }
+    match protocol {
+        1 => 60,
+        17 => 300,
+        _ => 600,
+    }
 }
