@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use firewall::Dropped;
-use tests::flags::ACK;
+use tests::flags::{ACK, SYN};
 use tests::packet::Packet;
 use tests::{Seen, World, echo, echo_reply, site, tcp, udp};
 
@@ -226,9 +226,123 @@ fn a_fragment_whose_first_one_never_comes_is_let_go_after_its_time() {
     assert_eq!(world.free_buffers(), free);
 }
 
+/// Sends the parts of an echo request in this order; the reply's parts make the reply.
+fn echoes(world: &mut World, port: &str, query: &Packet, reply: &Packet, order: [usize; 3]) {
+    let parts = cut(query, &[1376, 2752]);
+    order.into_iter().for_each(|index| world.send(port, parts[index].clone()));
+    let answer = world.sent(port);
+    assert_eq!(answer.len(), 3);
+    assert!(answer.iter().all(|seen| seen.identification() == query.header.identification));
+    let whole = reassemble(&answer);
+    assert_eq!(whole.octets(), reply.octets(), "the reply, with its checksum");
+    world.quiet();
+}
+
 #[test]
-fn fragments_for_the_appliance_itself_are_dropped_and_counted() {
+fn rfc_1122_3_2_2_6_an_echo_request_in_fragments_is_answered_in_any_order() {
     let mut world = World::default();
-    let query = echo("10.0.1.7", "10.0.1.1", 1, 1, &[5; 100]);
-    world.refuse("work", query.fragment(0..48), Dropped::Fragment);
+    for (id, order) in ORDERS.into_iter().enumerate() {
+        for (port, host, own) in [
+            ("work", "10.0.1.7", "10.0.1.1"),
+            ("uplink", "198.51.100.9", "192.0.2.2"),
+            ("lab", "10.0.2.7", "192.0.2.2"),
+        ] {
+            let query = echo(host, own, 7, 1, &[id as u8; 3001]).identification(id as u16 + 1);
+            echoes(&mut world, port, &query, &echo_reply(own, host, 7, 1, &[id as u8; 3001]), order);
+        }
+    }
+    let fragments = (world.drops("work", Dropped::Fragment), world.drops("uplink", Dropped::Fragment));
+    assert_eq!((fragments, world.answered("work"), world.occupancy().sessions), ((0, 0), 18, 0));
+}
+
+#[test]
+fn rfc_1624_an_echo_request_in_fragments_with_a_wrong_checksum_is_answered_with_one() {
+    let mut world = World::default();
+    let mut query = echo("10.0.1.7", "10.0.1.1", 7, 1, &[5; 100]);
+    query.payload[2] ^= 0x55;
+    for part in cut(&query, &[48]) {
+        world.send("work", part);
+    }
+    assert!(!tests::judge::is_sound(&reassemble(&world.sent("work")).octets()));
+}
+
+#[test]
+fn an_echo_request_in_fragments_is_answered_as_often_as_a_whole_one() {
+    let mut world = World::default();
+    for id in 0..1050 {
+        for part in cut(&echo("10.0.1.7", "10.0.1.1", 7, 1, &[5; 40]).identification(id), &[24]) {
+            world.send("work", part);
+        }
+    }
+    assert_eq!((world.answered("work"), world.drops("work", Dropped::AnswerLimited)), (2000, 50));
+    assert_eq!(world.drops("work", Dropped::Fragment), 50, "the others of those 50");
+}
+
+#[test]
+fn what_the_input_chain_refuses_in_fragments_is_not_answered() {
+    let mut world = World::new(site::PLAN, &site::RULES.replace("icmp type echo-request accept", ""));
+    for part in cut(&echo("10.0.1.7", "10.0.1.1", 1, 1, &[5; 100]), &[48]) {
+        world.send("work", part);
+    }
+    world.quiet();
+    assert_eq!((world.drops("work", Dropped::Policy), world.drops("work", Dropped::Fragment)), (1, 1));
+}
+
+#[test]
+fn other_fragments_for_the_appliance_itself_meet_what_whole_packets_meet() {
+    let rules = site::RULES.replace("icmp type echo-request accept", "accept");
+    let mut world = World::new(site::PLAN, &rules);
+    let parts = cut(&udp(CLIENT, "10.0.1.1:99", &[5; 100]), &[48]);
+    let error = world.answer("work", &parts[0]);
+    assert_eq!((error.icmp(), error.quote().octets), ((3, 3), parts[0].octets()));
+    world.refuse("work", &parts[1], Dropped::Fragment);
+    let parts = cut(&tcp(CLIENT, "10.0.1.1:99", SYN, &[5; 100]), &[48]);
+    world.refuse("work", &parts[0], Dropped::Fragment);
+    world.refuse("work", &parts[1], Dropped::Fragment);
+    let parts = cut(&udp(SERVER, "192.0.2.2:99", &[5; 100]), &[48]);
+    world.refuse("uplink", &parts[0], Dropped::Unsolicited);
+    world.refuse("uplink", &parts[1], Dropped::Fragment);
+}
+
+#[test]
+fn req_14_and_req_9_hairpinned_datagrams_in_fragments_cross_both_ways() {
+    // Behind one port and behind two.
+    for (port, two) in [("work", "10.0.1.8:6000"), ("lab", "10.0.2.8:6000")] {
+        let mut world = World::default();
+        let outside_one = world.open_udp(CLIENT, SERVER);
+        let outside_two = world.open_udp(two, SERVER);
+        for (id, order) in ORDERS.into_iter().enumerate() {
+            let there = udp(CLIENT, outside_two, &[5; 1000]).identification(id as u16);
+            let back = udp(two, outside_one, &[6; 999]).identification(id as u16);
+            for (input, output, sent, arrives) in [
+                ("work", port, there, udp(outside_one, two, &[5; 1000])),
+                (port, "work", back, udp(outside_two, CLIENT, &[6; 999])),
+            ] {
+                let parts = cut(&sent, &[480, 960]);
+                order.into_iter().for_each(|index| world.send(input, parts[index].clone()));
+                assert_eq!(reassemble(&world.sent(output)).octets(), arrives.octets());
+                world.quiet();
+            }
+        }
+    }
+}
+
+#[test]
+fn fragments_held_never_exceed_the_pool_that_the_site_gives_them() {
+    for (octets, held, of_one) in [("64K", 16, 4), ("256K", 64, 16), ("1M", 256, 64)] {
+        let mut world =
+            World::new(&site::plan_with(&format!("[nat]\nfragments = \"{octets}\"")), site::RULES);
+        for host in 10..100 {
+            for id in 0..70 {
+                let whole = udp((format!("10.0.1.{host}").as_str(), 5000), SERVER, &[5; 100]);
+                world.send("work", whole.identification(id).fragment(48..108));
+            }
+            if host == 10 {
+                assert_eq!(world.held("work"), of_one, "{octets}");
+            }
+            assert!(world.held("work") <= held, "{octets}");
+        }
+        // Sources share classes of their quota by a keyed hash: the pool is full all the same.
+        assert_eq!(world.held("work"), held, "{octets}");
+    }
 }

@@ -46,6 +46,11 @@ pub(crate) fn nat_options(site: &Site) -> nat::Options {
     }
 }
 
+/// How many fragments may wait for their first one: each keeps the buffer that it came in.
+pub fn held_fragments(site: &Site) -> usize {
+    site.nat.fragments as usize / netback::pool::BUFFER
+}
+
 /// What the site says, unless it leaves the default with 0.
 fn chosen(number: u32) -> Option<u32> {
     (number != 0).then_some(number)

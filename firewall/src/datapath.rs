@@ -27,7 +27,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use crate::candidate::{candidate, foreseen};
-use crate::config::{nat_config, nat_options, static_forwards};
+use crate::config::{held_fragments, nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
@@ -117,7 +117,7 @@ impl<L: Link> Datapath<L> {
         Self {
             ports,
             neighbors: Neighbors::new(seed[2]),
-            fragments: Fragments::new(seed[2] ^ seed[3]),
+            fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
             nat,
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),

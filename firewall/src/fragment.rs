@@ -6,6 +6,7 @@
 //! another (RFC 1858, RFC 5722).
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -19,10 +20,8 @@ use crate::route::Hop;
 
 /// Datagrams of which some fragments have come.
 pub const DATAGRAMS: usize = 512;
-/// Fragments that wait for their first one, of all datagrams: a buffer of 4 KiB each.
-pub const HELD: usize = 256;
-/// Fragments held, and datagrams incomplete, of one source: a datagram of 65 507 octets in reverse
-/// order over Ethernet has 45.
+/// Datagrams incomplete of one source, and fragments of it that wait, unless the pool is so small that
+/// a quarter of it is less: a datagram of 65 507 octets in reverse order over Ethernet has 45.
 pub const QUOTA: usize = 64;
 /// Gaps that the octets of a datagram may have before it is given up.
 const RUNS: usize = 64;
@@ -85,6 +84,8 @@ pub enum Fate {
     Unknown,
     /// It left this way.
     Forwarded(Way),
+    /// The appliance answered it, as it will the others.
+    Answered,
     /// It ended here, and so do all others.
     Ended,
 }
@@ -157,7 +158,10 @@ pub struct Fragments<F> {
     datagrams: Vec<Option<Datagram>>,
     free: Vec<u16>,
     index: HashMap<Key, u16, Seeded>,
-    held: heapless::Deque<(Key, F), HELD>,
+    /// Fragments that wait for their first one, of all datagrams, in the order in which they came.
+    held: VecDeque<(Key, F)>,
+    /// How many they may be: each keeps a buffer of its port.
+    capacity: usize,
     /// Datagrams and fragments held of each class of sources.
     usage: Box<[(u16, u16)]>,
     seed: u64,
@@ -170,13 +174,15 @@ pub struct Fragments<F> {
 }
 
 impl<F> Fragments<F> {
-    /// An empty table; `seed` keys its hashing and its identifications.
-    pub fn new(seed: u64) -> Self {
+    /// An empty table that holds up to `capacity` fragments; `seed` keys its hashing and its
+    /// identifications.
+    pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
             datagrams: (0..DATAGRAMS).map(|_| None).collect(),
             free: (0..DATAGRAMS as u16).rev().collect(),
             index: HashMap::with_capacity_and_hasher(DATAGRAMS, Seeded::new(seed)),
-            held: heapless::Deque::new(),
+            held: VecDeque::with_capacity(capacity),
+            capacity,
             usage: alloc::vec![(0, 0); CLASSES].into_boxed_slice(),
             seed,
             upkeep: 0,
@@ -198,6 +204,11 @@ impl<F> Fragments<F> {
     /// Fragments that wait for their first one.
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Fragments that one source may have waiting.
+    fn quota(&self) -> usize {
+        QUOTA.min(self.capacity / 4)
     }
 
     fn class(&self, key: Key) -> u8 {
@@ -262,10 +273,10 @@ impl<F> Fragments<F> {
     /// [`Refused::Quota`]: its source holds too much.
     pub fn hold(&mut self, key: Key, frame: F) -> Result<(), Refused> {
         let class = usize::from(self.class(key));
-        if self.usage.get(class).is_none_or(|usage| usage.1 >= QUOTA as u16) {
+        if self.usage.get(class).is_none_or(|usage| usize::from(usage.1) >= self.quota()) {
             return Err(Refused::Quota);
         }
-        if self.held.is_full()
+        if self.held.len() >= self.capacity
             && let Some((oldest, _)) = self.held.front()
         {
             // Who holds longest makes room: a flood ends its own.
@@ -276,7 +287,8 @@ impl<F> Fragments<F> {
         if let Some(usage) = self.usage.get_mut(class) {
             usage.1 += 1;
         }
-        self.held.push_back((key, frame)).map_err(|_| Refused::Quota)
+        self.held.push_back((key, frame));
+        Ok(())
     }
 
     /// Tells what became of a datagram's first fragment; those that waited are handed to `take`.
@@ -307,8 +319,7 @@ impl<F> Fragments<F> {
         for _ in 0..self.held.len() {
             match self.held.pop_front() {
                 Some((wanted, frame)) if wanted == key => take(frame),
-                // The pool has room: this was in it a moment ago.
-                Some(other) => drop(self.held.push_back(other)),
+                Some(other) => self.held.push_back(other),
                 None => break,
             }
         }
@@ -404,6 +415,7 @@ mod tests {
     use super::*;
 
     const KEY: Key = Key { addresses: 1, rest: 2 };
+    const HELD: usize = 256;
     const NOW: Instant = Instant::from_millis_const(5);
 
     fn part(offset: u16, length: u16, more: bool) -> Fragment {
@@ -416,7 +428,7 @@ mod tests {
 
     #[test]
     fn rfc_5722_overlaps_end_the_datagram_and_duplicates_do_not() {
-        let mut fragments = Fragments::<()>::new(1);
+        let mut fragments = Fragments::<()>::new(HELD, 1);
         assert!(fragments.arrive(KEY, part(0, 16, true), NOW).is_ok());
         assert_eq!(fragments.arrive(KEY, part(0, 16, true), NOW).err(), Some(Refused::Duplicate));
         assert_eq!(fragments.arrive(KEY, part(8, 16, true), NOW).err(), Some(Refused::Overlap));
@@ -426,7 +438,7 @@ mod tests {
     #[test]
     fn nothing_lies_behind_the_last_fragment_and_there_is_one_last() {
         for late in [part(40, 8, true), part(32, 16, false), part(16, 8, false)] {
-            let mut fragments = Fragments::<()>::new(1);
+            let mut fragments = Fragments::<()>::new(HELD, 1);
             assert!(fragments.arrive(KEY, part(24, 8, false), NOW).is_ok());
             assert_eq!(fragments.arrive(KEY, late, NOW).err(), Some(Refused::Overlap), "{late:?}");
         }
@@ -436,7 +448,7 @@ mod tests {
     fn req_14_any_order_completes_and_is_forgotten() {
         let parts = [part(0, 16, true), part(16, 16, true), part(32, 16, true), part(48, 3, false)];
         for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
-            let mut fragments = Fragments::<()>::new(1);
+            let mut fragments = Fragments::<()>::new(HELD, 1);
             for (count, index) in order.into_iter().enumerate() {
                 assert!(fragments.arrive(KEY, parts[index], NOW).is_ok());
                 fragments.forget_complete(KEY);
@@ -447,7 +459,7 @@ mod tests {
 
     #[test]
     fn req_14_a_flood_is_bounded_per_source_and_in_total_and_locks_nobody_out() {
-        let mut fragments = Fragments::new(7);
+        let mut fragments = Fragments::new(HELD, 7);
         for datagram in 0..20_000 {
             let flood = key(10, datagram);
             if fragments.arrive(flood, part(8, 8, true), NOW).is_ok() {
@@ -476,7 +488,7 @@ mod tests {
 
     #[test]
     fn what_never_completes_is_gone_after_its_time() {
-        let mut fragments = Fragments::new(7);
+        let mut fragments = Fragments::new(HELD, 7);
         for datagram in 0..40 {
             assert!(fragments.arrive(key(1, datagram), part(8, 8, true), NOW).is_ok());
             assert!(fragments.hold(key(1, datagram), ()).is_ok());

@@ -10,7 +10,8 @@ use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
-use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader};
+use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpFragOffset, IpNumber, Ipv4Header, TcpHeader};
+use nat::checksum::Difference;
 use nat::{Packet, tcp_flags};
 use smoltcp::time::Instant;
 
@@ -103,6 +104,33 @@ pub fn echo_reply(packet: &Packet, octets: &[u8]) -> Option<Message> {
     message(packet.destination(), packet.source(), IpNumber::ICMP, packet.tos(), &header.to_bytes(), data)
 }
 
+/// The reply to one fragment of an echo request: the same octets with the addresses exchanged, so that
+/// they make the reply where they make the request.
+///
+/// Nothing is put together and so nothing summed up: the checksum in the first fragment follows the
+/// change of the type alone (RFC 1624), and a wrong one is as wrong in the reply.
+pub fn echo_fragment(packet: &Packet, octets: &[u8]) -> Option<Message> {
+    let (fragment, mut data) = (packet.fragment()?, packet.header_len()..usize::from(packet.total_len()));
+    let mut icmp = heapless::Vec::<u8, 8>::new();
+    if fragment.offset == 0 {
+        let fixed: [u8; 8] = *octets.get(data.clone())?.first_chunk()?;
+        let [_, code, high, low, rest @ ..] = fixed;
+        let type_changed = Difference::of_field(u16::from_be_bytes([8, code]), u16::from_be_bytes([0, code]));
+        let checksum = type_changed.update(u16::from_ne_bytes([high, low]));
+        icmp.extend_from_slice(&[0, code]).ok()?;
+        icmp.extend_from_slice(&checksum.to_ne_bytes()).ok()?;
+        icmp.extend_from_slice(&rest).ok()?;
+        data.start += icmp.len();
+    }
+    let length = u16::try_from(icmp.len() + data.len()).ok()?;
+    let mut header = header(packet.destination(), packet.source(), IpNumber::ICMP, packet.tos(), length)?;
+    header.dont_fragment = packet.dont_fragment();
+    header.identification = packet.identification();
+    header.more_fragments = fragment.more;
+    header.fragment_offset = IpFragOffset::try_new(fragment.offset / 8).ok()?;
+    finish(header, &icmp, data)
+}
+
 /// The reset that refuses a segment, from the address it was sent to (RFC 9293 3.10.7.1).
 pub fn tcp_reset(packet: &Packet) -> Option<Message> {
     let (tuple, segment) = (packet.tuple()?, packet.tcp()?);
@@ -132,10 +160,26 @@ fn message(
     quote: Range<usize>,
 ) -> Option<Message> {
     let length = u16::try_from(transport.len() + quote.len()).ok()?;
-    let mut header = Ipv4Header::new(length, TTL, protocol, source.octets(), destination.octets()).ok()?;
-    header.dscp = etherparse::IpDscp::try_new(tos >> 2).ok()?;
+    let mut header = header(source, destination, protocol, tos, length)?;
     // An atomic datagram: its identification says nothing (RFC 6864 4.1).
     header.dont_fragment = true;
+    finish(header, transport, quote)
+}
+
+/// The IPv4 header of a message with `length` octets behind it.
+fn header(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: IpNumber,
+    tos: u8,
+    length: u16,
+) -> Option<Ipv4Header> {
+    let mut header = Ipv4Header::new(length, TTL, protocol, source.octets(), destination.octets()).ok()?;
+    header.dscp = etherparse::IpDscp::try_new(tos >> 2).ok()?;
+    Some(header)
+}
+
+fn finish(mut header: Ipv4Header, transport: &[u8], quote: Range<usize>) -> Option<Message> {
     header.header_checksum = header.calc_header_checksum();
     let mut head = heapless::Vec::new();
     head.extend_from_slice(&header.to_bytes()).ok()?;

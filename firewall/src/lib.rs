@@ -21,5 +21,6 @@ pub mod port;
 pub mod route;
 pub mod services;
 
+pub use config::held_fragments;
 pub use counters::Dropped;
 pub use datapath::Datapath;

@@ -19,10 +19,10 @@ impl<L: Link> Datapath<L> {
                 if !self.replies.allows(input as u64, now) {
                     return Err(Dropped::AnswerLimited);
                 }
-                let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
-                let reply = icmp::echo_reply(packet, octets).ok_or(Dropped::Malformed)?;
-                self.say(input, frame, sender, reply)
+                self.echo(input, frame, sender, packet)
             }
+            // How long a segment in fragments is, and so what a reset acknowledges, is not known.
+            (None, protocol::TCP) if packet.is_fragment() => Err(Dropped::Fragment),
             // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
             (None, _) if input == UPLINK => Err(Dropped::Unsolicited),
             (None, protocol::TCP) => {
@@ -40,6 +40,22 @@ impl<L: Link> Datapath<L> {
             }
             _ => Err(Dropped::Delivered),
         }
+    }
+
+    /// The reply to an echo request, or to a fragment of one.
+    pub(super) fn echo(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        sender: EthernetAddress,
+        packet: &Packet,
+    ) -> Result<(), Dropped> {
+        let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
+        let reply = match packet.is_fragment() {
+            true => icmp::echo_fragment(packet, octets),
+            false => icmp::echo_reply(packet, octets),
+        };
+        self.say(input, frame, sender, reply.ok_or(Dropped::Malformed)?)
     }
 
     /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it.

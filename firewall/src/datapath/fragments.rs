@@ -20,9 +20,17 @@ impl<L: Link> Datapath<L> {
             Fate::Unknown if fragment.offset > 0 => self.fragments.hold(key, frame).map_err(unfit),
             Fate::Unknown => {
                 let step = self.decide_first(input, &scratch.packet, now);
-                let fate =
-                    if let Ok(Step::Forward(way)) = &step { Fate::Forwarded(*way) } else { Fate::Ended };
+                let is_echo = matches!(step, Ok(Step::Deliver)) && scratch.packet.icmp() == Some((8, 0));
+                let way = match &step {
+                    Ok(Step::Forward(way)) => Some(self.others(&scratch.packet, way)),
+                    _ => None,
+                };
                 let result = self.act(input, frame, sender, scratch, step, now);
+                let fate = match way {
+                    Some(way) => Fate::Forwarded(way),
+                    None if is_echo && result.is_ok() => Fate::Answered,
+                    None => Fate::Ended,
+                };
                 self.settle(input, key, fate, scratch, now);
                 result
             }
@@ -31,19 +39,39 @@ impl<L: Link> Datapath<L> {
                 self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
                 self.forward(input, frame, scratch, way, now)
             }
+            Fate::Answered => {
+                self.fragments.forget_complete(key);
+                self.echo(input, frame, sender, &scratch.packet)
+            }
         }
     }
 
-    /// What becomes of a datagram's first fragment, and so of the datagram.
+    /// What becomes of a datagram's first fragment.
     fn decide_first(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
-        match self.decide(input, packet, now)? {
-            // The appliance itself reads whole datagrams only.
-            Step::Deliver => Err(Dropped::Fragment.into()),
-            Step::Forward(mut way) => {
-                way.identification = self.fragments.identify(packet, &way.translation);
-                Ok(Step::Forward(way))
-            }
+        let mut step = self.decide(input, packet, now)?;
+        if let Step::Forward(way) = &mut step {
+            way.identification = self.fragments.identify(packet, &way.translation);
         }
+        Ok(step)
+    }
+
+    /// The way of the other fragments of a datagram whose first one leaves like this: they have
+    /// addresses only. Those of an ICMP error are the outer ones, and its sender may be a router on
+    /// the way; what it quotes is in the first fragment.
+    fn others(&self, packet: &Packet, way: &Way) -> Way {
+        let Some(embedded) = packet.embedded() else { return *way };
+        let endpoint = |address| Endpoint::new(address, 0);
+        let Translation { source, destination, .. } = way.translation;
+        // Whose address is hidden: the endpoint that the quoted packet was for.
+        let is_hidden = embedded.tuple.destination.address != source.address;
+        let source = if is_hidden { source.address } else { packet.source() };
+        let tuple = Tuple {
+            protocol: packet.protocol(),
+            source: endpoint(packet.source()),
+            destination: endpoint(packet.destination()),
+        };
+        let translation = Translation::new(&tuple, endpoint(source), endpoint(destination.address));
+        Way { translation, ..*way }
     }
 
     /// The fragments that waited for their first one go its way.
@@ -52,10 +80,7 @@ impl<L: Link> Datapath<L> {
         // No datagram holds more than its source may.
         self.fragments.decide(key, fate, |frame| drop(held.push(frame)));
         for frame in held {
-            let result = match fate {
-                Fate::Forwarded(way) => self.follow(input, frame, way, scratch, now),
-                Fate::Unknown | Fate::Ended => Err(Dropped::Fragment),
-            };
+            let result = self.follow(input, frame, fate, scratch, now);
             if let Err(reason) = result {
                 self.ports[input].counters.drop(reason);
             }
@@ -63,19 +88,25 @@ impl<L: Link> Datapath<L> {
         self.fragments.forget_complete(key);
     }
 
-    /// A fragment that had waited leaves.
+    /// A fragment that had waited goes the way of the first one.
     fn follow(
         &mut self,
         input: usize,
         frame: L::Frame,
-        way: Way,
+        fate: Fate,
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let (_, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
+        let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
         parse(&mut scratch.packet, octets, frame.offload())?;
-        self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
-        self.forward(input, frame, scratch, way, now)
+        match fate {
+            Fate::Forwarded(way) => {
+                self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
+                self.forward(input, frame, scratch, way, now)
+            }
+            Fate::Answered => self.echo(input, frame, ethernet.source, &scratch.packet),
+            Fate::Unknown | Fate::Ended => Err(Dropped::Fragment),
+        }
     }
 
     /// A packet that is larger than the next link takes leaves in pieces, in order (RFC 791 3.2).
