@@ -120,20 +120,23 @@ fn netmap_is_one_to_one_both_ways() {
 
 #[test]
 fn a_map_leads_each_key_to_its_place() {
-    let body = "tcp dport 80 counter\niifname uplink counter dnat to tcp dport map { 80 : 10.0.1.2, 443-444 : 10.0.1.3 . 8443,\n 22 : 10.0.2.2 . ssh }";
+    let body = "tcp dport 80 counter\niifname uplink counter dnat to tcp dport map { 80 : 10.0.1.2 . 80, 443-444 : 10.0.1.3 . 8443,\n 22 : 10.0.2.2 . ssh }";
     let site = site(&nat("prerouting", body));
     let to = |port| {
         let (decision, counts, _) = evaluate(site, Hook::Prerouting, &inbound(port));
         (decision.dnat, counts)
     };
     let counted = |ids: &[u16]| Counts(ids.iter().map(|&id| (id, 60)).collect());
-    assert_eq!(to(80), (Some((Ipv4Addr::new(10, 0, 1, 2), None)), counted(&[0, 1])));
+    assert_eq!(to(80), (Some((Ipv4Addr::new(10, 0, 1, 2), Some(80))), counted(&[0, 1])));
     assert_eq!(to(444), (Some((Ipv4Addr::new(10, 0, 1, 3), Some(8443))), counted(&[1])));
     assert_eq!(to(22), (Some((Ipv4Addr::new(10, 0, 2, 2), Some(22))), counted(&[1])));
     assert_eq!(to(81), (None, counted(&[1])));
     let others = "dnat to tcp dport map { * : 10.0.1.9, 80 : 10.0.1.2 }";
     assert_eq!(destination(others, &inbound(80)), Some((Ipv4Addr::new(10, 0, 1, 2), None)));
     assert_eq!(destination(others, &inbound(81)), Some((Ipv4Addr::new(10, 0, 1, 9), None)));
+    let ranges = "dnat to tcp dport map { 80 : 10.0.1.2 . 8080-8081, 81 : 10.0.1.3 . 81-82 }";
+    assert_eq!(destination(ranges, &inbound(80)), Some((Ipv4Addr::new(10, 0, 1, 2), Some(8080))));
+    assert_eq!(destination(ranges, &inbound(81)), Some((Ipv4Addr::new(10, 0, 1, 3), Some(81))));
     let datagram = Candidate { protocol: 17, ..inbound(81) };
     assert_eq!(destination(others, &datagram), None);
 }
@@ -229,6 +232,11 @@ fn what_a_source_cannot_be_translated_to() {
     }
 }
 
+const SHAPE: &str =
+    "4:45: the elements of a map lead all to single values or all to ranges, all with a port or all without";
+const SHAPE_56: &str =
+    "4:56: the elements of a map lead all to single values or all to ranges, all with a port or all without";
+
 #[test]
 fn what_is_wrong_in_a_map() {
     let cases = [
@@ -243,6 +251,9 @@ fn what_is_wrong_in_a_map() {
             "4:53: this can never be true after the earlier matches of the rule",
         ),
         ("dnat to tcp dport map { 80 10.0.1.2 }", r#"4:28: expected ":", found "10.0.1.2""#),
+        ("dnat to tcp dport map { 80 : 10.0.1.2 . 80, 81 : 10.0.1.3 }", SHAPE),
+        ("dnat to tcp dport map { 80 : 10.0.1.2 . 80, * : 10.0.1.3 . 1-2 }", SHAPE),
+        ("dnat prefix to ip daddr map { 192.0.2.2 : 10.0.1.2,    1.0.0.0/31 : 10.0.1.2/31 }", SHAPE_56),
         ("dnat to tcp dport map @m", "4:23: named maps are not in this version's subset"),
         ("dnat to tcp dport { 80 : 10.0.1.2 }", r#"4:19: expected "map", found "{""#),
         (

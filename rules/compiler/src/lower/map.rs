@@ -48,6 +48,7 @@ impl Lowering<'_> {
         context: &Context,
         premises: &Premises,
     ) -> Option<Vec<Piece>> {
+        self.one_shape(map)?;
         self.pieces(map, rule, context, premises, |lowering, item, mut premises| {
             if of.is_prefix {
                 lowering.same_size(item)?;
@@ -56,6 +57,21 @@ impl Lowering<'_> {
             premises.push(Step::Do(action));
             Some(premises)
         })
+    }
+
+    /// The kernel holds single values or ranges in a map, and either all of them have ports or none.
+    fn one_shape(&mut self, map: &Mapping<Place>) -> Option<()> {
+        let is_run =
+            |value: &Value| matches!(value.resolved().what, ValueWhat::Range(_) | ValueWhat::Prefix(..));
+        let shape = |item: &MapItem<Place>| (is_run(&item.to.to), item.to.ports.as_ref().map(is_run));
+        let first = map.items.first().map(shape)?;
+        match map.items.iter().find(|item| shape(item) != first) {
+            None => Some(()),
+            Some(other) => self.refuse(
+                other.span.clone(),
+                "the elements of a map lead all to single values or all to ranges, all with a port or all without",
+            ),
+        }
     }
 
     /// Both blocks of an element of a netmap have one size.

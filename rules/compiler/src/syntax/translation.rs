@@ -91,7 +91,7 @@ impl Parser<'_, '_> {
         }
         let items = self.pairs(|parser| {
             let to = parser.translated()?;
-            let ports = if parser.takes(Token::Dot) { Some(parser.primary(0)?) } else { None };
+            let ports = if parser.takes(Token::Dot) { Some(parser.range(0)?) } else { None };
             let end = ports.as_ref().unwrap_or(&to).span.end;
             Ok((Place { to, ports }, end))
         })?;
