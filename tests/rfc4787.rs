@@ -411,7 +411,9 @@ fn exhaustion_all_ports_are_used_each_client_has_its_share_and_after_expiry_the_
     assert_eq!(first.len(), 64_512 - 16_128);
     assert!(world.drops("work", Dropped::ClientQuota) > 0);
     world.forget();
-    let refused = udp("10.0.1.11:2000", "198.51.100.10:53", b"no room");
+    // One error a second after the burst (RFC 1812 4.3.2.8).
+    world.pass_seconds(2);
+    let refused = udp("10.0.1.10:65000", "198.51.100.10:53", b"no room");
     let seen = world.answer("work", &refused);
     assert_eq!(seen.icmp(), (3, 13));
     assert_eq!(seen.quote().octets, refused.octets());
@@ -421,6 +423,8 @@ fn exhaustion_all_ports_are_used_each_client_has_its_share_and_after_expiry_the_
     assert_eq!((used.len(), first.len() + second.len()), (64_511, 64_511));
     assert!(!used.contains(&8080));
     world.forget();
+    // Another host of the client is served: the one that took all gives way.
+    world.open_udp("10.0.1.11:2000", "198.51.100.10:53");
     // Who has a mapping is served.
     world.open_udp("10.0.1.10:2000", "198.51.100.10:53");
     world.pass_seconds(302);

@@ -118,7 +118,9 @@ impl Embedded {
                 let ports = kind.ports(start).ok_or(Malformed::ErrorAboutError)?;
                 Ok((ports, QUOTE_MIN as u8, kind == Kind::Query))
             }
-            _ => Err(Malformed::EmbeddedProtocol),
+            protocol::IGMP => Err(Malformed::EmbeddedProtocol),
+            // By address, as its sessions are.
+            _ => Ok(((0, 0), QUOTE_MIN as u8, false)),
         }
     }
 }

@@ -66,7 +66,7 @@ pub enum Malformed {
     TinyFragment,
     /// An error about a fragment other than the first (RFC 1812 4.3.2.7).
     EmbeddedFragment,
-    /// An error about a protocol that has no sessions here.
+    /// An error about a protocol that never has sessions.
     EmbeddedProtocol,
     /// An error about an ICMP message that is neither query nor reply (RFC 1812 4.3.2.7).
     ErrorAboutError,
@@ -126,7 +126,7 @@ pub struct Packet {
     total_len: u16,
     source_port: u16,
     destination_port: u16,
-    icmp: (u8, u8),
+    pub(crate) icmp: (u8, u8),
     pub(crate) segment: Segment,
     embedded: Option<Embedded>,
 }
@@ -283,18 +283,16 @@ impl Packet {
         match kind {
             Kind::Query => self.take(at, header, Transport::Query),
             Kind::Reply(_) => self.take(at, header, Transport::Reply),
+            Kind::Error if checksum::sum(payload) != 0xffff => return Err(Malformed::IcmpChecksum),
             Kind::Error => return self.read_error(payload),
             Kind::DeadError | Kind::Other => {}
         }
         Ok(())
     }
 
-    /// Errors are rare: here the whole message is summed.
+    /// Reads an ICMP error, or as much of it as came, with the packet that it quotes.
     #[cold]
-    fn read_error(&mut self, message: &[u8]) -> Result<(), Malformed> {
-        if checksum::sum(message) != 0xffff {
-            return Err(Malformed::IcmpChecksum);
-        }
+    pub(crate) fn read_error(&mut self, message: &[u8]) -> Result<(), Malformed> {
         let embedded = Embedded::parse(message.get(icmp::HEADER..).unwrap_or_default())?;
         let length = icmp::HEADER + usize::from(embedded.header_len) + usize::from(embedded.transport_len);
         let start = usize::from(self.header_len);

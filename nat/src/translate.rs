@@ -276,14 +276,18 @@ impl Head {
                 let id = if embedded.is_query { source } else { destination };
                 self.set_id(transport, id.port, ports);
             }
-            number => {
+            crate::protocol::UDP => {
                 self.set_ports(transport, source.port, destination.port);
-                if number == crate::protocol::UDP {
-                    self.update_udp(transport + UDP_CHECKSUM, addresses, ports);
-                } else if usize::from(embedded.transport_len) >= TCP_CHECKSUM + 2 {
+                self.update_udp(transport + UDP_CHECKSUM, addresses, ports);
+            }
+            crate::protocol::TCP => {
+                self.set_ports(transport, source.port, destination.port);
+                if usize::from(embedded.transport_len) >= TCP_CHECKSUM + 2 {
                     self.update_both(transport + TCP_CHECKSUM, addresses, ports);
                 }
             }
+            // By address alone.
+            _ => {}
         }
     }
 }

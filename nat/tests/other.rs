@@ -72,3 +72,26 @@ fn they_are_nothing_unless_the_site_says_so_and_igmp_and_strange_icmp_never_are(
     let udp = parse(&udp(end(CLIENT, 1), end(SERVER, 2), b""));
     assert_eq!(udp.tuple_with(true), udp.tuple());
 }
+
+#[test]
+fn req_4_an_error_about_another_protocol_shows_the_client_what_it_sent() {
+    for number in OTHERS {
+        let mut world = allowing();
+        let sent = ipv4(CLIENT, SERVER, number, &[7; 24]);
+        let out = parse(&sent);
+        let hit = open(&mut world, &out, SourceNat::Address(EXTERNAL)).unwrap();
+        let mut seen = out.rewrite(&world.nat.translation(hit)).as_slice().to_vec();
+        seen.extend_from_slice(&[7; 8]);
+        let octets = error(ROUTER, EXTERNAL, (3, 2), &seen);
+        let packet = parse(&octets);
+        let hit = world.nat.lookup_error(packet.embedded().unwrap(), EXTERNAL, world.now).unwrap();
+        let head = packet.rewrite_error(&world.nat.translation(hit));
+        let whole = [head.as_slice(), &octets[packet.head_len()..]].concat();
+        let (header, message) = Ipv4Header::from_slice(&whole).unwrap();
+        assert_eq!((header.source, header.destination), (ROUTER.octets(), CLIENT.octets()));
+        assert_eq!(nat::checksum::sum(message), 0xffff);
+        let (quoted, transport) = Ipv4Header::from_slice(&message[8..]).unwrap();
+        assert_eq!((quoted.source, quoted.destination), (CLIENT.octets(), SERVER.octets()));
+        assert_eq!((quoted.header_checksum, transport), (quoted.calc_header_checksum(), &[7; 8][..]));
+    }
+}

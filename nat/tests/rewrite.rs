@@ -245,3 +245,28 @@ fn rfc_1858_and_3128_fragments_that_hide_the_transport_header_are_refused() {
     assert_eq!(fragment(protocol::UDP, &[], 3, false), Err(Malformed::Fragment));
     assert_eq!(fragment(protocol::UDP, &[0; 64], 0x1fff, false), Err(Malformed::Fragment));
 }
+
+#[test]
+fn an_error_in_fragments_is_translated_by_its_first() {
+    let tuple = Tuple { protocol: protocol::UDP, source: end(SERVER, 53), destination: end(EXTERNAL, 7) };
+    let quote = udp(end(EXTERNAL, 7), end(SERVER, 53), &[7; 100]);
+    let whole = error(ROUTER, EXTERNAL, (3, 3), &quote);
+    let translation = Translation::new(&tuple, end(SERVER, 53), end(CLIENT, 5000));
+    let expected = {
+        let packet = parse(&whole);
+        let head = packet.rewrite_error(&translation);
+        [head.as_slice(), &whole[packet.head_len()..]].concat()
+    };
+    judge(&expected);
+    let first =
+        ipv4_with(ROUTER, EXTERNAL, protocol::ICMP, &whole[20..84], |header| header.more_fragments = true);
+    let packet = parse(&first);
+    assert_eq!(packet.icmp(), Some((3, 3)));
+    let head = packet.rewrite_error(&translation);
+    let left = [head.as_slice(), &first[packet.head_len()..]].concat();
+    assert_eq!(left[20..], expected[20..84]);
+    // What hides the quote is refused.
+    let tiny =
+        ipv4_with(ROUTER, EXTERNAL, protocol::ICMP, &whole[20..52], |header| header.more_fragments = true);
+    assert_eq!(Packet::parse(&tiny, Checksum::Complete).map(|_| ()), Err(Malformed::TinyFragment));
+}

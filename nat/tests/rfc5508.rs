@@ -244,7 +244,7 @@ fn req_3_errors_that_are_broken_or_forbidden_are_malformed() {
         (error_of(&no_port), Malformed::PortZero),
         (error_of(&error_of(&seen)), Malformed::ErrorAboutError),
         (error_of(&query(EXTERNAL, SERVER, 9, 1)), Malformed::ErrorAboutError),
-        (error_of(&ipv4(EXTERNAL, SERVER, 47, &[0; 8])), Malformed::EmbeddedProtocol),
+        (error_of(&ipv4(EXTERNAL, SERVER, 2, &[0; 8])), Malformed::EmbeddedProtocol),
     ];
     for (octets, reason) in cases {
         let parsed = Packet::parse(&octets, Checksum::Complete).map(|_| ());
