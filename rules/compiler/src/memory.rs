@@ -32,7 +32,7 @@ const CONTACT: u64 = 24;
 /// The free ports of an external address, for each of TCP, UDP and ICMP, in octets: a bit a port, and a tree over them.
 const FREE_PORTS: u64 = 9 * KIB;
 
-/// Neighbours, fragments on their way, and the limits on our own answers, in octets.
+/// Neighbours, datagrams of which fragments have come, and the limits on our own answers, in octets.
 const TABLES: u64 = 512 * KIB;
 
 /// The program itself, in octets.
@@ -53,6 +53,7 @@ pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics:
         ("free ports", addresses * 3 * FREE_PORTS),
         ("rules", octets(program) as u64),
         ("frames", (BUFFERS + BUFFERS_OF_PORT * ports) * BUFFER + RINGS * ports),
+        ("fragments", plan.nat.fragments.into()),
         ("the machine and the image", KEPT + IMAGE + TABLES),
     ];
     let wanted: u64 = parts.iter().map(|(_, octets)| octets).sum();

@@ -22,21 +22,24 @@ fn tables_fit_the_memory() {
     assert_eq!(
         told(&plan("8M", ""), OPEN),
         [
-            "weir.toml:1:10: the site wants 23 MiB, not 8: sessions 10048 KiB, free ports 54 KiB, rules 0 KiB, frames 10840 KiB, the machine and the image 2560 KiB"
+            "weir.toml:1:10: the site wants 24 MiB, not 8: sessions 10048 KiB, free ports 54 KiB, rules 0 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2560 KiB"
         ]
     );
-    assert_eq!(told(&plan("23M", ""), OPEN), [""; 0]);
+    assert_eq!(told(&plan("24M", ""), OPEN), [""; 0]);
     let sessions = "[nat]\nsessions = 1048576\n";
     assert_eq!(
         told(&plan("32M", sessions), OPEN),
         [
-            "weir.toml:1:10: the site wants 171 MiB, not 32: sessions 160768 KiB, free ports 54 KiB, rules 0 KiB, frames 10840 KiB, the machine and the image 2560 KiB"
+            "weir.toml:1:10: the site wants 172 MiB, not 32: sessions 160768 KiB, free ports 54 KiB, rules 0 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2560 KiB"
         ]
     );
-    assert_eq!(told(&plan("171M", sessions), OPEN), [""; 0]);
+    assert_eq!(told(&plan("172M", sessions), OPEN), [""; 0]);
+    let fragments = "[nat]\nfragments = \"16M\"\n";
+    assert_eq!(told(&plan("39M", fragments), OPEN), [""; 0]);
+    assert!(told(&plan("38M", fragments), OPEN)[0].contains("fragments 16384 KiB"));
     // Rules count too.
     let rules = forward(&"ip saddr 10.0.1.2 tcp dport 22 counter\n".repeat(20_000));
-    assert!(told(&plan("23M", ""), &rules)[0].starts_with("weir.toml:1:10: the site wants 2"));
+    assert!(told(&plan("24M", ""), &rules)[0].starts_with("weir.toml:1:10: the site wants 2"));
 }
 
 #[test]
