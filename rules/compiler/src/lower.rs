@@ -190,8 +190,8 @@ impl Lowering<'_> {
         for elements in &set.elements {
             self.collect(elements, datatype, &mut ranges)?;
         }
-        let is_name = datatype == Datatype::Interface;
-        if !set.is_interval && !is_name && ranges.iter().any(|(first, last)| first != last) {
+        let has_runs = set.elements.iter().any(|elements| value::has_runs(elements, self.source));
+        if !set.is_interval && has_runs {
             return self.refuse(set.span.clone(), "a set with ranges or prefixes needs \"flags interval\"");
         }
         let (ranges, overlaps) = normalise(ranges);

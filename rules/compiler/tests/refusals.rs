@@ -665,3 +665,21 @@ fn chains_that_cost_too_much() {
         ["rules.nft:2:11: a packet may take more than 1000000 steps at this hook"]
     );
 }
+
+#[test]
+fn what_names_many_values_needs_an_interval() {
+    for (datatype, element) in
+        [("ifname", "\"vif*\""), ("ipv4_addr", "10.0.1.7/32"), ("inet_service", "5-5"), ("ipv4_addr", "$two")]
+    {
+        let rules = format!(
+            "# weir: allow open\ndefine two = {{ 10.0.1.1, 10.0.1.0/31 }}\ntable ip t {{\n  set s {{ type {datatype}; FLAGS elements = {{ {element} }}; }}\n}}\n"
+        );
+        assert_eq!(
+            lines(&refused(&rules.replace("FLAGS ", ""))),
+            ["rules.nft:4:7: a set with ranges or prefixes needs \"flags interval\""],
+            "{element}"
+        );
+        let with = rules.replace("FLAGS", "flags interval; auto-merge;");
+        assert!(compile_text(PLAN, &with).is_ok(), "{element}");
+    }
+}

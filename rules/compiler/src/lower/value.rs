@@ -6,6 +6,7 @@ use super::Lowering;
 use super::ranges::{Ranges, normalise};
 use crate::diagnostics::{meant, quoted};
 use crate::names::{self, find};
+use crate::source::Source;
 use crate::syntax::keys::Datatype;
 use crate::syntax::tree::{Value, ValueWhat};
 
@@ -229,5 +230,16 @@ impl Lowering<'_> {
             }
             _ => self.single(value, datatype),
         }
+    }
+}
+
+/// Whether an element names many values: a range, a prefix of any length, a wildcard.
+pub(super) fn has_runs(value: &Value, source: &Source) -> bool {
+    match &value.what {
+        ValueWhat::Variable(inner) => has_runs(inner, source),
+        ValueWhat::Set(items) => items.iter().any(|item| has_runs(item, source)),
+        ValueWhat::Range(_) | ValueWhat::Prefix(..) => true,
+        ValueWhat::Word | ValueWhat::Quoted => source.slice(&value.span).trim_matches('"').ends_with('*'),
+        _ => false,
     }
 }
