@@ -10,6 +10,7 @@ mod fragments;
 mod frame;
 mod links;
 mod policy;
+mod source;
 mod status;
 
 use alloc::vec::Vec;
@@ -17,7 +18,8 @@ use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use nat::{
-    Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple, protocol,
+    Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple, Unbound,
+    protocol,
 };
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
@@ -56,6 +58,7 @@ pub struct Datapath<L: Link> {
     neighbors: Neighbors<L::Frame>,
     fragments: Fragments<L::Frame>,
     nat: Nat,
+    site: &'static Site,
     policy: &'static Policy,
     rule_counters: RuleCounters,
     /// Packets that each rule, or chain's policy, ended.
@@ -119,6 +122,7 @@ impl<L: Link> Datapath<L> {
             neighbors: Neighbors::new(seed[2]),
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
             nat,
+            site,
             policy: &site.policy,
             rule_counters: RuleCounters::new(site.policy.counters().len()),
             refused: RuleCounters::new(site.policy.locations.len()),
@@ -303,13 +307,10 @@ impl<L: Link> Datapath<L> {
             }
             (None, None) => tuple.destination,
         };
-        let source = match postrouting.snat {
-            Some(SourceNat::Masquerade { .. }) => nat::SourceNat::Address(self.routes.address(hop.port)),
-            Some(SourceNat::To { first, .. }) => nat::SourceNat::Address(first),
-            Some(SourceNat::Static(address)) => nat::SourceNat::Static(address),
-            // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
-            None if mapped.is_some() && input != UPLINK => nat::SourceNat::Address(tuple.destination.address),
-            None => nat::SourceNat::None,
+        // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
+        let seen = (mapped.is_some() && input != UPLINK).then_some(tuple.destination.address);
+        let Some(source) = self.source(postrouting.snat, tuple.source.address, hop, seen) else {
+            return Err(self.exhausted(input, packet, Unbound::PortsExhausted.into(), now));
         };
         let binding = Binding { original: tuple, destination, source, residue: [0, 0] };
         // The session is the client's on whose behalf it is: the opener's, or from outside the

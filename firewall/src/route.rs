@@ -81,6 +81,8 @@ pub struct Routes {
     own: Vec<Ipv4Addr>,
     /// Own addresses that are external: the uplink's, and its extra ones.
     external: Vec<Ipv4Addr>,
+    /// The same in order.
+    sorted: Vec<Ipv4Addr>,
     gateway: Option<Ipv4Addr>,
 }
 
@@ -127,7 +129,9 @@ impl Routes {
         let mut own = external.clone();
         own.extend(site.clients.iter().map(|client| client.address));
         own.dedup();
-        Self { attached, entries, own, external, gateway: uplink.gateway }
+        let mut sorted = external.clone();
+        sorted.sort_unstable();
+        Self { attached, entries, own, external, sorted, gateway: uplink.gateway }
     }
 
     /// The next hop towards `destination`, or `None` where no route leads (ICMP 3/0).
@@ -158,6 +162,13 @@ impl Routes {
     /// The external addresses: the uplink's first, then its extra ones.
     pub fn external(&self) -> &[Ipv4Addr] {
         &self.external
+    }
+
+    /// The external addresses from the first to the last given, in order.
+    pub fn external_between(&self, first: Ipv4Addr, last: Ipv4Addr) -> &[Ipv4Addr] {
+        let from = self.sorted.partition_point(|&address| address < first);
+        let to = self.sorted.partition_point(|&address| address <= last);
+        self.sorted.get(from..to).unwrap_or_default()
     }
 
     /// Anti-spoofing (RFC 2827): whether a packet from `source` may arrive on `port`.

@@ -1,7 +1,5 @@
 //! What a packet is answered: by the appliance as a host, and for packets that it refuses.
 
-use nat::Unbound;
-
 use super::*;
 
 impl<L: Link> Datapath<L> {
