@@ -5,7 +5,7 @@ use std::ops::Range;
 use firewall::Dropped;
 use tests::flags::{ACK, SYN};
 use tests::packet::Packet;
-use tests::{Seen, World, echo, echo_reply, site, tcp, udp};
+use tests::{Seen, World, echo, echo_reply, icmp_error, site, tcp, udp};
 
 const CLIENT: &str = "10.0.1.7:5000";
 const OTHER: &str = "10.0.1.8:5000";
@@ -344,5 +344,33 @@ fn fragments_held_never_exceed_the_pool_that_the_site_gives_them() {
         }
         // Sources share classes of their quota by a keyed hash: the pool is full all the same.
         assert_eq!(world.held("work"), held, "{octets}");
+    }
+}
+
+#[test]
+fn req_14_icmp_errors_in_fragments_are_translated_both_ways_in_any_order() {
+    for (id, order) in ORDERS.into_iter().enumerate() {
+        let mut world = World::default();
+        let sent = udp(CLIENT, SERVER, &[5; 1000]);
+        let outside = world.cross("work", "uplink", &sent).octets.clone();
+        let answer = udp(SERVER, "192.0.2.2:5000", &[6; 1000]);
+        let inside = world.cross("uplink", "work", &answer).octets.clone();
+        // From a router on the way, from the peer, and from the client.
+        for (input, output, source, target, quote) in [
+            ("uplink", "work", "198.51.100.1", "192.0.2.2", &outside),
+            ("uplink", "work", "198.51.100.9", "192.0.2.2", &outside),
+            ("work", "uplink", "10.0.1.7", "198.51.100.9", &inside),
+        ] {
+            let error = icmp_error(source, target, (3, 3), &quote[..]).identification(id as u16);
+            let expected = world.cross(input, output, &error);
+            let parts = cut(&error, &[296, 600]);
+            order.into_iter().for_each(|index| world.send(input, parts[index].clone()));
+            let left = world.sent(output);
+            let whole = reassemble(&left);
+            assert_eq!(whole.payload, expected.transport(), "{source}");
+            assert!(left.iter().all(|seen| seen.source() == expected.source()), "{source}");
+            assert!(left.iter().all(|seen| seen.destination() == expected.destination()), "{source}");
+            assert!(tests::judge::is_sound(&whole.octets()));
+        }
     }
 }

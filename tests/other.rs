@@ -2,7 +2,7 @@
 
 use firewall::Dropped;
 use tests::packet::Packet;
-use tests::{World, site};
+use tests::{World, icmp_error, site};
 
 const CLIENT: &str = "10.0.1.7";
 const OTHER: &str = "10.0.1.8";
@@ -144,4 +144,28 @@ fn other_protocols_ttl_and_size_are_answered() {
     assert_eq!((error.icmp(), error.quote().octets), ((11, 0), packet.octets()));
     let packet = Packet::new(CLIENT, PEER, 47, &[1; 1481]).dont_fragment();
     assert_eq!(world.answer("work", &packet).icmp(), (3, 4));
+}
+
+#[test]
+fn req_4_and_req_5_icmp_errors_about_other_protocols_are_translated_both_ways() {
+    const ROUTER: &str = "198.51.100.1";
+    for number in OTHERS {
+        let mut world = World::default();
+        let sent = Packet::new(CLIENT, PEER, number, &DATA);
+        let outside = world.cross("work", "uplink", &sent);
+        for kind in [(3, 2), (3, 4), (11, 0)] {
+            // Wholly quoted, and cut to 8 octets behind the header.
+            for length in [48, 28] {
+                let error = icmp_error(ROUTER, EXTERNAL, kind, &outside.octets[..length]);
+                let seen = world.cross("uplink", "work", error);
+                assert_eq!((seen.icmp(), seen.source()), (kind, ROUTER.parse().unwrap()));
+                let quoted = sent.clone().ttl(63).octets();
+                assert_eq!(seen.quote().octets, quoted[..length]);
+            }
+        }
+        let answer = world.cross("uplink", "work", Packet::new(PEER, EXTERNAL, number, &DATA));
+        let seen = world.cross("work", "uplink", icmp_error(CLIENT, PEER, (3, 2), answer.octets.clone()));
+        assert_eq!(seen.source(), EXTERNAL.parse::<std::net::Ipv4Addr>().unwrap());
+        assert_eq!(seen.quote().octets, Packet::new(PEER, EXTERNAL, number, &DATA).ttl(63).octets());
+    }
 }

@@ -312,11 +312,12 @@ fn req_4_an_error_about_no_session_is_dropped_and_not_answered() {
         // The session's inside tuple is no address of the outside.
         udp("10.0.1.7:5000", server, b"x"),
         udp("127.0.0.1:1", server, b"x"),
+        Packet::new(EXTERNAL, SERVER, 47, &[0; 8]),
     ] {
         world.refuse("uplink", icmp_error(ROUTER, EXTERNAL, (3, 3), quote), Dropped::ErrorWithoutSession);
     }
-    let unknown = Packet::new(EXTERNAL, SERVER, 47, &[0; 8]);
-    world.refuse("uplink", icmp_error(ROUTER, EXTERNAL, (3, 2), unknown), Dropped::Malformed);
+    let between_neighbours = Packet::new(EXTERNAL, SERVER, 2, &[0; 8]);
+    world.refuse("uplink", icmp_error(ROUTER, EXTERNAL, (3, 2), between_neighbours), Dropped::Malformed);
 }
 
 #[test]
