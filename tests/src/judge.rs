@@ -131,7 +131,9 @@ impl Judge {
         let (inner, rest) = whole(quote).map_err(|error| format!("quoted: {error}"))?;
         self.address(inner.source.into())?;
         self.address(inner.destination.into())?;
-        check(rest.len() >= 8, "less than 8 octets of transport quoted")?;
+        // Unless there was no more of it.
+        let there = usize::from(inner.total_len).saturating_sub(inner.header_len());
+        check(rest.len() >= there.min(8), "less than 8 octets of transport quoted")?;
         let is_whole = quote.len() >= inner.total_len.into() && !inner.is_fragmenting_payload();
         match is_whole && self.transport {
             true => {

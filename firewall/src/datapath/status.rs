@@ -49,6 +49,11 @@ impl<L: Link> Datapath<L> {
         self.ports.get_mut(port).map(|port| &mut port.link)
     }
 
+    /// The sessions and mappings in force.
+    pub fn nat(&self) -> &Nat {
+        &self.nat
+    }
+
     /// What the tables hold.
     pub fn occupancy(&self) -> Occupancy {
         let counts = self.nat.counts();
