@@ -232,10 +232,10 @@ impl Duel {
 
     /// An ICMP error about a packet that one side of a session got, or about nothing.
     fn error(&mut self) {
-        let Some(arrived) = self.continued().filter(|tuple| !is_without_ports(tuple.0)) else { return };
+        let Some(arrived) = self.continued() else { return };
         // What left towards the error's sender: the inverse of what arrives from there.
         let mut quoted = (arrived.0, arrived.2, arrived.1);
-        if self.chance.happens(10) && quoted.0 != 1 {
+        if self.chance.happens(10) && matches!(quoted.0, 6 | 17) {
             quoted.1.set_port(quoted.1.port() ^ 1);
         }
         let quote = self.packet(quoted).0.octets();
