@@ -11,7 +11,7 @@ mod shadow;
 mod translation;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rules::Residue;
 use rules::table::{CounterId, Field, RuleId};
@@ -81,6 +81,8 @@ struct Lowering<'a> {
     sets: Vec<HashMap<String, Set>>,
     /// The table that is being lowered.
     table: usize,
+    /// The maps of tables in which something is wrong, and was told.
+    unsound_maps: HashSet<(usize, String)>,
     /// How many elements may still be looked at.
     budget: u32,
     /// How many may still be looked at again.
@@ -103,11 +105,13 @@ pub(crate) fn lower(
         program: Program::default(),
         sets: Vec::new(),
         table: 0,
+        unsound_maps: HashSet::new(),
         budget: ELEMENTS_MAX,
         again: 16 * ELEMENTS_MAX,
         compared: shadow::COMPARED_MAX,
     };
     lowering.sets(ruleset);
+    lowering.maps(ruleset);
     let graph = Graph::new(ruleset);
     if lowering.graph(&graph, ruleset) {
         lowering.rules(&graph, ruleset);

@@ -5,6 +5,7 @@
 mod base;
 pub(crate) mod keys;
 pub(crate) mod lexer;
+mod map;
 mod parser;
 mod rule;
 mod set;

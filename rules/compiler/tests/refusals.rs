@@ -464,7 +464,7 @@ table inet f {
   set h { type inet_service; elements = { 10.0.0.1 }; }
   set i { type inet_service . inet_proto; }
   set j { type inet_service; elements = { 1 timeout 5s }; }
-  map k { type inet_service : verdict; }
+  quota k { over 1 mbytes }
   counter l { }
   flags dormant
   chian m { }
@@ -485,7 +485,7 @@ table inet f {
                 "12:29: concatenations are not in this version's subset",
                 r#"13:7: set "j" is empty"#,
                 r#"13:45: "timeout" is not in this version's subset"#,
-                r#"14:3: "map" is not in this version's subset"#,
+                r#"14:3: "quota" is not in this version's subset"#,
                 r#"15:3: "counter" is not in this version's subset"#,
                 r#"16:3: "flags" is not in this version's subset"#,
                 r#"17:3: expected "chain" or "set", found "chian"; did you mean "chain"?"#,

@@ -254,7 +254,7 @@ fn what_is_wrong_in_a_map() {
         ("dnat to tcp dport map { 80 : 10.0.1.2 . 80, 81 : 10.0.1.3 }", SHAPE),
         ("dnat to tcp dport map { 80 : 10.0.1.2 . 80, * : 10.0.1.3 . 1-2 }", SHAPE),
         ("dnat prefix to ip daddr map { 192.0.2.2 : 10.0.1.2,    1.0.0.0/31 : 10.0.1.2/31 }", SHAPE_56),
-        ("dnat to tcp dport map @m", "4:23: named maps are not in this version's subset"),
+        ("dnat to tcp dport map @m", r#"4:23: there is no map "m" in this table"#),
         ("dnat to tcp dport { 80 : 10.0.1.2 }", r#"4:19: expected "map", found "{""#),
         (
             "dnat to ip daddr . tcp dport map { 192.0.2.2 . 80 : 10.0.1.2 }",

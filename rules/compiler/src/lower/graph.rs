@@ -1,6 +1,6 @@
 //! Who jumps to whom: loops, depth, cost, and the hooks that reach a chain.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rules::Hook;
 use rules::table::Kind;
@@ -8,7 +8,7 @@ use rules::table::Kind;
 use super::matches::bit;
 use super::{Context, Lowering, STEPS_MAX, chains};
 use crate::diagnostics::{meant, quoted};
-use crate::syntax::tree::{Family, Rule, Ruleset, Span, What};
+use crate::syntax::tree::{Elements, Family, Rule, Ruleset, Span, What};
 
 /// The most nested jumps, NFT_JUMP_STACK_SIZE less the base chain.
 const JUMPS_MAX: usize = 15;
@@ -187,27 +187,38 @@ impl Lowering<'_> {
     }
 
     fn jump_targets(&mut self, graph: &Graph, ruleset: &Ruleset) {
-        let all: Vec<_> = chains(ruleset).collect();
-        for ((table, of, _), edges) in all.iter().zip(&graph.edges) {
+        let tables = chains(ruleset).map(|(table, ..)| table);
+        let edges =
+            tables.zip(&graph.edges).flat_map(|(table, edges)| edges.iter().map(move |edge| (table, edge)));
+        let jumps = edges.map(|(table, edge)| (table, edge.name.as_str(), &edge.span));
+        // A named map is told once, whoever looks into it.
+        let mut told = HashSet::new();
+        for (table, name, span) in jumps.chain(jumps_of_maps(ruleset)) {
             if self.diagnostics.is_full() {
                 return;
             }
-            for edge in edges {
-                let Some(target) = edge.to else {
-                    let known = of.chains.iter().filter(|chain| chain.base.is_none());
-                    let label = meant(&edge.name, known.map(|chain| chain.name.as_str()));
-                    let message = format!("there is no chain {} in this table", quoted(&edge.name));
-                    // A chain that could not be read may be the one.
-                    if ruleset.is_whole || label.is_some() {
-                        self.refuse_with::<()>(edge.span.clone(), message, label);
-                    }
-                    continue;
-                };
-                let is_base = all.get(target).is_some_and(|(t, _, chain)| t == table && chain.base.is_some());
-                if is_base {
-                    let message =
-                        format!("chain {} belongs to a hook; no jump leads there", quoted(&edge.name));
-                    self.refuse::<()>(edge.span.clone(), message);
+            if told.insert(span.start) {
+                self.jump_target(graph, ruleset, (table, name, span));
+            }
+        }
+    }
+
+    fn jump_target(&mut self, graph: &Graph, ruleset: &Ruleset, (table, name, span): (usize, &str, &Span)) {
+        let Some(of) = ruleset.tables.get(table) else { return };
+        let chain = of.chain_index.get(name).and_then(|&at| of.chains.get(at));
+        match (graph.find(table, name), chain) {
+            (Some(_), Some(chain)) if chain.base.is_some() => {
+                let message = format!("chain {} belongs to a hook; no jump leads there", quoted(name));
+                self.refuse::<()>(span.clone(), message);
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                let known = of.chains.iter().filter(|chain| chain.base.is_none());
+                let label = meant(name, known.map(|chain| chain.name.as_str()));
+                let message = format!("there is no chain {} in this table", quoted(name));
+                // A chain that could not be read may be the one.
+                if ruleset.is_whole || label.is_some() {
+                    self.refuse_with::<()>(span.clone(), message, label);
                 }
             }
         }
@@ -249,6 +260,17 @@ impl Lowering<'_> {
         }
         self.program.steps = by_hook.into_iter().max().unwrap_or(0);
     }
+}
+
+/// Where named maps lead, with their tables.
+fn jumps_of_maps(ruleset: &Ruleset) -> impl Iterator<Item = (usize, &str, &Span)> {
+    let maps = ruleset.tables.iter().enumerate();
+    let maps = maps.flat_map(|(table, of)| of.maps.iter().map(move |map| (table, map)));
+    let items = maps.flat_map(|(table, map)| {
+        let items = if let Elements::Verdicts(items) = &map.elements { items.as_slice() } else { &[] };
+        items.iter().map(move |item| (table, item))
+    });
+    items.filter_map(|(table, item)| item.to.chain().map(|(name, span)| (table, name, span)))
 }
 
 /// The most steps of a rule. A match may need one more for its protocol; each element of a map is tried.

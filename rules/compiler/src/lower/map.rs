@@ -6,11 +6,14 @@
 use super::graph::Graph;
 use super::matches::max;
 use super::ranges::{Ranges, normalise};
+use super::value::has_runs;
 use super::{Context, Known, Lowering, Premises};
+use crate::diagnostics::quoted;
 use crate::program::Step;
-use crate::syntax::keys::Subject;
+use crate::syntax::keys::{Datatype, Subject};
 use crate::syntax::tree::{
-    self, MapItem, Mapping, Operator, Place, Span, Translation, Value, ValueWhat, What,
+    self, Elements, Form, MapItem, Mapping, NamedMap, Operator, Place, Ruleset, Span, Translation, Value,
+    ValueWhat, What,
 };
 
 /// A rule, or what it comes to for one element of its map.
@@ -48,7 +51,7 @@ impl Lowering<'_> {
         context: &Context,
         premises: &Premises,
     ) -> Option<Vec<Piece>> {
-        self.one_shape(map)?;
+        self.one_form(&map.items)?;
         self.pieces(map, rule, context, premises, |lowering, item, mut premises| {
             if of.is_prefix {
                 lowering.same_size(item)?;
@@ -60,12 +63,12 @@ impl Lowering<'_> {
     }
 
     /// The kernel holds single values or ranges in a map, and either all of them have ports or none.
-    fn one_shape(&mut self, map: &Mapping<Place>) -> Option<()> {
+    fn one_form(&mut self, items: &[MapItem<Place>]) -> Option<()> {
         let is_run =
             |value: &Value| matches!(value.resolved().what, ValueWhat::Range(_) | ValueWhat::Prefix(..));
-        let shape = |item: &MapItem<Place>| (is_run(&item.to.to), item.to.ports.as_ref().map(is_run));
-        let first = map.items.first().map(shape)?;
-        match map.items.iter().find(|item| shape(item) != first) {
+        let form = |item: &MapItem<Place>| (is_run(&item.to.to), item.to.ports.as_ref().map(is_run));
+        let Some(first) = items.first().map(form) else { return Some(()) };
+        match items.iter().find(|item| form(item) != first) {
             None => Some(()),
             Some(other) => self.refuse(
                 other.span.clone(),
@@ -92,7 +95,16 @@ impl Lowering<'_> {
         premises: &Premises,
         mut lead: impl FnMut(&mut Self, &MapItem<T>, Premises) -> Option<Premises>,
     ) -> Option<Vec<Piece>> {
-        self.program.sets += 1;
+        match &map.name {
+            None => self.program.sets += 1,
+            Some(span) => {
+                let name = self.source.slice(span).trim_start_matches('@').to_owned();
+                if self.unsound_maps.contains(&(self.table, name)) {
+                    return None;
+                }
+            }
+        }
+        self.has_room(map)?;
         let mut base = premises.clone();
         let wanted = equal(map, &Value { span: map.key_span.clone(), what: ValueWhat::Word });
         self.hook_allows(&wanted, context)?;
@@ -103,8 +115,8 @@ impl Lowering<'_> {
             pieces.push(Piece { span: rule.span.clone(), premises: premises.clone() });
             base.steps.retain(|step| !matches!(step, Step::Count(_)));
         }
-        let others = self.keys(map)?;
-        for item in &map.items {
+        let others = self.keys(&map.items, map.key.datatype)?;
+        for item in map.items.iter() {
             if self.is_spent() {
                 return None;
             }
@@ -125,10 +137,10 @@ impl Lowering<'_> {
     }
 
     /// All keys of a map, which must be apart.
-    fn keys<T>(&mut self, map: &Mapping<T>) -> Option<Ranges> {
+    fn keys<T>(&mut self, items: &[MapItem<T>], datatype: Datatype) -> Option<Ranges> {
         let mut all: Vec<(u32, u32, Span)> = Vec::new();
         let mut defaults = 0;
-        for item in &map.items {
+        for item in items {
             let Some(key) = &item.key else {
                 defaults += 1;
                 if defaults > 1 {
@@ -136,7 +148,7 @@ impl Lowering<'_> {
                 }
                 continue;
             };
-            let ranges = self.ranges(key, map.key.datatype)?;
+            let ranges = self.ranges(key, datatype)?;
             all.extend(ranges.iter().map(|&(first, last)| (first, last, item.span.clone())));
         }
         all.sort_by_key(|&(first, last, _)| (first, last));
@@ -144,12 +156,85 @@ impl Lowering<'_> {
             [(_, end, one), (start, _, other)] if start <= end => Some(one.start.max(other.start)),
             _ => None,
         });
-        let again = map.items.iter().find(|item| Some(item.span.start) == taken);
+        let again = items.iter().find(|item| Some(item.span.start) == taken);
         if let Some(item) = again {
             let message = "an earlier element of this map has this key, or a part of it";
             return self.refuse(item.span.clone(), message);
         }
         Some(normalise(all.into_iter().map(|(first, last, _)| (first, last)).collect()).0)
+    }
+
+    /// Each element becomes a rule, and a policy has so many at most.
+    fn has_room<T>(&mut self, map: &Mapping<T>) -> Option<()> {
+        if self.program.locations.len() + map.items.len() <= usize::from(u16::MAX) {
+            return Some(());
+        }
+        let span = map.name.as_ref().unwrap_or(&map.key_span).clone();
+        self.refuse(span, "with the elements of this map, the file has more than 65536 rules and chains")
+    }
+
+    /// Judges the maps of all tables as they are declared, whoever looks into them.
+    pub(super) fn maps(&mut self, ruleset: &Ruleset) {
+        let maps = ruleset.tables.iter().enumerate();
+        for (table, map) in maps.flat_map(|(at, table)| table.maps.iter().map(move |map| (at, map))) {
+            self.program.sets += 1;
+            let errors = self.diagnostics.errors();
+            let keys = map.key.and_then(|key| self.map_keys(map, key));
+            if let Elements::Places(form, items) = &map.elements {
+                self.has_form(*form, items);
+            }
+            if keys.is_none() || self.diagnostics.errors() > errors {
+                self.unsound_maps.insert((table, map.name.clone()));
+                continue;
+            }
+            let is_empty = match &map.elements {
+                Elements::Untyped => false,
+                Elements::Verdicts(items) => items.is_empty(),
+                Elements::Places(_, items) => items.is_empty(),
+            };
+            for (is_so, what) in [(is_empty, "is empty"), (!map.is_used && ruleset.is_whole, "is never used")]
+            {
+                if is_so {
+                    self.warning(map.span.clone(), format!("map {} {what}", quoted(&map.name)));
+                }
+            }
+        }
+    }
+
+    fn map_keys(&mut self, map: &NamedMap, key: Datatype) -> Option<()> {
+        let keys: Vec<&Value> = match &map.elements {
+            Elements::Untyped => return None,
+            Elements::Verdicts(items) => {
+                self.keys(items, key)?;
+                items.iter().filter_map(|item| item.key.as_ref()).collect()
+            }
+            Elements::Places(_, items) => {
+                self.keys(items, key)?;
+                items.iter().filter_map(|item| item.key.as_ref()).collect()
+            }
+        };
+        match keys.iter().find(|key| has_runs(key, self.source)).filter(|_| !map.is_interval) {
+            Some(key) => self
+                .refuse(key.span.clone(), "a map with ranges or prefixes as keys needs \"flags interval\""),
+            None => Some(()),
+        }
+    }
+
+    /// Whether all places are as the type of their map says.
+    fn has_form(&mut self, form: Form, items: &[MapItem<Place>]) -> Option<()> {
+        self.one_form(items)?;
+        let place = items.first()?;
+        let Place { to, ports } = &place.to;
+        let is_run =
+            [Some(to), ports.as_ref()].into_iter().flatten().any(|value| has_runs(value, self.source));
+        let message = match (form.has_port, ports.is_some()) {
+            (true, false) => "the type of this map says that there is a port",
+            (false, true) => "the type of this map says nothing of a port",
+            _ if form.is_run && !is_run => "the type of this map says that there is a range or a prefix",
+            _ if is_run && !form.is_run => "ranges and prefixes want \"interval\" in the type of this map",
+            _ => return Some(()),
+        };
+        self.refuse(place.span.clone(), message)
     }
 
     /// `*`: none of the others.

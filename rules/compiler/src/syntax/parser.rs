@@ -42,6 +42,7 @@ pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
         ruleset: Ruleset::default(),
     };
     parser.file();
+    parser.named_maps();
     parser.directives();
     let mut ruleset = parser.ruleset;
     ruleset.is_whole = diagnostics.errors() == before;
@@ -291,6 +292,7 @@ impl<'s> Parser<'s, '_> {
                     span,
                     chains: Vec::new(),
                     sets: Vec::new(),
+                    maps: Vec::new(),
                     chain_index: HashMap::new(),
                     set_names: HashSet::new(),
                 });
@@ -352,16 +354,17 @@ impl<'s> Parser<'s, '_> {
         match self.peek_word() {
             "chain" => self.chain(table),
             "set" => self.set(table),
+            "map" => self.named_map(table),
             "define" => self.define(),
             "comment" => {
                 self.next();
                 self.comment(&[])?;
                 self.end_of_statement()
             }
-            word @ ("map" | "flags" | "counter" | "quota" | "limit" | "ct" | "flowtable" | "secmark"
-            | "synproxy" | "include" | "undefine" | "redefine" | "elements") => self.unbuilt(span, word),
+            word @ ("flags" | "counter" | "quota" | "limit" | "ct" | "flowtable" | "secmark" | "synproxy"
+            | "include" | "undefine" | "redefine" | "elements") => self.unbuilt(span, word),
             word => {
-                let label = meant(word, ["chain", "set", "define", "comment"]);
+                let label = meant(word, ["chain", "set", "map", "define", "comment"]);
                 let message = match self.peek() {
                     Token::Word => format!("expected \"chain\" or \"set\", found {}", quoted(word)),
                     _ => return self.unexpected("\"chain\" or \"set\""),

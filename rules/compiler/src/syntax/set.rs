@@ -3,7 +3,7 @@
 use super::keys::Datatype;
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
-use super::tree::NamedSet;
+use super::tree::{NamedSet, Span};
 use crate::diagnostics::{meant, quoted};
 
 impl Parser<'_, '_> {
@@ -11,11 +11,7 @@ impl Parser<'_, '_> {
         self.next();
         let (name, span) = self.name("set")?;
         self.nodes(DECLARATION, &span)?;
-        let is_new =
-            self.ruleset.tables.get_mut(table).is_some_and(|table| table.set_names.insert(name.clone()));
-        if !is_new {
-            return self.error(span, format!("there is a set {} already", quoted(&name)));
-        }
+        self.set_is_new(table, &name, &span)?;
         if self.peek() != Token::Open {
             return self.unexpected("\"{\"");
         }
@@ -38,6 +34,15 @@ impl Parser<'_, '_> {
         result
     }
 
+    /// Sets and maps of a table share their names.
+    pub fn set_is_new(&mut self, table: usize, name: &str, span: &Span) -> Parsed<()> {
+        let of = self.ruleset.tables.get_mut(table);
+        if of.is_some_and(|table| table.set_names.insert(name.to_owned())) {
+            return Ok(());
+        }
+        self.error(span.clone(), format!("there is a set {} already", quoted(name)))
+    }
+
     fn set_item(&mut self, set: &mut NamedSet) -> Parsed<()> {
         let span = self.here();
         let word = self.peek_word();
@@ -48,7 +53,7 @@ impl Parser<'_, '_> {
             }
             "flags" => {
                 self.next();
-                self.set_flags(set)?;
+                set.is_interval |= self.set_flags()?;
             }
             "auto-merge" => {
                 self.next();
@@ -77,7 +82,7 @@ impl Parser<'_, '_> {
         self.end_of_statement()
     }
 
-    fn set_type(&mut self) -> Parsed<Datatype> {
+    pub fn set_type(&mut self) -> Parsed<Datatype> {
         let span = self.here();
         let word = self.peek_word();
         if word.is_empty() {
@@ -102,11 +107,13 @@ impl Parser<'_, '_> {
         Ok(datatype)
     }
 
-    fn set_flags(&mut self, set: &mut NamedSet) -> Parsed<()> {
+    /// Whether one of them is `interval`.
+    pub fn set_flags(&mut self) -> Parsed<bool> {
+        let mut is_interval = false;
         loop {
             let span = self.here();
             match self.peek_word() {
-                "interval" => set.is_interval = true,
+                "interval" => is_interval = true,
                 "constant" => {}
                 word @ ("timeout" | "dynamic") => {
                     return self
@@ -116,7 +123,7 @@ impl Parser<'_, '_> {
             }
             self.next();
             if !self.takes(Token::Comma) {
-                return Ok(());
+                return Ok(is_interval);
             }
         }
     }

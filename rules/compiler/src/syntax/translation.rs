@@ -1,5 +1,7 @@
 //! `masquerade`, `snat` and `dnat`, and the maps that they look into.
 
+use std::rc::Rc;
+
 use super::keys::{GROUPS, KEYS, Key};
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
@@ -89,19 +91,42 @@ impl Parser<'_, '_> {
         if !self.takes_word("map") {
             return self.unexpected("\"map\"");
         }
-        let items = self.pairs(|parser| {
-            let to = parser.translated()?;
-            let ports = if parser.takes(Token::Dot) { Some(parser.range(0)?) } else { None };
-            let end = ports.as_ref().unwrap_or(&to).span.end;
-            Ok((Place { to, ports }, end))
-        })?;
-        Ok(Mapping { key, key_span, items })
+        if let Some(name) = self.map_name() {
+            return Ok(Mapping { key, key_span, name: Some(name), items: Rc::default() });
+        }
+        let items = Rc::new(self.places()?);
+        Ok(Mapping { key, key_span, name: None, items })
     }
 
     /// `key vmap { ... }`, from the word on.
     pub fn verdict_map(&mut self, key: &'static Key, key_span: Span) -> Parsed<What> {
         self.next();
-        let items = self.pairs(|parser| {
+        let mapping = match self.map_name() {
+            Some(name) => Mapping { key, key_span, name: Some(name), items: Rc::default() },
+            None => Mapping { key, key_span, name: None, items: Rc::new(self.verdicts()?) },
+        };
+        Ok(What::Verdicts(Box::new(mapping)))
+    }
+
+    /// `@name`
+    fn map_name(&mut self) -> Option<Span> {
+        let span = self.here();
+        self.takes(Token::SetName).then_some(span)
+    }
+
+    /// `{ key : place, ... }`
+    pub fn places(&mut self) -> Parsed<Vec<MapItem<Place>>> {
+        self.pairs(|parser| {
+            let to = parser.translated()?;
+            let ports = if parser.takes(Token::Dot) { Some(parser.range(0)?) } else { None };
+            let end = ports.as_ref().unwrap_or(&to).span.end;
+            Ok((Place { to, ports }, end))
+        })
+    }
+
+    /// `{ key : verdict, ... }`
+    pub fn verdicts(&mut self) -> Parsed<Vec<MapItem<What>>> {
+        self.pairs(|parser| {
             let here = parser.here();
             if !matches!(parser.peek_word(), "accept" | "drop" | "return" | "continue" | "jump" | "goto") {
                 return parser.unexpected("a verdict");
@@ -109,8 +134,7 @@ impl Parser<'_, '_> {
             let what = parser.statement()?;
             let end = what.chain().map_or(here.end, |(_, chain)| chain.end);
             Ok((what, end))
-        })?;
-        Ok(What::Verdicts(Box::new(Mapping { key, key_span, items })))
+        })
     }
 
     /// What a map leads to: an address or a block of them; a dot begins its port.
@@ -128,11 +152,9 @@ impl Parser<'_, '_> {
         mut right: impl FnMut(&mut Self) -> Parsed<(T, usize)>,
     ) -> Parsed<Vec<MapItem<T>>> {
         let open = self.here();
-        match self.peek() {
-            Token::Open => self.next(),
-            Token::SetName => return self.error(open, "named maps are not in this version's subset"),
-            _ => return self.unexpected("\"{\""),
-        };
+        if !self.takes(Token::Open) {
+            return self.unexpected("\"{\"");
+        }
         self.braces += 1;
         let mut items = Vec::new();
         loop {

@@ -34,8 +34,10 @@ pub(crate) struct Table {
     pub span: Span,
     pub chains: Vec<Chain>,
     pub sets: Vec<NamedSet>,
-    /// The places of chains and sets by their names.
+    pub maps: Vec<NamedMap>,
+    /// The places of chains by their names.
     pub chain_index: HashMap<String, usize>,
+    /// Of sets and maps.
     pub set_names: HashSet<String>,
 }
 
@@ -69,6 +71,35 @@ pub(crate) struct NamedSet {
     pub is_interval: bool,
     pub merges: bool,
     pub elements: Vec<Value>,
+}
+
+#[derive(Debug)]
+pub(crate) struct NamedMap {
+    pub name: String,
+    pub span: Span,
+    pub key: Option<Datatype>,
+    pub is_interval: bool,
+    pub elements: Elements,
+    /// Whether a rule looks into it.
+    pub is_used: bool,
+}
+
+/// What a named map leads to.
+#[derive(Debug)]
+pub(crate) enum Elements {
+    /// Its type was not said yet.
+    Untyped,
+    Verdicts(Rc<Vec<MapItem<What>>>),
+    Places(Form, Rc<Vec<MapItem<Place>>>),
+}
+
+/// How the places of a map are written, all in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// Ranges or prefixes.
+    pub is_run: bool,
+    /// With a port.
+    pub has_port: bool,
 }
 
 #[derive(Debug)]
@@ -165,7 +196,9 @@ pub(crate) struct Place {
 pub(crate) struct Mapping<T> {
     pub key: &'static Key,
     pub key_span: Span,
-    pub items: Vec<MapItem<T>>,
+    /// Where the name of a map stands, `@name`; its elements are those of that map.
+    pub name: Option<Span>,
+    pub items: Rc<Vec<MapItem<T>>>,
 }
 
 /// `a : b`
