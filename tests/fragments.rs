@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use firewall::Dropped;
+use smoltcp::time::Duration;
 use tests::flags::{ACK, SYN};
 use tests::packet::Packet;
 use tests::{Seen, World, echo, echo_reply, icmp_error, site, tcp, udp};
@@ -372,5 +373,20 @@ fn req_14_icmp_errors_in_fragments_are_translated_both_ways_in_any_order() {
             assert!(left.iter().all(|seen| seen.destination() == expected.destination()), "{source}");
             assert!(tests::judge::is_sound(&whole.octets()));
         }
+    }
+}
+
+#[test]
+fn req_14_what_is_older_than_30_seconds_is_no_datagram_any_more_though_nobody_looked() {
+    for (millis, left) in [(29_999, 1), (30_000, 0)] {
+        let mut world = World::default();
+        world.open_udp(CLIENT, SERVER);
+        let parts = cut(&udp(CLIENT, SERVER, &[5; 200]), &[48, 96]);
+        world.send("work", parts[0].clone());
+        assert_eq!(world.sent("uplink").len(), 1);
+        // The fragment arrives with the time: no upkeep comes between.
+        world.queue("work", parts[1].clone());
+        world.pass(Duration::from_millis(millis));
+        assert_eq!(world.sent("uplink").len(), left, "{millis}");
     }
 }

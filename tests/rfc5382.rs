@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use firewall::Dropped;
+use smoltcp::time::Duration;
 use tests::flags::{ACK, FIN, PSH, RST, SYN, URG};
+use tests::packet::address;
 use tests::{Connection, World, icmp_error, site, tcp};
 
 const CLIENT: &str = "10.0.1.7:5000";
@@ -437,4 +439,94 @@ fn pick_up_lets_a_connection_go_on_whose_beginning_nobody_saw() {
     let seen = world.cross("work", "uplink", segment());
     world.cross("uplink", "work", tcp("198.51.100.9:80", seen.from(), (ACK | PSH, 9, 11), b"answer"));
     world.refuse("work", tcp("10.0.1.7:5001", "198.51.100.9:80", (FIN | ACK, 7, 9), b""), Dropped::Policy);
+}
+
+/// The site whose owner wants unsolicited SYNs answered.
+fn answering() -> World {
+    World::new(&site::plan_with("[nat]\nsyn_answer = \"port-unreachable\""), site::RULES)
+}
+
+#[test]
+fn req_4_an_unsolicited_syn_meets_six_seconds_of_silence_and_then_port_unreachable() {
+    let mut world = answering();
+    let mut syn = tcp(SERVER, "192.0.2.2:5000", SYN, b"");
+    syn.header.identification = 77;
+    world.refuse("uplink", &syn, Dropped::Unsolicited);
+    world.pass(Duration::from_millis(5_999));
+    world.quiet();
+    // Sent once more, it does not wait longer, nor is it answered twice.
+    world.refuse("uplink", &syn, Dropped::Unsolicited);
+    // It is due, and the next round of upkeep says so.
+    world.pass(Duration::from_millis(10));
+    let error = world.only("uplink");
+    assert_eq!((error.icmp(), error.quote().octets), ((3, 3), syn.octets()));
+    assert_eq!((error.source(), error.destination()), (address("192.0.2.2"), address("198.51.100.9")));
+    world.pass_in_steps(20, 1);
+    world.quiet();
+    assert_eq!((world.occupancy().sessions, world.held("uplink")), (0, 0));
+}
+
+#[test]
+fn req_4_a_syn_from_inside_cancels_the_error_and_the_retransmission_opens_the_connection() {
+    let mut world = answering();
+    let inward = tcp(SERVER, "192.0.2.2:5000", (SYN, 4999, 0), b"");
+    world.refuse("uplink", &inward, Dropped::Unsolicited);
+    world.pass_seconds(5);
+    let seen = world.cross("work", "uplink", tcp(CLIENT, SERVER, (SYN, 999, 0), b""));
+    assert_eq!(seen.from(), "192.0.2.2:5000".parse().unwrap());
+    assert_eq!(world.held("uplink"), 0, "it is never forwarded");
+    world.pass_in_steps(20, 1);
+    world.quiet();
+    let seen = world.cross("uplink", "work", &inward);
+    assert_eq!((seen.to(), seen.tcp_flags()), (CLIENT.parse().unwrap(), SYN));
+    world.cross("work", "uplink", tcp(CLIENT, SERVER, (SYN | ACK, 999, 5000), b""));
+    world.cross("uplink", "work", tcp(SERVER, "192.0.2.2:5000", (ACK, 5000, 1000), b""));
+}
+
+#[test]
+fn req_4_a_syn_from_inside_to_another_peer_cancels_nothing() {
+    let mut world = answering();
+    world.refuse("uplink", tcp(SERVER, "192.0.2.2:5000", SYN, b""), Dropped::Unsolicited);
+    world.cross("work", "uplink", tcp(CLIENT, "198.51.100.8:53", SYN, b""));
+    world.pass_seconds(6);
+    assert_eq!(world.only("uplink").icmp(), (3, 3));
+}
+
+#[test]
+fn req_4_unsolicited_syns_are_silent_by_default_and_where_a_rule_drops_them() {
+    let dropped = site::RULES.replace("icmp type echo-request accept", "tcp dport 5000 drop\n    accept");
+    let plan = site::plan_with("[nat]\nsyn_answer = \"port-unreachable\"");
+    for mut world in [World::default(), World::new(&plan, &dropped)] {
+        world.refuse("uplink", tcp(SERVER, "192.0.2.2:5000", SYN, b""), Dropped::Policy);
+        world.pass_in_steps(20, 1);
+        world.quiet();
+    }
+    // An error is about a SYN alone.
+    let mut world = World::new(&plan, &dropped);
+    for flags in [ACK, SYN | ACK, FIN | ACK] {
+        world.send("uplink", tcp(SERVER, "192.0.2.2:6000", flags, b""));
+    }
+    world.pass_in_steps(20, 1);
+    world.quiet();
+}
+
+#[test]
+fn req_4_a_flood_of_unsolicited_syns_holds_no_more_than_its_share_and_answers_are_limited() {
+    let mut world = answering();
+    for port in 1..2000 {
+        world.send("uplink", tcp(("198.51.100.9", port), "192.0.2.2:5000", SYN, b""));
+    }
+    assert_eq!(world.held("uplink"), 8);
+    for host in 10..250 {
+        world.send("uplink", tcp((format!("198.51.100.{host}").as_str(), 1), "192.0.2.2:5000", SYN, b""));
+    }
+    assert_eq!(world.held("uplink"), 128);
+    world.pass_seconds(6);
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(10));
+    }
+    // One host is told six times in a burst (RFC 1812 4.3.2.8).
+    let told = world.sent("uplink");
+    assert_eq!(told.iter().filter(|seen| seen.destination() == address("198.51.100.9")).count(), 6);
+    assert_eq!((told.len(), world.held("uplink")), (126, 0));
 }

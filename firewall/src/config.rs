@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use nat::{Endpoint, protocol};
-use rules::site::Site;
+use rules::site::{Site, SynAnswer};
 
 use crate::route::Routes;
+use crate::syn;
 
 /// The `nat` crate's view of a site.
 pub(crate) fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a> {
@@ -47,8 +48,21 @@ pub(crate) fn nat_options(site: &Site) -> nat::Options {
 }
 
 /// How many fragments may wait for their first one: each keeps the buffer that it came in.
-pub fn held_fragments(site: &Site) -> usize {
+pub(crate) fn held_fragments(site: &Site) -> usize {
     site.nat.fragments as usize / netback::pool::BUFFER
+}
+
+/// How many unsolicited SYNs may wait to be answered.
+pub(crate) fn held_syns(site: &Site) -> usize {
+    match site.nat.syn_answer {
+        SynAnswer::Silent => 0,
+        SynAnswer::PortUnreachable => syn::HELD,
+    }
+}
+
+/// Frames that the path itself keeps, whose buffers come on top of those of the ports.
+pub fn held_frames(site: &Site) -> usize {
+    held_fragments(site) + held_syns(site)
 }
 
 /// What the site says, unless it leaves the default with 0.

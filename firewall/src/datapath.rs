@@ -29,13 +29,14 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use crate::candidate::{candidate, foreseen};
-use crate::config::{held_fragments, nat_config, nat_options, static_forwards};
+use crate::config::{held_fragments, held_syns, nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
 use crate::neighbor::{self, Due, Neighbors, Waiting};
 use crate::port::{Port, unsent};
 use crate::route::{Hop, Routes, UPLINK};
+use crate::syn::Syns;
 
 use frame::{leaving_offload, parse};
 pub use status::Occupancy;
@@ -57,6 +58,7 @@ pub struct Datapath<L: Link> {
     routes: Routes,
     neighbors: Neighbors<L::Frame>,
     fragments: Fragments<L::Frame>,
+    syns: Syns<L::Frame>,
     nat: Nat,
     site: &'static Site,
     policy: &'static Policy,
@@ -82,6 +84,8 @@ enum Step {
     Forward(Way),
     /// It is for the appliance itself, and the rules let it in.
     Deliver,
+    /// An unsolicited SYN that is answered later, if at all.
+    Hold(Tuple),
 }
 
 /// Why a packet ends here, and what its sender is told.
@@ -121,6 +125,7 @@ impl<L: Link> Datapath<L> {
             ports,
             neighbors: Neighbors::new(seed[2]),
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
+            syns: Syns::new(held_syns(site)),
             nat,
             site,
             policy: &site.policy,
@@ -288,6 +293,9 @@ impl<L: Link> Datapath<L> {
             candidate.dnat = true;
         } else if self.routes.is_own(candidate.destination) {
             let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
+            if input == UPLINK && self.is_kept(packet, decision.verdict) {
+                return Ok(Step::Hold(tuple));
+            }
             return self.refuse(packet, decision.verdict).map(|()| Step::Deliver);
         }
         let hop = self.hop(packet, candidate.destination)?;
@@ -320,6 +328,7 @@ impl<L: Link> Datapath<L> {
             Ok(hit) => hit,
             Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
+        self.syns.cancel(&self.nat.session(hit.session).reply());
         for (direction, state) in [(Direction::Original, State::New), (Direction::Reply, State::Established)]
         {
             let residue = self.residue(hit, direction, state);
@@ -379,6 +388,11 @@ impl<L: Link> Datapath<L> {
         match step {
             Ok(Step::Forward(way)) => self.forward(input, frame, scratch, way, now),
             Ok(Step::Deliver) => self.deliver(input, frame, sender, &scratch.packet, now),
+            // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
+            Ok(Step::Hold(tuple)) => {
+                self.syns.hold(tuple, frame, now);
+                Err(Dropped::Unsolicited)
+            }
             Err(Refusal { reason, answer: None }) => Err(reason),
             Err(Refusal { reason, answer: Some(answer) }) => {
                 self.answer(input, frame, sender, &scratch.packet, answer, now);

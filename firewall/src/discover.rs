@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use firewall::assign::{Missing, assign};
-use firewall::held_fragments;
+use firewall::held_frames;
 use netback::pci::{self, Message, PciTransport};
 use netback::port::{Settings, StartError, buffers_for};
 use netback::{AnyTransport, Pool};
@@ -44,7 +44,7 @@ pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<Vec<Port>, Fa
     devices.extend(in_memory(machine));
     let macs: Vec<_> = devices.iter().map(mac).collect();
     let chosen = assign(site, &macs).map_err(Failure::Missing)?;
-    let buffers = buffers_for(chosen.len()) + held_fragments(site);
+    let buffers = buffers_for(chosen.len()) + held_frames(site);
     let pool = Pool::new::<Dma>(buffers).map_err(|_| Failure::OutOfMemory)?;
     let mut devices: Vec<_> = devices.into_iter().map(Some).collect();
     let uplink = core::iter::once(("uplink", site.uplink.mtu));

@@ -225,6 +225,9 @@ impl<F> Fragments<F> {
     /// # Errors
     /// [`Refused`]: it ends here.
     pub fn arrive(&mut self, key: Key, fragment: Fragment, now: Instant) -> Result<Fate, Refused> {
+        if self.find(key).is_some_and(|datagram| datagram.expires <= now) {
+            self.remove(key);
+        }
         if self.find(key).is_none() {
             self.begin(key, now)?;
         }

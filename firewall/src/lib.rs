@@ -20,7 +20,8 @@ pub mod neighbor;
 pub mod port;
 pub mod route;
 pub mod services;
+pub mod syn;
 
-pub use config::held_fragments;
+pub use config::held_frames;
 pub use counters::Dropped;
 pub use datapath::Datapath;

@@ -1,6 +1,10 @@
 //! What a packet is answered: by the appliance as a host, and for packets that it refuses.
 
 use super::*;
+use crate::syn::Held;
+
+/// SYNs that are answered in one round of upkeep.
+const SYNS_A_ROUND: usize = 16;
 
 impl<L: Link> Datapath<L> {
     /// A packet to the appliance itself that the rules let in.
@@ -83,6 +87,24 @@ impl<L: Link> Datapath<L> {
             && let Err(reason) = self.say(input, frame, sender, message)
         {
             self.ports[input].counters.drop(reason);
+        }
+    }
+
+    /// The senders of unsolicited SYNs that have waited long enough are told (RFC 5382 REQ-4).
+    pub(super) fn answer_syns(&mut self, now: Instant) {
+        for _ in 0..SYNS_A_ROUND {
+            let Some(Held { frame, .. }) = self.syns.take_due(now) else { return };
+            self.answer_late(UPLINK, frame, Answer::PORT_UNREACHABLE, now);
+        }
+    }
+
+    /// Tells the sender of a packet that was kept a while, and is read again for that.
+    pub(super) fn answer_late(&mut self, input: usize, frame: L::Frame, answer: Answer, now: Instant) {
+        let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else { return };
+        let (sender, offload) = (ethernet.source, frame.offload());
+        let mut packet = Packet::EMPTY;
+        if parse(&mut packet, octets, offload).is_ok() {
+            self.answer(input, frame, sender, &packet, answer, now);
         }
     }
 

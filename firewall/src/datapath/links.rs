@@ -69,6 +69,7 @@ impl<L: Link> Datapath<L> {
         self.upkeep_due = if more { now } else { now + ROUND };
         self.keep_neighbors(now);
         self.keep_fragments(now);
+        self.answer_syns(now);
         self.tick(now);
         more
     }
@@ -109,17 +110,8 @@ impl<L: Link> Datapath<L> {
     fn unresolved(&mut self, waiting: Waiting<L::Frame>, now: Instant) {
         let Waiting { payload, input, is_received, .. } = waiting;
         self.ports[input].counters.drop(Dropped::Unresolved);
-        if !is_received {
-            return;
-        }
-        let Some((frame, _)) = payload else { return };
-        let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else {
-            return;
-        };
-        let (sender, offload) = (ethernet.source, frame.offload());
-        let mut packet = Packet::EMPTY;
-        if parse(&mut packet, octets, offload).is_ok() {
-            self.answer(input, frame, sender, &packet, Answer::HOST_UNREACHABLE, now);
+        if let (true, Some((frame, _))) = (is_received, payload) {
+            self.answer_late(input, frame, Answer::HOST_UNREACHABLE, now);
         }
     }
 

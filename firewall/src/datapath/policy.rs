@@ -47,6 +47,19 @@ impl<L: Link> Datapath<L> {
         Err(refusal)
     }
 
+    /// Whether a packet from outside to nobody is a SYN whose sender is to be told after a while
+    /// (RFC 5382 REQ-4). A rule that drops or rejects it has the last word, not so a chain's policy:
+    /// that no rule lets it in is what makes it unsolicited.
+    pub(super) fn is_kept(&self, packet: &Packet, verdict: Verdict) -> bool {
+        let is_syn = packet.tcp().is_some_and(nat::Segment::opens) && !packet.is_fragment();
+        let is_left_to_us = match verdict {
+            Verdict::Accept => true,
+            Verdict::Drop(by) => self.policy.hooks.iter().copied().flatten().any(|base| base.id == by),
+            Verdict::Reject(..) => false,
+        };
+        self.syns.is_wanted() && is_syn && is_left_to_us
+    }
+
     /// What the policy leaves to do for later packets of one direction of a session.
     pub(super) fn residue(&self, hit: Hit, direction: Direction, state: State) -> Residue {
         let session = self.nat.session(hit.session);

@@ -34,8 +34,8 @@ impl<L: Link> Datapath<L> {
         // A port that is down tells nobody when it could be tried again.
         let waits = self.ports.iter().any(|port| !port.link.is_up());
         let tick = self.ticked.filter(|_| waits).map(|last| last + TICK);
-        let deadlines =
-            [self.nat.next_expiry(), self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now), tick];
+        let (neighbors, fragments) = (self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now));
+        let deadlines = [self.nat.next_expiry(), neighbors, fragments, self.syns.next_due(), tick];
         deadlines.into_iter().flatten().min().map(|due| due.max(self.upkeep_due))
     }
 
