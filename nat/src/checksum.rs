@@ -6,27 +6,29 @@
 /// Brings a long sum down to 16 bits, end-around carries included.
 #[inline]
 pub(crate) const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    // Added to its own halves exchanged, the upper half is the sum of both and of their carry.
+    fold_few((sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32)
 }
 
-/// The same for a handful of 16-bit values.
+/// The same for a shorter sum.
 #[inline]
 const fn fold_few(sum: u32) -> u16 {
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Whether an IPv4 header without options contains its own right checksum.
 ///
-/// Its sum is minus zero then: a multiple of 0xffff, and not zero, as the version is not.
+/// Its sum is minus zero then; it is not zero, as the version is not.
 #[inline]
-pub(crate) fn is_right(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    let words = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word)));
-    words.sum::<u64>().is_multiple_of(0xffff)
+pub(crate) const fn is_right(header: &[u8; 20]) -> bool {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = *header;
+    let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let [a, b, c, d, e, f, g, h, rest @ ..] = rest;
+    let second = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    // End-around carries, as the machine adds them.
+    let (sum, carry) = first.overflowing_add(second);
+    let (sum, last) = sum.overflowing_add(u32::from_ne_bytes(rest) as u64 + carry as u64);
+    fold(sum + last as u64) == 0xffff
 }
 
 /// The ones-complement sum over the octets, not inverted. An odd last octet counts as if a zero
@@ -96,7 +98,10 @@ impl Difference {
     /// The change undone.
     #[inline]
     pub const fn reversed(self) -> Self {
-        Self::new(!self.0 as u64)
+        match self.0 {
+            0 => self,
+            sum => Self(!sum),
+        }
     }
 
     /// The checksum after the change, from the one before.

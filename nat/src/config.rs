@@ -3,7 +3,9 @@
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
-use crate::endpoint::protocol;
+use crate::endpoint::{Tuple, protocol};
+use crate::session::Class;
+use crate::timers::TIMEOUT_MAX;
 
 /// Idle times after which sessions end, in seconds, 0 to 2^30.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +25,76 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60, other: 600 }
+    }
+}
+
+/// Well-known ports (0 to 1023), a set of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WellKnownPorts([u64; 16]);
+
+impl WellKnownPorts {
+    /// None of them.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// With the ports from `first` to `last` too; those above 1023 are left out.
+    #[must_use]
+    pub const fn with(mut self, first: u16, last: u16) -> Self {
+        let mut port = first as usize;
+        while port <= last as usize && port < 1024 {
+            self.0[port / 64] |= 1 << (port % 64);
+            port += 1;
+        }
+        self
+    }
+
+    /// Whether a port is among them.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.get(usize::from(port / 64)).is_some_and(|word| word >> (port % 64) & 1 != 0)
+    }
+}
+
+/// A shorter idle time for UDP sessions to some destination ports (RFC 4787 REQ-5 b).
+///
+/// ```
+/// use nat::{Options, UdpShort, WellKnownPorts};
+///
+/// let ports = WellKnownPorts::NONE.with(53, 53).with(123, 123);
+/// let options = Options { udp_short: UdpShort { ports, seconds: 60 }, ..Options::default() };
+/// assert!(options.udp_short.ports.contains(53) && !options.udp_short.ports.contains(54));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UdpShort {
+    /// The destination ports, as the opening packet has them when it arrives; by default none.
+    pub ports: WellKnownPorts,
+    /// The idle time in seconds, 0 to 2^30.
+    pub seconds: u32,
+}
+
+/// The idle time of each class of sessions, one second more than the site says: the present second
+/// is not whole.
+pub(crate) struct Lifetimes([u32; 8]);
+
+impl Lifetimes {
+    pub(crate) fn new(timeouts: &Timeouts, short: &UdpShort) -> Self {
+        let mut all = [0; 8];
+        let of = [
+            (Class::Udp, timeouts.udp),
+            (Class::UdpShort, short.seconds),
+            (Class::Icmp, timeouts.icmp),
+            (Class::Other, timeouts.other),
+            (Class::TcpTransitory, timeouts.tcp_transitory),
+            (Class::TcpEstablished, timeouts.tcp_established),
+        ];
+        for (class, timeout) in of {
+            all[class as usize] = timeout.min(TIMEOUT_MAX) + 1;
+        }
+        Self(all)
+    }
+
+    /// The first second in which a session of a class that was refreshed now is no more.
+    #[inline]
+    pub(crate) const fn end(&self, class: Class, now: i64) -> u32 {
+        (now as u32).wrapping_add(self.0[class as usize])
     }
 }
 
@@ -87,6 +159,8 @@ pub struct Options {
     /// Whether a TCP segment in the middle of a connection opens a session: those of before a
     /// start go on then, at windows that nobody knows.
     pub pickup: bool,
+    /// Destination ports whose UDP sessions end sooner.
+    pub udp_short: UdpShort,
 }
 
 impl Default for Options {
@@ -101,6 +175,7 @@ impl Default for Options {
             mapping_quota: ClientQuota::default(),
             other_protocols: false,
             pickup: false,
+            udp_short: UdpShort::default(),
         }
     }
 }
@@ -112,6 +187,17 @@ impl Options {
             protocol::UDP => self.udp_filtering,
             protocol::TCP => self.tcp_filtering,
             _ => Filtering::AddressAndPortDependent,
+        }
+    }
+
+    /// The class of a new session.
+    pub(crate) fn class(&self, original: &Tuple) -> Class {
+        match original.protocol {
+            protocol::UDP if self.udp_short.ports.contains(original.destination.port) => Class::UdpShort,
+            protocol::UDP => Class::Udp,
+            protocol::TCP => Class::TcpTransitory,
+            protocol::ICMP => Class::Icmp,
+            _ => Class::Other,
         }
     }
 

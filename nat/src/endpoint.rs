@@ -59,7 +59,7 @@ impl Tuple {
         Self { protocol: self.protocol, source: self.destination, destination: self.source }
     }
 
-    /// The tuple as two words, for hashing and comparing.
+    /// The tuple as two words, for hashing.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 2] {
         let source = u32::from_ne_bytes(self.source.address.octets());

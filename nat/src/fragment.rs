@@ -87,15 +87,13 @@ impl Packet {
     /// so it is not judged: a wrong one stays wrong (RFC 1624).
     fn read_first_icmp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let header = payload.first_chunk::<{ icmp::HEADER }>().ok_or(Malformed::TinyFragment)?;
+        self.icmp = (header[0], header[1]);
         match Kind::of(header[0]) {
             Kind::Query | Kind::Reply(_) => self.read_icmp(at, payload),
-            Kind::Error => {
-                self.icmp = (header[0], header[1]);
-                self.read_error(payload).map_err(|malformed| match malformed {
-                    Malformed::EmbeddedShort => Malformed::TinyFragment,
-                    other => other,
-                })
-            }
+            Kind::Error => self.read_error(payload).map_err(|malformed| match malformed {
+                Malformed::EmbeddedShort => Malformed::TinyFragment,
+                other => other,
+            }),
             Kind::DeadError | Kind::Other => Ok(()),
         }
     }

@@ -19,7 +19,7 @@ pub mod checksum;
 mod config;
 mod contacts;
 mod endpoint;
-mod eviction;
+mod expendable;
 mod fragment;
 mod icmp;
 mod index;
@@ -35,7 +35,7 @@ mod timers;
 mod translate;
 mod window;
 
-pub use config::{ClientQuota, Config, Filtering, Options, Timeouts};
+pub use config::{ClientQuota, Config, Filtering, Options, Timeouts, UdpShort, WellKnownPorts};
 pub use endpoint::{Direction, Endpoint, Tuple, protocol};
 pub use fragment::Fragment;
 pub use icmp::Embedded;

@@ -15,8 +15,9 @@ use crate::tcp::{Segment, flags};
 /// TCP 20.
 pub const HEAD_MAX: usize = 148;
 
-/// An IPv4 header without options (RFC 791 3.1).
+/// An IPv4 header without options (RFC 791 3.1), and the octet that it begins with.
 pub(crate) const IPV4: usize = 20;
+const USUAL: u8 = 0x45;
 pub(crate) const UDP: usize = 8;
 pub(crate) const TCP: usize = 20;
 
@@ -174,37 +175,37 @@ impl Packet {
     #[inline]
     pub fn read(&mut self, octets: &[u8], checksum: Checksum) -> Result<(), Malformed> {
         let fixed = octets.first_chunk::<IPV4>().ok_or(Malformed::Short)?;
-        if fixed[0] >> 4 != 4 {
-            return Err(Malformed::Version);
-        }
-        let header_len = usize::from(fixed[0] & 0x0f) * 4;
-        if header_len < IPV4 {
-            return Err(Malformed::HeaderLength);
-        }
         let total_len = u16::from_be_bytes([fixed[2], fixed[3]]);
-        let (header, payload) = octets
-            .get(..usize::from(total_len))
-            .and_then(|packet| packet.split_at_checked(header_len))
-            .ok_or(Malformed::TotalLength)?;
+        let packet = octets.get(..usize::from(total_len)).ok_or(Malformed::TotalLength);
         put(&mut self.head, 0, fixed);
         self.total_len = total_len;
         self.checksum = checksum;
-        self.head_len = header_len as u8;
-        self.header_len = header_len as u8;
+        // What belongs to a transport is not cleared: it is another packet's, and not asked for.
         self.transport = Transport::Opaque;
-        self.segment = Segment::NONE;
-        self.icmp = (0, 0);
-        self.embedded = None;
+        if fixed[0] != USUAL {
+            return self.read_behind_options(fixed[0], packet);
+        }
+        let payload = packet?.get(IPV4..).ok_or(Malformed::TotalLength)?;
+        (self.head_len, self.header_len) = (IPV4 as u8, IPV4 as u8);
         // The usual length is a constant from here on: no offset needs checking.
-        match header_len {
-            IPV4 if checksum::is_right(fixed) => self.read_transport(IPV4, payload),
-            IPV4 => Err(Malformed::HeaderChecksum),
-            _ => self.read_behind_options(header, payload),
+        match checksum::is_right(fixed) {
+            true => self.read_transport(IPV4, payload),
+            false => Err(Malformed::HeaderChecksum),
         }
     }
 
     #[cold]
-    fn read_behind_options(&mut self, header: &[u8], payload: &[u8]) -> Result<(), Malformed> {
+    fn read_behind_options(&mut self, first: u8, packet: Result<&[u8], Malformed>) -> Result<(), Malformed> {
+        let header_len = first << 4 >> 2;
+        if first >> 4 != 4 {
+            return Err(Malformed::Version);
+        }
+        if usize::from(header_len) < IPV4 {
+            return Err(Malformed::HeaderLength);
+        }
+        let split = packet?.split_at_checked(header_len.into());
+        let (header, payload) = split.ok_or(Malformed::TotalLength)?;
+        (self.head_len, self.header_len) = (header_len, header_len);
         let place = self.head.get_mut(..header.len());
         place.ok_or(Malformed::HeaderLength)?.copy_from_slice(header);
         match checksum::sum(header) {
@@ -232,10 +233,10 @@ impl Packet {
     pub(crate) fn read_ports(&mut self, ports: [u8; 4]) -> Result<(), Malformed> {
         self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
         self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-        match self.source_port == 0 || self.destination_port == 0 {
-            true => Err(Malformed::PortZero),
-            false => Ok(()),
+        if self.source_port == 0 || self.destination_port == 0 {
+            return Err(Malformed::PortZero);
         }
+        Ok(())
     }
 
     /// Takes the transport header into the head.
@@ -409,14 +410,17 @@ impl Packet {
     /// The packet that it quotes, if it is an ICMP error.
     #[inline]
     pub const fn embedded(&self) -> Option<&Embedded> {
-        self.embedded.as_ref()
+        match self.transport {
+            Transport::Error => self.embedded.as_ref(),
+            _ => None,
+        }
     }
 
     /// ICMP type and code; none for other protocols and for later fragments.
     #[inline]
     pub const fn icmp(&self) -> Option<(u8, u8)> {
         match self.protocol() {
-            protocol::ICMP if self.word(6) & 0x1fff == 0 => Some(self.icmp),
+            protocol::ICMP if self.fragment_field() & 0x1fff == 0 => Some(self.icmp),
             _ => None,
         }
     }
@@ -424,7 +428,10 @@ impl Packet {
     /// TCP control bits; 0 for other protocols.
     #[inline]
     pub const fn tcp_flags(&self) -> u8 {
-        self.segment.flags
+        match self.transport {
+            Transport::Tcp => self.segment.flags,
+            _ => 0,
+        }
     }
 
     /// What its TCP header says.

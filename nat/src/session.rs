@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use crate::checksum::Difference;
-use crate::endpoint::{Direction, Endpoint, Tuple};
+use crate::endpoint::{Direction, Endpoint, Tuple, protocol};
 use crate::tcp::History;
 
 /// No session, no mapping, no link.
@@ -29,15 +29,40 @@ pub(crate) const REPLIED: u8 = 2;
 pub(crate) const DNAT: u8 = 4;
 /// The source was translated.
 pub(crate) const SNAT: u8 = 8;
+/// Packets of a direction refresh it, original and reply.
+const REFRESHED: [u8; 2] = [16, 32];
+
+/// Which idle time a session has: a place among [`Lifetimes`](crate::config::Lifetimes).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Class {
+    Udp,
+    UdpShort,
+    Icmp,
+    Other,
+    TcpTransitory,
+    TcpEstablished,
+}
+
+/// The endpoints of a tuple; both tuples of a session have the same protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ends {
+    pub(crate) source: Endpoint,
+    pub(crate) destination: Endpoint,
+}
 
 /// A session: two tuples, and what was decided when it was bound.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Session {
-    pub(crate) original: Tuple,
-    pub(crate) reply: Tuple,
+    pub(crate) original: Ends,
+    pub(crate) reply: Ends,
+    pub(crate) protocol: u8,
     pub(crate) flags: u8,
     pub(crate) history: History,
+    pub(crate) class: Class,
+    /// Whose it is.
+    pub(crate) client: u8,
     /// Checksum differences of the original direction; the reply direction's are the reverse.
     pub(crate) addresses: Difference,
     pub(crate) ports: Difference,
@@ -54,8 +79,7 @@ pub struct Session {
     pub(crate) syn_end: u32,
 }
 
-const NOWHERE: Tuple = Tuple {
-    protocol: 0,
+const NOWHERE: Ends = Ends {
     source: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
     destination: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
 };
@@ -67,8 +91,11 @@ impl Session {
     pub(crate) const VACANT: Self = Self {
         original: NOWHERE,
         reply: NOWHERE,
+        protocol: 0,
         flags: 0,
         history: History::NEW,
+        class: Class::Other,
+        client: 0,
         addresses: Difference::NONE,
         ports: Difference::NONE,
         slot: u16::MAX,
@@ -83,22 +110,37 @@ impl Session {
     /// The tuple of the packet that opened it, as it arrived.
     #[inline]
     pub const fn original(&self) -> Tuple {
-        self.original
+        self.tuple(Direction::Original)
     }
 
     /// The tuple of an answer, as it arrives.
     #[inline]
     pub const fn reply(&self) -> Tuple {
-        self.reply
+        self.tuple(Direction::Reply)
     }
 
     /// The tuple of packets of a direction, as they arrive.
     #[inline]
-    pub const fn tuple(&self, direction: Direction) -> &Tuple {
+    pub const fn tuple(&self, direction: Direction) -> Tuple {
+        let Ends { source, destination } = *self.ends(direction);
+        Tuple { protocol: self.protocol, source, destination }
+    }
+
+    #[inline]
+    pub(crate) const fn ends(&self, direction: Direction) -> &Ends {
         match direction {
             Direction::Original => &self.original,
             Direction::Reply => &self.reply,
         }
+    }
+
+    /// Whether packets of a direction have this tuple.
+    #[inline]
+    pub(crate) fn has(&self, tuple: &Tuple, direction: Direction) -> bool {
+        let ends = self.ends(direction);
+        ends.source == tuple.source
+            && ends.destination == tuple.destination
+            && self.protocol == tuple.protocol
     }
 
     /// Whether a packet was seen in the reply direction; until then the session's packets are new.
@@ -127,20 +169,50 @@ impl Session {
 
     /// Whether it is a TCP session that is neither opening nor closing.
     pub const fn is_tcp_established(&self) -> bool {
-        self.original.protocol == crate::protocol::TCP && self.history.is_established()
+        self.protocol == protocol::TCP && self.history.is_established()
     }
 
     /// Whether it is a TCP session that both sides have closed.
     pub(crate) const fn is_closed(&self) -> bool {
-        self.original.protocol == crate::protocol::TCP && self.history.is_closed()
+        self.protocol == protocol::TCP && self.history.is_closed()
     }
 
     /// Whether both sides took part: TCP beyond its handshake, else a reply.
     pub(crate) const fn is_assured(&self) -> bool {
-        match self.original.protocol {
-            crate::protocol::TCP => self.history.was_established(),
+        match self.protocol {
+            protocol::TCP => self.history.was_established(),
             _ => self.has_reply(),
         }
+    }
+
+    /// Whether a full table may let go of it: it is closed, or only one side ever took part.
+    pub(crate) const fn is_expendable(&self) -> bool {
+        self.is_closed() || !self.is_assured()
+    }
+
+    /// The class of a TCP session follows its history.
+    pub(crate) const fn classify(&mut self) {
+        if self.protocol == protocol::TCP {
+            self.class = match self.history.is_established() {
+                true => Class::TcpEstablished,
+                false => Class::TcpTransitory,
+            };
+        }
+    }
+
+    /// Decides whose packets refresh it: the internal side's (RFC 4787 REQ-6), TCP's judge
+    /// themselves.
+    pub(crate) const fn set_refreshed(&mut self, by_all: bool) {
+        self.flags |= match by_all || self.protocol == protocol::TCP {
+            true => REFRESHED[0] | REFRESHED[1],
+            false => REFRESHED[self.outbound() as usize],
+        };
+    }
+
+    /// Whether a packet of a direction refreshes it.
+    #[inline]
+    pub(crate) const fn is_refreshed_by(&self, direction: Direction) -> bool {
+        self.flags & REFRESHED[direction as usize] != 0
     }
 
     /// The address that its mapping's internal endpoint talks to.
@@ -167,8 +239,7 @@ impl Session {
     /// The direction that leads away from the internal side: the opener's if its source is
     /// translated or nothing is, the answering side's if only the destination is translated, as
     /// the opener is outside then.
-    #[inline]
-    pub(crate) const fn outbound(&self) -> Direction {
+    const fn outbound(&self) -> Direction {
         match self.flags & (SNAT | DNAT) {
             DNAT => Direction::Reply,
             _ => Direction::Original,

@@ -133,27 +133,13 @@ impl Head {
     /// Lowers the time to live. It was checked before: 0 stays 0.
     #[inline]
     fn lower_ttl(&mut self) -> Difference {
-        match self.octets[IPV4_TTL] {
-            0 => Difference::NONE,
-            ttl => {
-                self.octets[IPV4_TTL] = ttl - 1;
-                Difference::TTL
-            }
-        }
+        let ttl = self.octets[IPV4_TTL];
+        self.octets[IPV4_TTL] = ttl.saturating_sub(1);
+        if ttl > 0 { Difference::TTL } else { Difference::NONE }
     }
 }
 
 impl Packet {
-    /// Copies the head; the usual one is short.
-    #[inline]
-    fn copy_to(&self, head: &mut Head) {
-        head.length = self.head_len;
-        match self.head_len <= USUAL as u8 {
-            true => head.octets[..USUAL].copy_from_slice(&self.head[..USUAL]),
-            false => head.octets.copy_from_slice(&self.head),
-        }
-    }
-
     /// The head of the translated packet, time to live lowered by one.
     ///
     /// The transport checksum follows. A partial one takes the change of addresses only: it holds
@@ -168,19 +154,48 @@ impl Packet {
     /// As [`Packet::rewrite`], into a head at hand, which spares copying it.
     #[inline]
     pub fn rewrite_to(&self, head: &mut Head, translation: &Translation) {
-        self.copy_to(head);
+        // The usual length and checksum as constants: then no offset needs checking.
+        match (self.header_len(), self.checksum, self.transport) {
+            (IPV4, Checksum::Complete, Transport::Udp) => {
+                self.rewrite_addresses(USUAL, head, translation);
+                self.rewrite_udp(head, translation);
+            }
+            (IPV4, Checksum::Complete, Transport::Tcp) => {
+                self.rewrite_addresses(USUAL, head, translation);
+                self.rewrite_tcp(head, translation);
+            }
+            (at, ..) => {
+                self.rewrite_addresses(HEAD_MAX, head, translation);
+                self.rewrite_transport(at, head, translation);
+            }
+        }
+    }
+
+    /// Copies so many octets of the head, and translates the IPv4 header.
+    #[inline(always)]
+    fn rewrite_addresses(&self, length: usize, head: &mut Head, translation: &Translation) {
+        head.length = self.head_len;
+        if let Some((to, from)) = head.octets.get_mut(..length).zip(self.head.get(..length)) {
+            to.copy_from_slice(from);
+        }
         let ttl = head.lower_ttl();
         head.update_both(IPV4_CHECKSUM, ttl, translation.addresses);
         let (source, destination) = (translation.source, translation.destination);
         head.set_addresses(0, source.address.octets(), destination.address.octets());
-        // The usual length as a constant: then no offset needs checking.
-        match self.header_len() {
-            IPV4 => self.rewrite_transport(IPV4, head, translation),
-            at => self.rewrite_transport(at, head, translation),
-        }
     }
 
     #[inline(always)]
+    fn rewrite_udp(&self, head: &mut Head, translation: &Translation) {
+        head.set_ports(IPV4, translation.source.port, translation.destination.port);
+        head.update_udp(IPV4 + UDP_CHECKSUM, translation.addresses, translation.ports);
+    }
+
+    #[inline(always)]
+    fn rewrite_tcp(&self, head: &mut Head, translation: &Translation) {
+        head.set_ports(IPV4, translation.source.port, translation.destination.port);
+        head.update_both(IPV4 + TCP_CHECKSUM, translation.addresses, translation.ports);
+    }
+
     fn rewrite_transport(&self, at: usize, head: &mut Head, translation: &Translation) {
         let (source, destination) = (translation.source.port, translation.destination.port);
         let (addresses, ports) = (translation.addresses, translation.ports);
@@ -224,8 +239,7 @@ impl Packet {
         let Some(embedded) = self.embedded() else {
             return self.rewrite(translation);
         };
-        let mut head = Head::EMPTY;
-        self.copy_to(&mut head);
+        let mut head = Head { octets: self.head, length: self.head_len };
         let icmp = self.header_len();
         let quote = |head: &Head| checksum::sum(head.as_slice().get(icmp..).unwrap_or_default());
         self.rewrite_outer(&mut head, translation);

@@ -2,7 +2,7 @@
 
 mod world;
 
-use nat::{Endpoint, Session, Unbound, protocol};
+use nat::{Endpoint, Session, UdpShort, Unbound, WellKnownPorts, protocol};
 use smoltcp::time::{Duration, Instant};
 use std::collections::BTreeMap;
 use world::*;
@@ -230,4 +230,32 @@ fn a_full_table_is_replaced_over_and_over() {
         assert!(world.nat.counts().sessions >= 500);
         world.wait(302);
     }
+}
+
+#[test]
+fn req_5_destination_ports_that_the_site_lists_have_their_own_shorter_time() {
+    let ports = WellKnownPorts::NONE.with(53, 53).with(123, 123).with(1000, 2000);
+    let mut world = World::optional(|options| options.udp_short = UdpShort { ports, seconds: 60 });
+    let flows =
+        [(53, 60), (123, 60), (1000, 60), (1023, 60), (54, 300), (122, 300), (1024, 300), (2000, 300)];
+    for (at, (port, _)) in (2000..).zip(flows) {
+        world.udp_out(end(CLIENT, at), end(SERVER, port)).unwrap();
+    }
+    world.wait(59);
+    world.udp_out(end(CLIENT, 2000), end(SERVER, 53)).unwrap();
+    for after in [1, 59, 3, 179, 3] {
+        world.wait(after);
+        drain(&mut world);
+        let idle = (world.now - Instant::from_secs(1000)).secs();
+        for (at, (port, seconds)) in (2000..).zip(flows) {
+            let since = if at == 2000 { idle - 59 } else { idle };
+            let live = world.is_live(protocol::UDP, end(CLIENT, at), end(SERVER, port));
+            let ends = since == seconds + 1;
+            assert!(live == (since <= seconds) || ends, "{port} after {since}");
+        }
+    }
+    // TCP has no part in it.
+    world.connect(end(CLIENT, 2000), end(SERVER, 53));
+    let (id, _) = world.nat.iter().next().unwrap();
+    assert_eq!(world.nat.remaining(id, world.now), 7441);
 }

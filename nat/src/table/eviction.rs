@@ -2,37 +2,31 @@
 
 use core::net::Ipv4Addr;
 
+use super::{Nat, Refusal};
 use crate::endpoint::Endpoint;
 use crate::session::SessionId;
-use crate::table::{Nat, Refusal};
 
-/// Places that a full table looks at to let go of a session.
-const LOOK: usize = 256;
+/// Sessions that a full table looks at to let go of one.
+const LOOK: u32 = 64;
+const LOOK_UNFAIR: u32 = 8;
 /// Places that are looked at to find out which host of a client has most.
 const SAMPLE: u32 = 16;
 
 impl Nat {
-    /// A full table lets go of one session among the next few: one that expired or that both
-    /// sides have closed, else, if there are clients to be fair among, an unassured one of the
-    /// largest for another. An established one stays.
-    pub(crate) fn let_go(&mut self, client: u8, now: i64) {
-        let largest = Some(self.session_quota.largest());
-        let largest = largest.filter(|&largest| self.options.clients > 0 && largest != client);
-        let mut unassured = None;
-        for _ in 0..LOOK {
-            self.hand = (self.hand + 1) % self.sessions.capacity().max(1);
-            let session = self.sessions.get(self.hand);
-            if !session.is_live() {
-                continue;
-            }
-            if session.is_closed() || self.is_expired(SessionId(self.hand), now) {
-                return self.remove(SessionId(self.hand));
-            }
-            if unassured.is_none() && !session.is_assured() && largest == Some(self.client(self.hand)) {
-                unassured = Some(self.hand);
-            }
-        }
-        if let Some(id) = unassured {
+    /// A full table lets go of one session: one that both sides have closed, or, if there are
+    /// clients to be fair among, an unassured one of the largest for another. An established one
+    /// stays.
+    pub(super) fn let_go(&mut self, client: u8) {
+        let largest = self.session_quota.largest();
+        let is_fair = self.options.clients > 0 && largest != client;
+        let sessions = &self.sessions;
+        // Where nobody has to give way, only what is closed counts, and that is rare.
+        let looks = if is_fair { LOOK } else { LOOK_UNFAIR };
+        let found = self.expendable.next(looks, |id| {
+            let session = sessions.get(id);
+            session.is_closed() || is_fair && session.client == largest
+        });
+        if let Some(id) = found {
             self.remove(SessionId(id));
         }
     }
@@ -42,7 +36,7 @@ impl Nat {
     ///
     /// # Errors
     /// [`Refusal::Quota`]: it may not, and none of its hosts has to give way to this one.
-    pub(crate) fn share(
+    pub(super) fn share(
         &mut self,
         client: u8,
         protocol: u8,
@@ -61,7 +55,7 @@ impl Nat {
     /// A host finds that others of its client have taken what the client may have: the one that
     /// has most, as far as a sample shows, loses an unassured session, one whose mapping is of
     /// this kind if a kind is given. The host that has most gets nothing.
-    pub(crate) fn make_way(&mut self, client: u8, host: Ipv4Addr, kind: Option<usize>) -> bool {
+    pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, kind: Option<usize>) -> bool {
         // A majority vote: each place that says otherwise takes one voice from the candidate.
         let mut candidate: Option<(Ipv4Addr, u32)> = None;
         let mut voices = 0;
@@ -70,7 +64,7 @@ impl Nat {
             // Any odd step that is no neighbour: sessions of one burst stand side by side.
             self.hand = (self.hand + 0x9e35) % capacity;
             let session = self.sessions.get(self.hand);
-            let is_of_client = session.is_live() && self.client(self.hand) == client;
+            let is_of_client = session.is_live() && session.client == client;
             if !is_of_client || session.is_assured() || kind.is_some() && self.kind_of(self.hand) != kind {
                 continue;
             }

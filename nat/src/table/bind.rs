@@ -1,0 +1,169 @@
+//! How a session begins.
+
+use smoltcp::time::Instant;
+
+use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
+use crate::endpoint::{Direction, Tuple};
+use crate::packet::Packet;
+use crate::session::{DNAT, Ends, NONE, SNAT, Session, SessionId};
+use crate::tcp::History;
+use crate::timers::seconds;
+use crate::translate::Translation;
+use crate::window::Windows;
+
+/// The timer's share of work when a new session finds no room, in sessions.
+pub(super) const RECLAIM: usize = 64;
+
+impl Nat {
+    /// Begins a session with the packet that opens it, which is sure to leave.
+    ///
+    /// # Errors
+    /// [`Unbound`], and nothing is changed but that sessions which had expired may be gone.
+    pub fn bind(&mut self, binding: Binding, packet: &Packet, now: Instant) -> Result<Hit, Unbound> {
+        self.bind_for(0, binding, packet, now).map_err(|refusal| match refusal {
+            Refusal::Quota => Unbound::TableFull,
+            Refusal::Unbound(unbound) => unbound,
+        })
+    }
+
+    /// As [`Nat::bind`], on account of a client, a number below [`Options::clients`].
+    ///
+    /// # Errors
+    /// [`Refusal`], and nothing is changed but that sessions which had expired, were closed, or
+    /// were never answered may be gone.
+    pub fn bind_for(
+        &mut self,
+        client: u8,
+        binding: Binding,
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<Hit, Refusal> {
+        let is_other = packet.tuple().is_none() && packet.tuple_with(self.options.other_protocols).is_some();
+        if !packet.opens() && !is_other && !self.may_pick_up(packet) {
+            return Err(Unbound::NotOpening.into());
+        }
+        let second = seconds(now);
+        self.second = second as u32;
+        if self.sessions.live() == 0 {
+            self.wheel.start(second);
+        }
+        if self.sessions.is_full() || !self.session_quota.admits(client) {
+            self.expire(now, RECLAIM);
+        }
+        let quota = &self.session_quota;
+        let lacks_room = !quota.admits(client) && quota.is_below_ceiling(client);
+        if self.sessions.is_full() || lacks_room && quota.largest() != client {
+            self.let_go(client);
+        }
+        let sender = binding.original.source.address;
+        if !self.session_quota.admits(client) && !self.make_way(client, sender, None) {
+            return Err(Refusal::Quota);
+        }
+        if self.sessions.is_full() {
+            return Err(Unbound::TableFull.into());
+        }
+        self.vacate(&binding.original, second)?;
+        let (source, mapping) = self.source(client, &binding, now)?;
+        let reply =
+            Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
+        let session = self.session_to_be(client, &binding, reply, mapping, packet, second);
+        let bound = match self.vacate(&reply, second) {
+            // Somebody who speaks to itself: its two directions could not be told apart.
+            Ok(()) if reply == binding.original => Err(Unbound::Conflict),
+            Ok(()) => self.insert(session, packet),
+            Err(unbound) => Err(unbound),
+        };
+        // The mapping is used by now, or goes again.
+        self.release_mapping(mapping, second as u32);
+        Ok(bound?)
+    }
+
+    /// Whether a packet may open a session though it begins nothing.
+    pub fn may_pick_up(&self, packet: &Packet) -> bool {
+        self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
+    }
+
+    /// Makes sure that no session has this tuple; one that expired is removed.
+    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<(), Unbound> {
+        match self.find(tuple) {
+            Some(hit) if self.is_expired(hit.session, now) => self.remove(hit.session),
+            Some(_) => return Err(Unbound::Conflict),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn session_to_be(
+        &self,
+        client: u8,
+        binding: &Binding,
+        reply: Tuple,
+        mapping: u32,
+        packet: &Packet,
+        now: i64,
+    ) -> Session {
+        let original = binding.original;
+        let change = Translation::new(&original, reply.destination, reply.source);
+        let is_dnat = binding.destination != original.destination;
+        let is_snat = binding.source != SourceNat::None;
+        let ends = |tuple: Tuple| Ends { source: tuple.source, destination: tuple.destination };
+        let mut session = Session {
+            original: ends(original),
+            reply: ends(reply),
+            protocol: original.protocol,
+            class: self.options.class(&original),
+            flags: if is_dnat { DNAT } else { 0 } | if is_snat { SNAT } else { 0 },
+            addresses: change.addresses,
+            ports: change.ports,
+            residue: binding.residue,
+            mapping,
+            syn_end: packet.tcp().map_or(0, |segment| segment.end()),
+            history: match packet.tcp() {
+                Some(segment) if !segment.opens() => History::PICKED_UP,
+                _ => History::NEW,
+            },
+            client,
+            ..Session::VACANT
+        };
+        session.set_refreshed(self.inbound_refresh);
+        session.classify();
+        session.expires = self.lifetimes.end(session.class, now);
+        session
+    }
+
+    /// Gives a session its place, its two keys, its timer and its use of the mapping.
+    fn insert(&mut self, session: Session, packet: &Packet) -> Result<Hit, Unbound> {
+        let (original, reply) = (self.hash(&session.original()), self.hash(&session.reply()));
+        let (mapping, client) = (session.mapping, session.client);
+        let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
+        let indexed = self.index.insert(original, id << 1).and_then(|_| {
+            let second = self.index.insert(reply, id << 1 | 1);
+            if second.is_none() {
+                self.index.remove(original, id << 1);
+            }
+            second
+        });
+        if indexed.is_none() {
+            self.sessions.remove(id);
+            return Err(Unbound::TableFull);
+        }
+        if let Some((segment, windows)) = packet.tcp().zip(self.windows.get_mut(id as usize)) {
+            *windows = match segment.opens() {
+                true => Windows::open(segment),
+                false => Windows::pick_up(segment),
+            };
+        }
+        self.expendable.set(id, self.sessions.get(id).is_expendable());
+        self.session_quota.take(client);
+        self.wheel.link(&mut self.sessions, id);
+        self.mappings.acquire(mapping);
+        let session = self.sessions.get(id);
+        if mapping != NONE {
+            self.contacts.add(mapping, session.peer());
+            if session.is_snat() {
+                self.mappings.own(mapping);
+            }
+        }
+        Ok(Hit { session: SessionId(id), direction: Direction::Original })
+    }
+}

@@ -1,0 +1,74 @@
+//! How sessions end, and what goes with them.
+
+use smoltcp::time::Instant;
+
+use super::Nat;
+use crate::session::{NONE, Session, SessionId};
+use crate::timers::seconds;
+
+impl Nat {
+    /// Ends a session, and with the last one of its mapping the mapping.
+    pub fn remove(&mut self, id: SessionId) {
+        let session = self.sessions.get(id.0);
+        if !session.is_live() {
+            return;
+        }
+        let (original, reply) = (self.hash(&session.original()), self.hash(&session.reply()));
+        let (mapping, peer, client) = (session.mapping, session.peer(), session.client);
+        if mapping != NONE {
+            if session.is_snat() || session.has_reply() {
+                self.mappings.disown(mapping);
+            }
+            self.contacts.remove(mapping, peer);
+        }
+        self.wheel.unlink(&mut self.sessions, id.0);
+        self.index.remove(original, id.0 << 1);
+        self.index.remove(reply, id.0 << 1 | 1);
+        self.sessions.remove(id.0);
+        self.expendable.set(id.0, false);
+        self.session_quota.give(client);
+        self.release_mapping(mapping, self.second);
+    }
+
+    /// Ends the sessions that `ends` picks, looking at `budget` places from the place `from` on.
+    /// Returns where to go on, or nothing at the end.
+    pub fn remove_where(
+        &mut self,
+        from: u32,
+        budget: u32,
+        mut ends: impl FnMut(&Session) -> bool,
+    ) -> Option<u32> {
+        let end = from.saturating_add(budget).min(self.sessions.capacity());
+        for id in from..end {
+            let session = self.sessions.get(id);
+            if session.is_live() && ends(session) {
+                self.remove(SessionId(id));
+            }
+        }
+        (end < self.sessions.capacity()).then_some(end)
+    }
+
+    /// Ends what expired, looking at no more than `budget` sessions, and returns how many ended.
+    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
+        let now = seconds(now);
+        self.second = now as u32;
+        let mut ended = 0;
+        for _ in 0..budget {
+            let Some(id) = self.wheel.pop(&mut self.sessions, now) else {
+                break;
+            };
+            if self.is_expired(SessionId(id), now) {
+                self.remove(SessionId(id));
+                ended += 1;
+            } else {
+                self.wheel.link(&mut self.sessions, id);
+            }
+        }
+        ended
+    }
+
+    /// When [`Nat::expire`] may have something to do; not before.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.wheel.next_expiry()
+    }
+}

@@ -1,0 +1,144 @@
+//! The external endpoint of a session: its mapping, or a new one.
+
+use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
+use smoltcp::time::Instant;
+
+use super::bind::RECLAIM;
+use super::{Binding, Nat, Refusal, SourceNat, Unbound};
+use crate::endpoint::{Endpoint, protocol};
+use crate::mapping::Mapping;
+use crate::quota::Quota;
+use crate::session::NONE;
+use crate::timers::{TIMEOUT_MAX, seconds};
+
+impl Nat {
+    /// The source behind us, and its mapping with one use held by the caller.
+    pub(super) fn source(
+        &mut self,
+        client: u8,
+        binding: &Binding,
+        now: Instant,
+    ) -> Result<(Endpoint, u32), Refusal> {
+        let (protocol, internal) = (binding.original.protocol, binding.original.source);
+        let (address, ports) = match binding.source {
+            SourceNat::None => {
+                let mapping = self.addressed(binding);
+                self.mappings.acquire(mapping);
+                return Ok((internal, mapping));
+            }
+            SourceNat::Static(address) => return Ok((Endpoint::new(address, internal.port), NONE)),
+            SourceNat::Address(address) => (address, None),
+            SourceNat::Range(address, first, last) => (address, Some(first..=last)),
+        };
+        if !matches!(protocol, protocol::ICMP | protocol::TCP | protocol::UDP) {
+            // Without ports the first client to a peer has the address; a second is a conflict.
+            return match self.ports.has(protocol::UDP, address) {
+                true => Ok((Endpoint::new(address, 0), NONE)),
+                false => Err(Unbound::NotExternal.into()),
+            };
+        }
+        let any = 0..=u16::MAX;
+        let among = ports.as_ref().unwrap_or(&any);
+        if let Some((mapping, external)) = self.mappings.find_within(protocol, internal, address, among) {
+            if self.mappings.in_use(mapping).is_none() {
+                self.share(client, protocol, internal, external)?;
+                self.mappings.set_client(mapping, client);
+                self.count_mapping(mapping, Quota::take);
+            }
+            self.mappings.acquire(mapping);
+            return Ok((external, mapping));
+        }
+        if !self.ports.has(protocol, address) {
+            return Err(Unbound::NotExternal.into());
+        }
+        let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
+        self.share(client, protocol, internal, Endpoint::new(address, *class.start()))?;
+        let external = self.port(&class, protocol, address, internal.port, now);
+        let external = external.ok_or(Unbound::PortsExhausted)?;
+        if self.mappings.is_full()
+            && let Some(oldest) = self.mappings.oldest_of_all(seconds(now) as u32)
+        {
+            self.end_mapping(oldest);
+        }
+        let mapping = self.mappings.insert(Mapping { protocol, client, internal, external });
+        let Some(mapping) = mapping else {
+            self.ports.release(protocol, external);
+            return Err(Unbound::TableFull.into());
+        };
+        self.count_mapping(mapping, Quota::take);
+        self.mappings.acquire(mapping);
+        Ok((external, mapping))
+    }
+
+    /// The mapping that a packet from outside came through; none if it was no mapping's.
+    fn addressed(&self, binding: &Binding) -> u32 {
+        let (protocol, external) = (binding.original.protocol, binding.original.destination);
+        if external == binding.destination {
+            return NONE;
+        }
+        match self.mappings.id_at_external(protocol, external) {
+            Some(mapping) if self.internal(protocol, external) == Some(binding.destination) => mapping,
+            _ => NONE,
+        }
+    }
+
+    /// Takes a mapping into its client's account, or out of it.
+    fn count_mapping(&mut self, id: u32, count: fn(&mut Quota, u8)) {
+        let Some(mapping) = self.mappings.get(id) else {
+            return;
+        };
+        let kind = self.ports.kind(mapping.protocol, mapping.external);
+        if let Some(quota) = kind.and_then(|kind| self.mapping_quotas.get_mut(kind)) {
+            count(quota, mapping.client);
+        }
+    }
+
+    /// An external port that is free by now, or whose rest has to be short.
+    fn port(
+        &mut self,
+        class: &RangeInclusive<u16>,
+        protocol: u8,
+        address: Ipv4Addr,
+        preferred: u16,
+        now: Instant,
+    ) -> Option<Endpoint> {
+        let kind = self.ports.kind(protocol, Endpoint::new(address, *class.start()))?;
+        // One more than may have come.
+        for _ in 0..2 {
+            if let Some(rested) = self.mappings.rested(kind, seconds(now) as u32) {
+                self.end_mapping(rested);
+            }
+        }
+        let mut allocation = self.ports.allocate_in(class, protocol, address, preferred);
+        if allocation.is_none() {
+            self.expire(now, RECLAIM);
+            if let Some(oldest) = self.mappings.oldest_within(kind, class) {
+                self.end_mapping(oldest);
+            }
+            allocation = self.ports.allocate_in(class, protocol, address, preferred);
+        }
+        allocation.map(|allocation| Endpoint::new(address, allocation.port))
+    }
+
+    pub(super) fn release_mapping(&mut self, mapping: u32, now: u32) {
+        let Some(idle) = self.mappings.release(mapping) else {
+            return;
+        };
+        self.count_mapping(mapping, Quota::give);
+        match (self.options.port_rest, self.ports.kind(idle.protocol, idle.external)) {
+            (1.., Some(kind)) => {
+                let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
+                self.mappings.rest(mapping, kind, until);
+            }
+            _ => self.end_mapping(mapping),
+        }
+    }
+
+    /// Ends a mapping that no session uses, and gives its port back.
+    pub(super) fn end_mapping(&mut self, mapping: u32) {
+        if let Some(ended) = self.mappings.end(mapping) {
+            self.ports.release(ended.protocol, ended.external);
+        }
+    }
+}
