@@ -226,6 +226,38 @@ fn req_6_each_flow_of_a_mapping_has_its_own_idle_time() {
 }
 
 #[test]
+fn req_7_an_uplink_whose_subnet_is_a_clients_too_is_refused_at_build() {
+    for address in ["10.0.1.9/24", "10.0.1.9/16", "10.0.1.200/30"] {
+        let gateway = if address.ends_with("30") { "10.0.1.201" } else { "10.0.1.10" };
+        let plan = site::PLAN.replace("192.0.2.2/24", address).replace("192.0.2.1", gateway);
+        let rules = site::RULES.replace("192.0.2.2", address.split('/').next().unwrap());
+        let Err(refused) = rules_compiler::compile_text(&plan, &rules) else {
+            panic!("{address} overlaps 10.0.1.0/24, and nobody says so");
+        };
+        assert!(refused.render(false).contains("the uplink"), "{}", refused.render(false));
+    }
+}
+
+#[test]
+fn req_1_a_mapping_is_endpoint_independent_at_each_external_address_that_a_rule_chose() {
+    let plan =
+        site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nextra = [\"192.0.2.3\"]");
+    let chosen = "ip daddr 203.0.113.0/24 snat to 192.0.2.3\n    oifname \"uplink\" masquerade";
+    let rules = site::RULES.replace("oifname \"uplink\" masquerade", chosen);
+    let mut world = World::new(&plan, &rules);
+    // Collisions at both, so that preservation hides no fault.
+    for to in ["198.51.100.9:53", "203.0.113.9:53"] {
+        world.open_udp("10.0.1.6:5000", to);
+    }
+    let first = world.open_udp("10.0.1.7:5000", "198.51.100.9:53");
+    let second = world.open_udp("10.0.1.7:5000", "203.0.113.9:53");
+    assert_eq!((first.ip().to_string(), second.ip().to_string()), ("192.0.2.2".into(), "192.0.2.3".into()));
+    assert_eq!(world.open_udp("10.0.1.7:5000", "198.51.100.10:99"), first);
+    assert_eq!(world.open_udp("10.0.1.7:5000", "203.0.113.10:99"), second);
+    assert_eq!(world.occupancy().mappings, 4);
+}
+
+#[test]
 fn req_8_filtering_is_address_and_port_dependent() {
     let mut world = World::default();
     let external = world.open_udp("10.0.1.7:5000", SERVER);
