@@ -148,17 +148,21 @@ fn leak_client(client: crate::plan::Client) -> Client {
 }
 
 fn leak_program(program: Program) -> Policy {
-    let locations = |lines: Vec<u32>| -> &'static [Location] {
-        lines.into_iter().map(|line| Location { file: "rules.nft", line }).collect::<Vec<_>>().leak()
+    let files: Vec<&'static str> = program.files.iter().map(|(_, file)| &*file.clone().leak()).collect();
+    let location = |&line: &u32| {
+        let (file, line) = program.place(line);
+        Location { file: files.get(file).copied().unwrap_or_default(), line }
     };
+    let locations = program.locations.iter().map(location).collect::<Vec<_>>();
+    let counters = program.counters.iter().map(location).collect::<Vec<_>>();
     let sets: Leaked =
         shared(&program).into_iter().map(|ranges| (Arc::as_ptr(ranges), &*ranges.to_vec().leak())).collect();
     let chains: Vec<Chain> = program.chains.iter().map(|rules| leak_chain(rules, &sets)).collect();
     Policy {
         hooks: program.hooks.map(|bases| &*bases.leak()),
         chains: chains.leak(),
-        locations: locations(program.locations),
-        counters: locations(program.counters),
+        locations: locations.leak(),
+        counters: counters.leak(),
         forwards: program.forwards.leak(),
     }
 }

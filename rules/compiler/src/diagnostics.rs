@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::source::Source;
+use crate::source::{Position, Source};
 
 /// More findings than this are not told one by one.
 const TOLD_MAX: usize = 100;
@@ -173,18 +173,18 @@ impl Diagnostics {
         if self.is_full() {
             return;
         }
-        let (line, column) = source.position(span.start);
-        let shown = shown(source, &span, line);
+        let Position { path, file, line, column } = source.position(span.start);
+        let shown = shown(source, &span);
         self.told.push(Diagnostic {
             severity,
-            file: source.file.to_owned(),
+            file: file.to_owned(),
             line,
             column,
             message,
             label,
-            path: source.path.clone(),
+            path: path.to_owned(),
             shown,
-            order: (order_of(source.file), span.start),
+            order: (order_of(source.file()), span.start),
         });
     }
 }
@@ -194,8 +194,8 @@ fn order_of(file: &str) -> u8 {
     u8::from(file != "weir.toml")
 }
 
-fn shown(source: &Source, span: &Range<usize>, line: u32) -> Option<Shown> {
-    let range = source.line_range(line);
+fn shown(source: &Source, span: &Range<usize>) -> Option<Shown> {
+    let range = source.line_range(source.line_of(span.start));
     let text = source.text.get(range.clone())?;
     if text.len() > SHOWN_MAX {
         return None;

@@ -54,8 +54,11 @@ fn program(out: &mut String, program: &Program) {
         .collect::<Vec<_>>();
     line!(out, "static CHAINS: [::rules::table::Chain; {}] = [{}];", chains.len(), chains.join(", "));
     for (name, lines) in [("LOCATIONS", &program.locations), ("COUNTERS", &program.counters)] {
-        let entries =
-            joined(lines, |line| format!("::rules::table::Location {{ file: \"rules.nft\", line: {line} }}"));
+        let entries = joined(lines, |&line| {
+            let (file, line) = program.place(line);
+            let file = program.files.get(file).map_or("", |(_, file)| file.as_str());
+            format!("::rules::table::Location {{ file: {file:?}, line: {line} }}")
+        });
         line!(out, "static {name}: [::rules::table::Location; {}] = [{entries}];", lines.len());
     }
     let forwards = joined(&program.forwards, |forward| {

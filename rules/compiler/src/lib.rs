@@ -8,6 +8,7 @@ mod check;
 mod compiled;
 mod diagnostics;
 mod emit;
+mod include;
 mod lower;
 mod memory;
 mod names;
@@ -59,7 +60,9 @@ pub fn compile(directory: &Path) -> Result<Compiled, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let plan = source::read(&plan_path, "weir.toml", &mut diagnostics);
     let rules = source::read(&rules_path, "rules.nft", &mut diagnostics);
-    compile_sources(plan, rules, vec![plan_path, rules_path], HONOURED, diagnostics)
+    let mut files = vec![plan_path, rules_path];
+    let rules = rules.map(|rules| include::all(rules, Some(directory), &mut files, &mut diagnostics));
+    compile_sources(plan, rules, files, HONOURED, diagnostics)
 }
 
 /// Compiles a site whose two files are given as text, as if they stood in a directory of their own.
@@ -84,6 +87,7 @@ pub fn compile_text_with(
     let plan = source::accept("weir.toml".into(), "weir.toml", weir_toml.as_bytes().into(), &mut diagnostics);
     let rules =
         source::accept("rules.nft".into(), "rules.nft", rules_nft.as_bytes().into(), &mut diagnostics);
+    let rules = rules.map(|rules| include::all(rules, None, &mut Vec::new(), &mut diagnostics));
     compile_sources(plan, rules, Vec::new(), honoured, diagnostics)
 }
 

@@ -102,7 +102,7 @@ pub(crate) fn lower(
         source,
         plan,
         diagnostics,
-        program: Program::default(),
+        program: Program { files: source.files(), ..Program::default() },
         sets: Vec::new(),
         table: 0,
         unsound_maps: HashSet::new(),

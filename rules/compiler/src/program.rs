@@ -9,7 +9,9 @@ use rules::table::{Action, Base, CounterId, Field, RuleId};
 pub(crate) struct Program {
     pub hooks: [Vec<Base>; 5],
     pub chains: Vec<Vec<Rule>>,
-    /// Lines of rules.nft.
+    /// The files with the numbers of their first lines among all lines, from 1.
+    pub files: Vec<(u32, String)>,
+    /// Lines, by their numbers among all lines.
     pub locations: Vec<u32>,
     pub counters: Vec<u32>,
     /// The external ports that dnat rules answer for.
@@ -18,6 +20,15 @@ pub(crate) struct Program {
     pub sets: usize,
     /// The most steps that a packet can take at one hook.
     pub steps: u64,
+}
+
+impl Program {
+    /// The index of a line's file, and the number of the line there.
+    pub fn place(&self, line: u32) -> (usize, u32) {
+        let after = self.files.partition_point(|&(first, _)| first <= line);
+        let at = after.saturating_sub(1);
+        (at, line - self.files.get(at).map_or(1, |&(first, _)| first) + 1)
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -520,7 +520,7 @@ undefine a
 # weir: allow open
 "#,
             &[
-                r#"1:1: "include" is not in this version's subset"#,
+                "1:9: there is no directory to include files from",
                 r#"2:1: "add" is not in this version's subset"#,
                 r#"3:7: expected "ruleset" after "flush", found "tables""#,
                 r#"4:19: there is no table "x" to delete here"#,

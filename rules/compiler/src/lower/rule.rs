@@ -45,8 +45,8 @@ impl Lowering<'_> {
                 break;
             }
             if let Some(taker) = end.as_ref().filter(|_| !is_told && !rule.allows_shadowed) {
-                let line = self.source.line_of(taker.start);
-                let message = format!("no packet comes to this rule: the one of line {line} takes them all");
+                let line = self.source.line_beside(self.source.line_of(taker.start), &rule.span);
+                let message = format!("no packet comes to this rule: the one of {line} takes them all");
                 self.refuse::<()>(rule.span.clone(), message);
                 is_told = true;
             }

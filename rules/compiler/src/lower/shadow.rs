@@ -276,8 +276,8 @@ impl Lowering<'_> {
                 return false;
             }
             if (told.is_ipv4 || !taker.is_ipv4) && packets.are_within(&taker.packets) {
-                let line = taker.line;
-                let message = format!("no packet comes to this rule: the one of line {line} takes them all");
+                let line = self.source.line_beside(taker.line, span);
+                let message = format!("no packet comes to this rule: the one of {line} takes them all");
                 let label = "if that is meant, say so: comment \"weir: allow shadowed\"".to_owned();
                 self.refuse_with::<()>(span.clone(), message, Some(label));
                 return true;
@@ -296,10 +296,9 @@ impl Lowering<'_> {
                 return;
             }
             if packets.meet(&taker.packets) && !taker.packets.are_within(packets) {
-                let line = taker.line;
-                let message = format!(
-                    "this dnat and the one of line {line} overlap in part: some packets are for both"
-                );
+                let line = self.source.line_beside(taker.line, span);
+                let message =
+                    format!("this dnat and the one of {line} overlap in part: some packets are for both");
                 self.refuse::<()>(span.clone(), message);
                 return;
             }

@@ -93,32 +93,51 @@ pub(super) fn directive(comment: &str) -> Option<&str> {
     rest.trim_start().strip_prefix(':')
 }
 
-/// The tokens of a file, comments set aside.
+/// The tokens of a file and of those that it includes, comments set aside.
 pub(crate) struct Tokens<'s> {
-    lexer: Lexer<'s, Token>,
     text: &'s str,
+    /// The files that are open, each with where it begins: the one that is read last.
+    open: Vec<(Lexer<'s, Token>, usize)>,
     ahead: Option<Spanned>,
     /// Comments met since somebody asked.
     pub comments: Vec<Range<usize>>,
 }
 
 impl<'s> Tokens<'s> {
-    pub fn new(text: &'s str) -> Self {
-        Self { lexer: Token::lexer(text), text, ahead: None, comments: Vec::new() }
+    /// The tokens of a part of the text, which holds all files.
+    pub fn new(text: &'s str, root: Range<usize>) -> Self {
+        let mut tokens = Self { text, open: Vec::new(), ahead: None, comments: Vec::new() };
+        tokens.enter(root);
+        tokens
+    }
+
+    /// Goes on in another file; what comes here comes behind it. No token may have been looked at ahead.
+    pub fn enter(&mut self, file: Range<usize>) {
+        self.ahead = None;
+        self.open.push((Token::lexer(self.text.get(file.clone()).unwrap_or("")), file.start));
     }
 
     fn read(&mut self) -> Spanned {
         loop {
-            let Some(token) = self.lexer.next() else {
-                return (Token::End, self.text.len()..self.text.len());
+            let is_root = self.open.len() == 1;
+            let Some((lexer, start)) = self.open.last_mut() else { return (Token::End, 0..0) };
+            let start = *start;
+            let Some(token) = lexer.next() else {
+                let end = start + lexer.source().len();
+                if is_root {
+                    return (Token::End, end..end);
+                }
+                // No line ends here, as in nft: an included file has to end its last one.
+                self.open.pop();
+                continue;
             };
+            let span = lexer.span();
+            let span = start + span.start..start + span.end;
             match token.unwrap_or(Token::Unknown) {
                 // Only directives are of interest; the others may be many.
-                Token::Comment if directive(self.lexer.slice()).is_some() => {
-                    self.comments.push(self.lexer.span())
-                }
+                Token::Comment if directive(lexer.slice()).is_some() => self.comments.push(span),
                 Token::Comment => {}
-                token => return (token, self.lexer.span()),
+                token => return (token, span),
             }
         }
     }

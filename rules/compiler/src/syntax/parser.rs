@@ -33,7 +33,7 @@ pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
     let mut parser = Parser {
         source,
         diagnostics,
-        tokens: Tokens::new(&source.text),
+        tokens: Tokens::new(&source.text, source.root()),
         scopes: vec![HashMap::new()],
         depth: 0,
         braces: 0,
@@ -45,7 +45,7 @@ pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
     parser.named_maps();
     parser.directives();
     let mut ruleset = parser.ruleset;
-    ruleset.is_whole = diagnostics.errors() == before;
+    ruleset.is_whole = source.is_whole && diagnostics.errors() == before;
     ruleset
 }
 
@@ -230,9 +230,10 @@ impl<'s> Parser<'s, '_> {
                 self.end_of_statement()
             }
             "delete" | "destroy" => self.delete_table(),
-            word @ ("include" | "undefine" | "redefine" | "add" | "create" | "insert" | "replace"
-            | "list" | "reset" | "rename" | "monitor" | "describe" | "export" | "import"
-            | "chain" | "rule" | "set" | "map" | "element") => self.unbuilt(span, word),
+            "include" => self.include(),
+            word @ ("undefine" | "redefine" | "add" | "create" | "insert" | "replace" | "list" | "reset"
+            | "rename" | "monitor" | "describe" | "export" | "import" | "chain" | "rule" | "set"
+            | "map" | "element") => self.unbuilt(span, word),
             word => {
                 let label = meant(word, ["table", "define", "flush"]);
                 let message = match self.peek() {
@@ -305,6 +306,21 @@ impl<'s> Parser<'s, '_> {
         self.block(|parser| parser.table_item(index))
     }
 
+    /// `include "file"`: goes on in the files that it stands for, and then here.
+    fn include(&mut self) -> Parsed<()> {
+        self.next();
+        let name = self.here();
+        if !self.takes(Token::Quoted) {
+            return self.unexpected("the name of a file in quotes");
+        }
+        self.end_of_statement()?;
+        let source = self.source;
+        for file in source.included(name.start).iter().rev() {
+            self.tokens.enter(file.clone());
+        }
+        Ok(())
+    }
+
     /// `delete table ...`: the head of the idiom that makes a file loadable again.
     fn delete_table(&mut self) -> Parsed<()> {
         let (_, start) = self.next();
@@ -355,6 +371,7 @@ impl<'s> Parser<'s, '_> {
             "chain" => self.chain(table),
             "set" => self.set(table),
             "map" => self.named_map(table),
+            "include" => self.include(),
             "define" => self.define(),
             "comment" => {
                 self.next();
@@ -362,7 +379,7 @@ impl<'s> Parser<'s, '_> {
                 self.end_of_statement()
             }
             word @ ("flags" | "counter" | "quota" | "limit" | "ct" | "flowtable" | "secmark" | "synproxy"
-            | "include" | "undefine" | "redefine" | "elements") => self.unbuilt(span, word),
+            | "undefine" | "redefine" | "elements") => self.unbuilt(span, word),
             word => {
                 let label = meant(word, ["chain", "set", "map", "define", "comment"]);
                 let message = match self.peek() {
@@ -479,7 +496,8 @@ impl<'s> Parser<'s, '_> {
                 }
                 self.end_of_statement()
             }
-            word @ ("flags" | "include" | "undefine" | "redefine" | "devices") => {
+            "include" => self.include(),
+            word @ ("flags" | "undefine" | "redefine" | "devices") => {
                 let span = self.here();
                 self.unbuilt(span, word)
             }
