@@ -3,7 +3,7 @@
 //! - Every packet out has right checksums and shows nothing internal: the judge looks at each.
 //! - Inbound of outbound is the identity, and reaches the endpoint that it belongs to.
 //! - No two internal endpoints share an external one, and each has one at an external address.
-//! - Counts add up: sessions, mappings, and each client's share of them.
+//! - Counts add up: sessions and mappings. Who is refused has what is kept for each client.
 //! - A packet that is dropped changes nothing.
 //! - When all has ended, nothing is left.
 //!
@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use firewall::Dropped;
 use nat::Direction;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -348,12 +349,17 @@ impl Play {
             .flows
             .iter()
             .position(|flow| (flow.protocol, flow.client, flow.server) == (protocol, client, server));
+        let port = self.port_of(*client.ip());
+        let before = self.refused(port);
         let index = known.unwrap_or_else(|| {
             let tcp = Tcp::open(Kind::Syn, [seed as u32, 0]);
             self.flows.push(Flow { protocol, client, server, external: None, tcp, last: None });
             self.flows.len() - 1
         });
         self.exchange(index, false, false, seed);
+        if self.refused(port) > before {
+            self.is_fair(client, protocol);
+        }
     }
 
     fn error(&mut self, index: usize, code: u8, cut: u8) {
@@ -440,6 +446,50 @@ impl Play {
             assert_eq!(port, self.port_of(seen.destination()), "to the owner of a mapping");
             assert_eq!(seen.from(), from);
         }
+    }
+
+    /// How many sessions a client has, and how many mappings of a protocol and a class.
+    fn usage(&self, name: &str, protocol: u8, low: bool) -> (u32, u32) {
+        let (mut sessions, mut mappings) = (0, BTreeSet::new());
+        for (_, session) in self.world.datapath.nat().iter() {
+            let (original, reply) = (session.original(), session.reply());
+            let inside = self.port_of(original.source.address) != "uplink";
+            let owner = if inside { original.source } else { reply.source };
+            if self.port_of(owner.address) != name {
+                continue;
+            }
+            sessions += 1;
+            if session.is_snat() && original.protocol == protocol && (owner.port < 1024) == low {
+                mappings.insert(reply.destination);
+            }
+        }
+        (sessions, mappings.len() as u32)
+    }
+
+    /// Packets of a client for which there was no room.
+    fn refused(&self, port: &str) -> u64 {
+        let reasons = [Dropped::ClientQuota, Dropped::SessionsExhausted, Dropped::PortsExhausted];
+        reasons.into_iter().map(|reason| self.world.drops(port, reason)).sum()
+    }
+
+    /// Who is refused has at least what is kept for each client, whatever the others do.
+    fn is_fair(&self, client: SocketAddrV4, protocol: u8) {
+        let site = self.world.site;
+        let clients = self.plan.clients.len() as u32;
+        let low = client.port() < 1024 && protocol != 1;
+        let (sessions, mappings) = self.usage(self.port_of(*client.ip()), protocol, low);
+        let pool = match (protocol, low, self.plan.narrow) {
+            (1, ..) => 65_536,
+            (_, true, _) => 1023,
+            (_, _, true) => 64,
+            _ => 64_512,
+        };
+        let chosen = site.nat.client_floor;
+        let floor = if chosen == 0 { pool.min(site.nat.sessions) / (2 * clients) } else { chosen };
+        assert!(
+            sessions >= site.nat.sessions / (2 * clients) || mappings >= floor.min(pool),
+            "{client} is refused with {sessions} sessions and {mappings} mappings"
+        );
     }
 
     /// Sessions and mappings add up, and none has what another has.

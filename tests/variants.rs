@@ -152,6 +152,16 @@ fn rfc_1812_5_3_1_time_to_live_of_1_2_and_255_on_every_way() {
 }
 
 #[test]
+fn rfc_1812_4_3_2_3_what_is_shorter_than_a_quote_is_quoted_whole() {
+    let mut world = World::default();
+    for (protocol, payload) in [(47, &b""[..]), (84, b"x"), (132, b"1234567"), (50, b"12345678")] {
+        let dying = Packet::new("10.0.1.7", "198.51.100.9", protocol, payload).ttl(1);
+        let told = world.answer("work", &dying);
+        assert_eq!((told.icmp(), told.quote().octets), ((11, 0), dying.octets()));
+    }
+}
+
+#[test]
 fn rfc_1122_3_2_2_no_word_about_errors_that_die_on_the_way() {
     let mut world = World::default();
     let seen = world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));

@@ -38,7 +38,12 @@ pub const ROWS: &[Row] = &[
     ),
     row("4787 REQ-4", "port preservation, then parity", "yes", &[]),
     row("4787 REQ-5", "UDP idle time", "300 s, never under 120 s", &[]),
-    row("4787 REQ-5 a", "shorter times", "for destination ports 0-1023 that the site lists", &["udp_short"]),
+    row(
+        "4787 REQ-5 a",
+        "shorter times",
+        "for destination ports 0-1023 that the site lists",
+        &["udp_short", "expiry::req_5_destination_ports", "shorter_time"],
+    ),
     row("4787 REQ-6", "outbound refreshes, inbound does not", "yes; inbound by choice", &[]),
     row(
         "4787 REQ-7",

@@ -15,7 +15,7 @@ use tests::{World, judge, site};
 fn small(which: u8) -> &'static Site {
     static SITES: OnceLock<[&'static Site; 3]> = OnceLock::new();
     let sites = SITES.get_or_init(|| {
-        let open = "filtering = \"endpoint-independent\"\npickup = true\nport_rest = 0";
+        let open = "filtering = \"endpoint-independent\"\npickup = true\nport_rest = 0\nsyn_answer = \"port-unreachable\"";
         let narrow =
             "external_ports = \"1024-1031\"\ninbound_refresh = true\nfiltering = \"address-dependent\"";
         [site::PLAN.to_owned(), cut_uplink(open), site::plan_with(&nat(narrow))]
