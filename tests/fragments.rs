@@ -1,5 +1,6 @@
 //! RFC 4787 REQ-13 and REQ-14, RFC 791, 1858, 3128, 5722, 6864: fragments.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use firewall::Dropped;
@@ -161,6 +162,43 @@ fn rfc_6864_what_is_cut_here_gets_an_identification_of_its_own() {
         ids.push(world.sent("uplink")[1].identification());
     }
     assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn rfc_6864_5_3_1_whole_datagrams_that_may_be_cut_further_on_never_share_an_identification() {
+    let mut world = World::default();
+    let mut used = BTreeSet::new();
+    for host in 2..40 {
+        for id in [0, 7, 8] {
+            let packet = udp((format!("10.0.1.{host}").as_str(), 5000), SERVER, &[1; 41]);
+            let seen = world.cross("work", "uplink", packet.identification(id));
+            assert!(used.insert(seen.identification()), "10.0.1.{host} with {id}");
+            assert!(host > 2 || seen.identification() == id, "unique as it is, it is kept");
+        }
+    }
+    // To other peers, of other protocols, and of one client they are what they were.
+    for (from, to) in [(CLIENT, "203.0.113.5:53"), (OTHER, "203.0.113.6:53")] {
+        for _ in 0..2 {
+            let seen = world.cross("work", "uplink", udp(from, to, &[1; 41]).identification(7));
+            assert_eq!(seen.identification(), 7);
+        }
+    }
+    let seen = world.cross("work", "uplink", tcp(OTHER, SERVER, SYN, &[1; 41]).identification(7));
+    assert_eq!(seen.identification(), 7);
+}
+
+#[test]
+fn rfc_6864_4_1_atomic_datagrams_and_untranslated_ones_keep_their_identification() {
+    let mut world = World::default();
+    for client in [CLIENT, OTHER] {
+        let packet = udp(client, SERVER, &[1; 41]).identification(7).dont_fragment();
+        assert_eq!(world.cross("work", "uplink", packet).identification(), 7);
+        let packet = udp(client, "10.0.2.9:7000", &[1; 41]).identification(7);
+        assert_eq!(world.cross("work", "lab", packet).identification(), 7);
+        // Nobody may cut a datagram of 68 octets (RFC 791 3.2).
+        let packet = udp(client, SERVER, &[1; 40]).identification(7);
+        assert_eq!(world.cross("work", "uplink", packet).identification(), 7);
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::config::{held_fragments, held_syns, nat_config, nat_options, static_f
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
+use crate::identification::Identifications;
 use crate::neighbor::{self, Due, Neighbors, Waiting};
 use crate::port::{Port, unsent};
 use crate::route::{Hop, Routes, UPLINK};
@@ -59,6 +60,7 @@ pub struct Datapath<L: Link> {
     neighbors: Neighbors<L::Frame>,
     fragments: Fragments<L::Frame>,
     syns: Syns<L::Frame>,
+    identifications: Identifications,
     nat: Nat,
     site: &'static Site,
     policy: &'static Policy,
@@ -126,6 +128,7 @@ impl<L: Link> Datapath<L> {
             neighbors: Neighbors::new(seed[2]),
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
             syns: Syns::new(held_syns(site)),
+            identifications: Identifications::new(seed[3] ^ seed[0]),
             nat,
             site,
             policy: &site.policy,
@@ -422,7 +425,8 @@ impl<L: Link> Datapath<L> {
         let is_cut = usize::from(packet.total_len()) > output.mtu;
         let identification = match way.identification {
             // What was whole becomes fragments.
-            None if is_cut => self.fragments.identify(packet, &way.translation),
+            None if is_cut => self.identifications.fresh(packet, &way.translation),
+            None => self.identifications.distinct(packet, &way.translation),
             given => given,
         };
         if let (Some(identification), Some(header)) =

@@ -169,13 +169,10 @@ pub struct Fragments<F> {
     upkeep: usize,
     /// Held fragments that are gone, of each input port, since they were last taken.
     lost: [u32; PORTS_MAX],
-    /// Identifications for datagrams whose source is translated (RFC 6864 5.3.1).
-    identification: u16,
 }
 
 impl<F> Fragments<F> {
-    /// An empty table that holds up to `capacity` fragments; `seed` keys its hashing and its
-    /// identifications.
+    /// An empty table that holds up to `capacity` fragments; `seed` keys its hashing.
     pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
             datagrams: (0..DATAGRAMS).map(|_| None).collect(),
@@ -187,18 +184,7 @@ impl<F> Fragments<F> {
             seed,
             upkeep: 0,
             lost: [0; PORTS_MAX],
-            identification: seed as u16,
         }
-    }
-
-    /// A fresh identification for a datagram that leaves in fragments, if its source is translated:
-    /// two clients behind one address may use the same (RFC 6864 5.3.1).
-    pub fn identify(&mut self, packet: &Packet, translation: &Translation) -> Option<u16> {
-        if translation.source.address == packet.source() {
-            return None;
-        }
-        self.identification = self.identification.wrapping_add(1);
-        Some(self.identification)
     }
 
     /// Fragments that wait for their first one.

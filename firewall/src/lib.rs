@@ -16,6 +16,7 @@ pub mod counters;
 pub mod datapath;
 pub mod fragment;
 pub mod icmp;
+pub mod identification;
 pub mod neighbor;
 pub mod port;
 pub mod route;

@@ -50,7 +50,7 @@ impl<L: Link> Datapath<L> {
     fn decide_first(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
         let mut step = self.decide(input, packet, now)?;
         if let Step::Forward(way) = &mut step {
-            way.identification = self.fragments.identify(packet, &way.translation);
+            way.identification = self.identifications.fresh(packet, &way.translation);
         }
         Ok(step)
     }
