@@ -554,3 +554,25 @@ fn req_9_hairpinning_is_for_the_rules_to_admit() {
     let external = world.open_udp("10.0.2.9:6000", SERVER);
     world.refuse("work", udp("10.0.1.7:5000", external, b"x"), Dropped::Policy);
 }
+
+#[test]
+fn req_5_b_udp_to_well_known_ports_that_the_site_lists_ends_sooner_and_no_other() {
+    let lines = "[nat.timeout]\nudp_short = { ports = \"53,500-510\", seconds = 20 }";
+    let mut world = World::new(&site::plan_with(lines), site::RULES);
+    let server = |port: u16| format!("198.51.100.9:{port}");
+    for (source, port) in [(5000, 53), (5001, 500), (5002, 510), (5003, 54), (5004, 511), (5005, 5300)] {
+        world.open_udp(&format!("10.0.1.7:{source}"), &server(port));
+    }
+    world.pass_seconds(20);
+    assert_eq!(world.occupancy().sessions, 6);
+    let back = world.cross("uplink", "work", udp(server(53).as_str(), "192.0.2.2:5000", b"in time"));
+    assert_eq!(back.to(), "10.0.1.7:5000".parse().unwrap());
+    world.pass_in_steps(22, 1);
+    for (source, port, lives) in [(5000, 53, false), (5001, 500, false), (5002, 510, false)]
+        .into_iter()
+        .chain([(5003, 54, true), (5004, 511, true), (5005, 5300, true)])
+    {
+        world.send("uplink", udp(server(port).as_str(), ("192.0.2.2", source), b"late"));
+        assert_eq!(!world.sent("work").is_empty(), lives, "to port {port}");
+    }
+}

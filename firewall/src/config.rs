@@ -32,6 +32,7 @@ pub(crate) fn nat_config<'a>(site: &Site, routes: &'a Routes) -> nat::Config<'a>
 pub(crate) fn nat_options(site: &Site) -> nat::Options {
     nat::Options {
         tcp_windows: true,
+        udp_short: udp_short(site),
         udp_filtering: filtering(site.nat.filtering.udp),
         tcp_filtering: filtering(site.nat.filtering.tcp),
         pickup: site.nat.pickup,
@@ -45,6 +46,13 @@ pub(crate) fn nat_options(site: &Site) -> nat::Options {
         },
         ..nat::Options::default()
     }
+}
+
+/// The idle time of UDP to some well-known ports (RFC 4787 REQ-5 b).
+fn udp_short(site: &Site) -> nat::UdpShort {
+    let Some(short) = site.nat.timeout.udp_short else { return nat::UdpShort::default() };
+    let all = short.ports.iter().fold(nat::WellKnownPorts::NONE, |all, &(first, last)| all.with(first, last));
+    nat::UdpShort { ports: all, seconds: short.seconds }
 }
 
 /// How many fragments may wait for their first one: each keeps the buffer that it came in.
