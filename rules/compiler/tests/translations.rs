@@ -251,6 +251,12 @@ fn what_is_wrong_in_a_map() {
             "4:53: this can never be true after the earlier matches of the rule",
         ),
         ("dnat to tcp dport map { 80 10.0.1.2 }", r#"4:28: expected ":", found "10.0.1.2""#),
+        (
+            "dnat ip addr . port to tcp dport map { 80 : 10.0.1.2 }",
+            r#"4:45: "addr . port" wants a map with ports here"#,
+        ),
+        ("dnat ip addr to 10.0.1.2", r#"4:14: expected ". port" after "addr", found "to""#),
+        ("dnat interval to 10.0.1.2", r#"4:18: "interval" wants a range here"#),
         ("dnat to tcp dport map { 80 : 10.0.1.2 . 80, 81 : 10.0.1.3 }", SHAPE),
         ("dnat to tcp dport map { 80 : 10.0.1.2 . 80, * : 10.0.1.3 . 1-2 }", SHAPE),
         ("dnat prefix to ip daddr map { 192.0.2.2 : 10.0.1.2,    1.0.0.0/31 : 10.0.1.2/31 }", SHAPE_56),

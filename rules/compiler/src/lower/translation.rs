@@ -9,7 +9,7 @@ use rules::translation::{DestinationChoice, Netmap, SourceChoice};
 
 use super::{Lowering, Premises};
 use crate::syntax::keys::Datatype;
-use crate::syntax::tree::{Place, Span, Translation, Value, ValueWhat};
+use crate::syntax::tree::{Place, Span, Target, Translation, Value, ValueWhat};
 
 /// The most addresses that one translation may spread over.
 const SPREAD_MAX: u32 = 4096;
@@ -48,6 +48,13 @@ impl Lowering<'_> {
         place: &Place,
         premises: &Premises,
     ) -> Option<Action> {
+        let is_run = matches!(place.to.resolved().what, ValueWhat::Range(_) | ValueWhat::Prefix(..));
+        if of.wants_run && !is_run {
+            return self.refuse(place.to.span.clone(), "\"interval\" wants a range here");
+        }
+        if of.wants_port && (place.ports.is_none() || matches!(of.to, Target::Value(_))) {
+            return self.refuse(place.to.span.clone(), "\"addr . port\" wants a map with ports here");
+        }
         match (of.is_prefix, of.is_snat) {
             (true, is_snat) => self.netmap(place, is_snat),
             (false, true) => self.snat(of, place, premises),

@@ -22,7 +22,7 @@ impl Parser<'_, '_> {
         Ok(What::Masquerade { ports, random })
     }
 
-    /// `snat|dnat [ip] [prefix] to target [flags]`
+    /// `snat|dnat [ip [addr . port]] [prefix|interval] to target [flags]`
     pub fn translation(&mut self) -> Parsed<What> {
         let (_, statement) = self.next();
         let is_snat = self.text(&statement) == "snat";
@@ -31,19 +31,28 @@ impl Parser<'_, '_> {
             return self.unbuilt(span, "ip6");
         }
         let names_family = self.takes_word("ip");
-        let here = self.here();
         let is_prefix = self.takes_word("prefix");
-        match self.peek_word() {
-            "to" => self.next(),
-            word @ ("addr" | "interval") => return self.unbuilt(here, word),
-            _ => {
-                let statement = self.text(&statement);
-                return self.unexpected(&format!("\"to\" after \"{statement}\""));
-            }
-        };
+        let wants_port = names_family && !is_prefix && self.addr_port()?;
+        let wants_run = !is_prefix && !wants_port && self.takes_word("interval");
+        if !self.takes_word("to") {
+            let statement = self.text(&statement);
+            return self.unexpected(&format!("\"to\" after \"{statement}\""));
+        }
         let to = self.target()?;
         let random = self.nat_flags()?;
-        Ok(What::Translate(Box::new(Translation { is_snat, names_family, is_prefix, to, random })))
+        let translation = Translation { is_snat, names_family, is_prefix, wants_port, wants_run, to, random };
+        Ok(What::Translate(Box::new(translation)))
+    }
+
+    /// `addr . port`
+    fn addr_port(&mut self) -> Parsed<bool> {
+        if !self.takes_word("addr") {
+            return Ok(false);
+        }
+        if self.takes(Token::Dot) && self.takes_word("port") {
+            return Ok(true);
+        }
+        self.unexpected("\". port\" after \"addr\"")
     }
 
     fn target(&mut self) -> Parsed<Target> {

@@ -170,6 +170,10 @@ pub(crate) struct Translation {
     pub names_family: bool,
     /// `prefix` was said.
     pub is_prefix: bool,
+    /// `addr . port` was said: the map leads to ports too.
+    pub wants_port: bool,
+    /// `interval` was said: the map leads to ranges.
+    pub wants_run: bool,
     pub to: Target,
     /// Where `random` or `fully-random` was said.
     pub random: Option<Span>,
