@@ -41,6 +41,6 @@ pub use fragment::Fragment;
 pub use icmp::Embedded;
 pub use packet::{Checksum, HEAD_MAX, Malformed, Packet};
 pub use session::{Session, SessionId};
-pub use table::{Admitted, Binding, Counts, Hit, Nat, Refusal, SourceNat, Unbound};
+pub use table::{Admitted, Binding, Counts, Gone, Hit, Nat, Refusal, SourceNat, Unbound};
 pub use tcp::{Refused, Segment, flags as tcp_flags};
 pub use translate::{Head, Translation};

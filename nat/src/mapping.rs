@@ -177,6 +177,12 @@ impl Mappings {
         place.map(|place| &place.mapping)
     }
 
+    /// A mapping that rests.
+    pub(crate) fn at_rest(&self, id: u32) -> Option<&Mapping> {
+        let place = self.places.get(id as usize).filter(|place| place.list != AWAKE);
+        place.map(|place| &place.mapping)
+    }
+
     /// Whether it ends with one session.
     pub(crate) fn has_one_session(&self, id: u32) -> bool {
         self.places.get(id as usize).is_some_and(|place| place.sessions == 1)

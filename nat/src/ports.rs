@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::ops::RangeInclusive;
+use core::ops::{Range, RangeInclusive};
 
 use crate::endpoint::{Endpoint, protocol};
 use crate::keyed::Chance;
@@ -32,9 +32,17 @@ const fn from_bit(bit: u32) -> u64 {
 
 impl Tree {
     fn full() -> Self {
-        let mut words = vec![u64::MAX; PORT_WORDS + GROUP_WORDS + 1].into_boxed_slice();
-        words[PORT_WORDS + GROUP_WORDS] = (1 << GROUP_WORDS) - 1;
-        Self { words }
+        let mut tree = Self { words: vec![0; PORT_WORDS + GROUP_WORDS + 1].into_boxed_slice() };
+        tree.fill();
+        tree
+    }
+
+    /// Everything is free.
+    fn fill(&mut self) {
+        self.words.fill(u64::MAX);
+        if let Some(top) = self.words.last_mut() {
+            *top = (1 << GROUP_WORDS) - 1;
+        }
     }
 
     /// The first set bit of a word, `from` or later, and what was read to know.
@@ -161,11 +169,20 @@ impl Pool {
     }
 }
 
+/// An external address and its ports.
+struct At {
+    /// None's, if it is unspecified.
+    address: Ipv4Addr,
+    /// Whether its ports are given away.
+    is_open: bool,
+    pools: [Pool; 3],
+}
+
 /// What is free at all external addresses.
 pub(crate) struct Ports {
     /// The ports at or above 1024 that may be used.
     high: RangeInclusive<u16>,
-    pools: Vec<(Ipv4Addr, [Pool; 3])>,
+    addresses: Vec<At>,
     chance: Chance,
 }
 
@@ -189,33 +206,65 @@ const fn pool_of(protocol: u8) -> Option<usize> {
 impl Ports {
     /// All ports of the addresses, those at or above 1024 limited to a range.
     pub(crate) fn new(external: &[Ipv4Addr], range: &RangeInclusive<u16>, chance: Chance) -> Self {
-        let pools = || [(); 3].map(|()| Pool { tree: Tree::full() });
+        let at = |&address: &Ipv4Addr| At {
+            address,
+            is_open: !address.is_unspecified(),
+            pools: [(); 3].map(|()| Pool { tree: Tree::full() }),
+        };
         Self {
             high: (*range.start()).max(1024)..=*range.end(),
-            pools: external.iter().map(|&address| (address, pools())).collect(),
+            addresses: external.iter().map(at).collect(),
             chance,
         }
     }
 
     fn pool(&mut self, protocol: u8, address: Ipv4Addr) -> Option<&mut Pool> {
-        let (_, pools) = self.pools.iter_mut().find(|pool| pool.0 == address)?;
-        pools.get_mut(pool_of(protocol)?)
+        let at = self.addresses.iter_mut().find(|at| at.address == address)?;
+        at.pools.get_mut(pool_of(protocol)?)
+    }
+
+    /// No port of this address is given away any more.
+    pub(crate) fn close(&mut self, address: Ipv4Addr) {
+        for at in self.addresses.iter_mut().filter(|at| at.address == address) {
+            at.is_open = false;
+        }
+    }
+
+    /// A closed address of which nothing is left makes place for another.
+    pub(crate) fn clear(&mut self, address: Ipv4Addr) {
+        for at in self.addresses.iter_mut().filter(|at| at.address == address && !at.is_open) {
+            at.address = Ipv4Addr::UNSPECIFIED;
+        }
+    }
+
+    /// Opens an address at a free place, all of its ports free, and returns its kinds of ports.
+    pub(crate) fn open(&mut self, address: Ipv4Addr) -> Option<Range<usize>> {
+        if self.addresses.iter().any(|at| at.address == address) {
+            return None;
+        }
+        let place = self.addresses.iter().position(|at| at.address.is_unspecified())?;
+        let at = self.addresses.get_mut(place)?;
+        (at.address, at.is_open) = (address, true);
+        for pool in &mut at.pools {
+            pool.tree.fill();
+        }
+        Some(place * KINDS..(place + 1) * KINDS)
     }
 
     /// Whether this address has ports at all.
     pub(crate) fn has(&self, protocol: u8, address: Ipv4Addr) -> bool {
-        pool_of(protocol).is_some() && self.pools.iter().any(|pool| pool.0 == address)
+        pool_of(protocol).is_some() && self.addresses.iter().any(|at| at.is_open && at.address == address)
     }
 
     /// How many kinds of ports there are: at each address the low and high ones of UDP and TCP, and
     /// the ICMP identifiers.
     pub(crate) fn kinds(&self) -> usize {
-        self.pools.len() * KINDS
+        self.addresses.len() * KINDS
     }
 
     /// The kind of a port, as a number below [`Ports::kinds`].
     pub(crate) fn kind(&self, protocol: u8, external: Endpoint) -> Option<usize> {
-        let address = self.pools.iter().position(|pool| pool.0 == external.address)?;
+        let address = self.addresses.iter().position(|at| at.address == external.address)?;
         let high = usize::from(external.port >= 1024);
         let kind = match protocol {
             protocol::ICMP => 2 * 2,
@@ -231,10 +280,10 @@ impl Ports {
             low if low % 2 == 0 => LOW,
             _ => self.high.clone(),
         };
-        let Some((_, pools)) = self.pools.get(kind / KINDS) else {
+        let Some(at) = self.addresses.get(kind / KINDS) else {
             return 0;
         };
-        let free = |port: &u16| pools.get(kind % KINDS / 2).is_some_and(|p| p.tree.is_free(number(*port)));
+        let free = |port: &u16| at.pools.get(kind % KINDS / 2).is_some_and(|p| p.tree.is_free(number(*port)));
         class.filter(free).count() as u32
     }
 
@@ -262,8 +311,8 @@ impl Ports {
         address: Ipv4Addr,
         preferred: u16,
     ) -> Option<Allocation> {
-        let (_, pools) = self.pools.iter_mut().find(|pool| pool.0 == address)?;
-        let pool = pools.get_mut(pool_of(protocol)?)?;
+        let at = self.addresses.iter_mut().find(|at| at.is_open && at.address == address)?;
+        let pool = at.pools.get_mut(pool_of(protocol)?)?;
         pool.allocate(class, preferred, &mut self.chance)
     }
 

@@ -32,6 +32,16 @@ impl Quota {
         }
     }
 
+    /// Another pool in place of this one, of which nobody has anything any more.
+    pub(crate) fn replace_pool(&mut self, pool: u32) {
+        let count = self.used.len().max(1) as u32;
+        self.pool = pool;
+        self.floor = self.floor.min(pool / count);
+        if !self.is_off() {
+            self.owed = self.floor * count;
+        }
+    }
+
     fn is_off(&self) -> bool {
         self.used.is_empty()
     }

@@ -10,6 +10,7 @@ mod bind;
 mod end;
 mod eviction;
 mod external;
+mod forget;
 mod lookup;
 mod source;
 
@@ -29,7 +30,7 @@ use crate::mapping::Mappings;
 use crate::ports::Ports;
 use crate::quota::Quota;
 use crate::session::{Session, SessionId, Slab};
-use crate::timers::{Wheel, seconds};
+use crate::timers::{Clock, Wheel};
 use crate::window::Windows;
 
 /// The session that a packet belongs to.
@@ -104,6 +105,15 @@ impl From<Unbound> for Refusal {
     }
 }
 
+/// What goes away, for [`Nat::forget`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gone {
+    /// A client, as [`Nat::bind_for`] has it.
+    Client(u8),
+    /// An external address.
+    External(Ipv4Addr),
+}
+
 /// How much is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
@@ -131,8 +141,7 @@ pub struct Nat {
     lifetimes: Lifetimes,
     inbound_refresh: bool,
     options: Options,
-    /// The present second, as the last call told it, for ports to rest from.
-    second: u32,
+    clock: Clock,
     /// Where a full table looks next for who has most.
     hand: u32,
 }
@@ -179,7 +188,7 @@ impl Nat {
             lifetimes: Lifetimes::new(&config.timeouts, &options.udp_short),
             inbound_refresh: config.inbound_refresh,
             options,
-            second: 0,
+            clock: Clock::default(),
             hand: 0,
         }
     }
@@ -197,7 +206,7 @@ impl Nat {
 
     /// Seconds that a session has left, if nothing refreshes it.
     pub fn remaining(&self, id: SessionId, now: Instant) -> u32 {
-        let (expires, now) = (self.sessions.get(id.0).expires, seconds(now));
+        let (expires, now) = (self.sessions.get(id.0).expires, self.clock.second(now));
         match self.wheel.is_past(expires, now) {
             true => 0,
             false => expires.wrapping_sub(now as u32),

@@ -18,8 +18,52 @@ pub(crate) const TIMEOUT_MAX: u32 = 1 << 30;
 
 /// Whole seconds of an instant; time begins at 0.
 #[inline]
-pub(crate) fn seconds(now: Instant) -> i64 {
+fn seconds(now: Instant) -> i64 {
     (now.total_micros().max(0) as u64 / 1_000_000) as i64
+}
+
+/// Seconds that never go back: when the clock that tells them does, they stand still and go on
+/// from there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// What the clock that tells them has gone back by.
+    lag: i64,
+    latest: i64,
+}
+
+impl Clock {
+    /// The second of an instant, as far as it was told until now.
+    #[inline]
+    pub(crate) fn second(&self, now: Instant) -> i64 {
+        seconds(now) + self.lag
+    }
+
+    /// The second of an instant, which is the present one.
+    #[inline]
+    pub(crate) fn advance(&mut self, now: Instant) -> i64 {
+        let second = self.second(now);
+        if second < self.latest {
+            return self.went_back(second);
+        }
+        self.latest = second;
+        second
+    }
+
+    #[cold]
+    const fn went_back(&mut self, second: i64) -> i64 {
+        self.lag = self.lag.saturating_add(self.latest - second);
+        self.latest
+    }
+
+    /// The last present second.
+    pub(crate) const fn latest(&self) -> i64 {
+        self.latest
+    }
+
+    /// When a second begins.
+    fn instant(&self, second: i64) -> Instant {
+        Instant::from_micros((second - self.lag).saturating_mul(1_000_000))
+    }
 }
 
 /// The wheel. Its lists run through the sessions.
@@ -159,11 +203,11 @@ impl Wheel {
     }
 
     /// When there may be something to end next; nothing ends before.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self, clock: &Clock) -> Option<Instant> {
         let second = match self.pending {
             NONE => self.next_occupied()?,
             _ => self.cursor,
         };
-        Some(Instant::from_micros(second.saturating_mul(1_000_000)))
+        Some(clock.instant(second))
     }
 }

@@ -7,7 +7,6 @@ use crate::endpoint::Direction;
 use crate::packet::{Packet, Transport};
 use crate::session::REPLIED;
 use crate::tcp::{Connection, Refused, Segment};
-use crate::timers::seconds;
 
 impl Nat {
     /// Takes note of a packet that is sure to leave: what it means to TCP, and how long its
@@ -31,7 +30,7 @@ impl Nat {
             return Ok(Admitted { first_reply });
         }
         let before = session.expires;
-        session.expires = self.lifetimes.end(session.class, seconds(now));
+        session.expires = self.lifetimes.end(session.class, self.clock.advance(now));
         // An end that comes later is found when the slot comes up; a nearer one is not.
         if (session.expires.wrapping_sub(before) as i32) < 0 {
             self.hasten(hit.session.0);

@@ -7,7 +7,6 @@ use crate::endpoint::{Direction, Tuple};
 use crate::packet::Packet;
 use crate::session::{DNAT, Ends, NONE, SNAT, Session, SessionId};
 use crate::tcp::History;
-use crate::timers::seconds;
 use crate::translate::Translation;
 use crate::window::Windows;
 
@@ -42,8 +41,7 @@ impl Nat {
         if !packet.opens() && !is_other && !self.may_pick_up(packet) {
             return Err(Unbound::NotOpening.into());
         }
-        let second = seconds(now);
-        self.second = second as u32;
+        let second = self.clock.advance(now);
         if self.sessions.live() == 0 {
             self.wheel.start(second);
         }
@@ -74,7 +72,7 @@ impl Nat {
             Err(unbound) => Err(unbound),
         };
         // The mapping is used by now, or goes again.
-        self.release_mapping(mapping, second as u32);
+        self.release_mapping(mapping);
         Ok(bound?)
     }
 

@@ -4,7 +4,6 @@ use smoltcp::time::Instant;
 
 use super::Nat;
 use crate::session::{NONE, Session, SessionId};
-use crate::timers::seconds;
 
 impl Nat {
     /// Ends a session, and with the last one of its mapping the mapping.
@@ -27,7 +26,7 @@ impl Nat {
         self.sessions.remove(id.0);
         self.expendable.set(id.0, false);
         self.session_quota.give(client);
-        self.release_mapping(mapping, self.second);
+        self.release_mapping(mapping);
     }
 
     /// Ends the sessions that `ends` picks, looking at `budget` places from the place `from` on.
@@ -50,8 +49,7 @@ impl Nat {
 
     /// Ends what expired, looking at no more than `budget` sessions, and returns how many ended.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
-        let now = seconds(now);
-        self.second = now as u32;
+        let now = self.clock.advance(now);
         let mut ended = 0;
         for _ in 0..budget {
             let Some(id) = self.wheel.pop(&mut self.sessions, now) else {
@@ -69,6 +67,6 @@ impl Nat {
 
     /// When [`Nat::expire`] may have something to do; not before.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.wheel.next_expiry()
+        self.wheel.next_expiry(&self.clock)
     }
 }

@@ -7,7 +7,6 @@ use super::{Hit, Nat};
 use crate::endpoint::{Direction, Endpoint, Tuple};
 use crate::icmp::Embedded;
 use crate::session::SessionId;
-use crate::timers::seconds;
 use crate::translate::Translation;
 
 impl Nat {
@@ -28,7 +27,7 @@ impl Nat {
     /// The session that a packet with this tuple belongs to; one that expired is none.
     #[inline]
     pub fn lookup(&self, tuple: &Tuple, now: Instant) -> Option<Hit> {
-        self.find(tuple).filter(|hit| !self.is_expired(hit.session, seconds(now)))
+        self.find(tuple).filter(|hit| !self.is_expired(hit.session, self.clock.second(now)))
     }
 
     /// Loads what the lookup of an IPv4 packet will read, so that the misses of a batch overlap.

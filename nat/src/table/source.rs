@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, protocol};
 use crate::mapping::Mapping;
 use crate::quota::Quota;
 use crate::session::NONE;
-use crate::timers::{TIMEOUT_MAX, seconds};
+use crate::timers::TIMEOUT_MAX;
 
 impl Nat {
     /// The source behind us, and its mapping with one use held by the caller.
@@ -38,6 +38,9 @@ impl Nat {
                 false => Err(Unbound::NotExternal.into()),
             };
         }
+        if !self.ports.has(protocol, address) {
+            return Err(Unbound::NotExternal.into());
+        }
         let any = 0..=u16::MAX;
         let among = ports.as_ref().unwrap_or(&any);
         if let Some((mapping, external)) = self.mappings.find_within(protocol, internal, address, among) {
@@ -49,15 +52,12 @@ impl Nat {
             self.mappings.acquire(mapping);
             return Ok((external, mapping));
         }
-        if !self.ports.has(protocol, address) {
-            return Err(Unbound::NotExternal.into());
-        }
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
         self.share(client, protocol, internal, Endpoint::new(address, *class.start()))?;
         let external = self.port(&class, protocol, address, internal.port, now);
         let external = external.ok_or(Unbound::PortsExhausted)?;
         if self.mappings.is_full()
-            && let Some(oldest) = self.mappings.oldest_of_all(seconds(now) as u32)
+            && let Some(oldest) = self.mappings.oldest_of_all(self.clock.latest() as u32)
         {
             self.end_mapping(oldest);
         }
@@ -106,7 +106,7 @@ impl Nat {
         let kind = self.ports.kind(protocol, Endpoint::new(address, *class.start()))?;
         // One more than may have come.
         for _ in 0..2 {
-            if let Some(rested) = self.mappings.rested(kind, seconds(now) as u32) {
+            if let Some(rested) = self.mappings.rested(kind, self.clock.latest() as u32) {
                 self.end_mapping(rested);
             }
         }
@@ -121,13 +121,14 @@ impl Nat {
         allocation.map(|allocation| Endpoint::new(address, allocation.port))
     }
 
-    pub(super) fn release_mapping(&mut self, mapping: u32, now: u32) {
+    pub(super) fn release_mapping(&mut self, mapping: u32) {
         let Some(idle) = self.mappings.release(mapping) else {
             return;
         };
         self.count_mapping(mapping, Quota::give);
         match (self.options.port_rest, self.ports.kind(idle.protocol, idle.external)) {
             (1.., Some(kind)) => {
+                let now = self.clock.latest() as u32;
                 let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
                 self.mappings.rest(mapping, kind, until);
             }

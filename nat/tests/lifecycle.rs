@@ -1,0 +1,225 @@
+//! Clients and addresses that come and go, and clocks that jump.
+
+mod world;
+
+use core::net::Ipv4Addr;
+use nat::{Binding, Endpoint, Gone, Hit, Refusal, SourceNat, Unbound, protocol};
+use smoltcp::time::Instant;
+use world::*;
+
+const TO: Endpoint = Endpoint::new(SERVER, 53);
+const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+const THIRD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
+
+/// A client opens a UDP session from a port, behind an external address.
+fn open(world: &mut World, client: u8, port: u16, external: Ipv4Addr) -> Result<Hit, Refusal> {
+    let packet = parse(&udp(end([10, 0, client, 7].into(), port), TO, b"data"));
+    let original = packet.tuple().unwrap();
+    let source = SourceNat::Address(external);
+    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
+    world.nat.bind_for(client, binding, &packet, world.now)
+}
+
+/// The external endpoint of a client's port.
+fn seen(world: &World, client: u8, port: u16, external: Ipv4Addr) -> Option<Endpoint> {
+    world.nat.external(protocol::UDP, end([10, 0, client, 7].into(), port), external)
+}
+
+fn forget(world: &mut World, gone: Gone, budget: u32) -> u32 {
+    let (mut calls, mut next) = (0, Some(0));
+    while let Some(from) = next {
+        next = world.nat.forget(gone, from, budget);
+        calls += 1;
+    }
+    calls
+}
+
+fn two_addresses() -> World {
+    World::with_both(
+        |config| (config.sessions, config.external) = (500, &[EXTERNAL, SECOND]),
+        |options| (options.clients, options.port_rest) = (4, 120),
+    )
+}
+
+#[test]
+fn a_client_that_is_gone_leaves_neither_sessions_nor_ports_behind() {
+    let mut world = two_addresses();
+    for port in 2000..2050 {
+        open(&mut world, 1, port, EXTERNAL).unwrap();
+        open(&mut world, 2, port + 50, EXTERNAL).unwrap();
+    }
+    // Ten of each rest.
+    let resting: Vec<_> = world.nat.iter().filter(|(_, s)| s.original().source.port % 5 == 0).collect();
+    let resting: Vec<_> = resting.into_iter().map(|(id, _)| id).collect();
+    resting.into_iter().for_each(|id| world.nat.remove(id));
+    assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (80, 80));
+    assert_eq!(forget(&mut world, Gone::Client(1), 7), 1000_u32.div_ceil(7));
+    assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (40, 40));
+    for port in 2000..2050 {
+        assert_eq!(seen(&world, 1, port, EXTERNAL), None);
+        // At once, whether they rested or not: a port is preserved if it is free.
+        open(&mut world, 3, port, EXTERNAL).unwrap();
+        assert_eq!(seen(&world, 3, port, EXTERNAL), Some(end(EXTERNAL, port)));
+    }
+    for port in (2050..2100).filter(|port| port % 5 != 0) {
+        assert_eq!(seen(&world, 2, port, EXTERNAL), Some(end(EXTERNAL, port)));
+    }
+    // Those of the client that stays rest still.
+    open(&mut world, 3, 2050, EXTERNAL).unwrap();
+    assert_ne!(seen(&world, 3, 2050, EXTERNAL), Some(end(EXTERNAL, 2050)));
+    // Its share is free again.
+    assert!((3000..3125).all(|port| open(&mut world, 1, port, EXTERNAL).is_ok()));
+}
+
+#[test]
+fn sessions_from_outside_to_a_client_that_is_gone_go_too() {
+    let mut world = World::optional(|options| options.clients = 4);
+    let packet = parse(&udp(end(SERVER, 4000), FORWARD, b"in"));
+    let original = packet.tuple().unwrap();
+    let binding = Binding { original, destination: FORWARDED, source: SourceNat::None, residue: [0; 2] };
+    world.nat.bind_for(2, binding, &packet, world.now).unwrap();
+    forget(&mut world, Gone::Client(1), 64);
+    assert_eq!(world.nat.counts().sessions, 1);
+    forget(&mut world, Gone::Client(2), 64);
+    assert_eq!(world.nat.counts().sessions, 0);
+    assert_eq!(world.nat.next_expiry(), None);
+}
+
+#[test]
+fn an_address_that_is_gone_takes_its_sessions_mappings_and_reservations_along() {
+    let mut world = two_addresses();
+    for port in 2000..2050 {
+        open(&mut world, 1, port, EXTERNAL).unwrap();
+        open(&mut world, 2, port, SECOND).unwrap();
+    }
+    let some: Vec<_> = world.nat.iter().map(|(id, _)| id).take(10).collect();
+    some.into_iter().for_each(|id| world.nat.remove(id));
+    let gone = Gone::External(EXTERNAL);
+    assert!(world.nat.forget(gone, 0, 1).is_some());
+    // From the first call on nobody gets anything there, not even what it had.
+    assert_eq!(open(&mut world, 1, 9000, EXTERNAL), Err(Unbound::NotExternal.into()));
+    assert_eq!(open(&mut world, 1, 2000, EXTERNAL), Err(Unbound::NotExternal.into()));
+    assert!(!world.nat.take_in(THIRD, &[]), "its place is not free yet");
+    forget(&mut world, gone, 64);
+    assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (45, 45));
+    assert!((2000..2050).all(|port| seen(&world, 1, port, EXTERNAL).is_none()));
+    assert!(world.nat.iter().all(|(_, session)| session.reply().destination.address == SECOND));
+    // Another address in its place, with other reservations.
+    assert!(world.nat.take_in(THIRD, &[(protocol::UDP, end(THIRD, 2001))]));
+    assert!(!world.nat.take_in(THIRD, &[]) && !world.nat.take_in(EXTERNAL, &[]));
+    for port in [2000, 2001, 8080] {
+        open(&mut world, 1, port, THIRD).unwrap();
+    }
+    assert_eq!(seen(&world, 1, 2000, THIRD), Some(end(THIRD, 2000)));
+    assert_eq!(seen(&world, 1, 8080, THIRD), Some(end(THIRD, 8080)), "reserved at the old one only");
+    let other = seen(&world, 1, 2001, THIRD).unwrap();
+    assert!(other.port != 2001 && other.port % 2 == 1);
+}
+
+#[test]
+fn an_address_is_taken_in_where_none_was_known_in_the_beginning() {
+    let nobody = Ipv4Addr::UNSPECIFIED;
+    let mut world = World::with(|config| config.external = &[Ipv4Addr::UNSPECIFIED]);
+    assert_eq!(open(&mut world, 1, 2000, nobody), Err(Unbound::NotExternal.into()));
+    assert!(!world.nat.take_in(nobody, &[]));
+    assert!(world.nat.take_in(EXTERNAL, &[]));
+    open(&mut world, 1, 2000, EXTERNAL).unwrap();
+    assert_eq!(seen(&world, 1, 2000, EXTERNAL), Some(end(EXTERNAL, 2000)));
+    for _ in 0..3 {
+        forget(&mut world, Gone::External(EXTERNAL), u32::MAX);
+        assert!(world.nat.take_in(SECOND, &[]) && !world.nat.take_in(THIRD, &[]));
+        forget(&mut world, Gone::External(SECOND), u32::MAX);
+        assert!(world.nat.take_in(EXTERNAL, &[]));
+    }
+    let all = (1024..=5119).filter(|&port| open(&mut world, 1, port, EXTERNAL).is_ok()).count();
+    assert_eq!(all, 4096, "every session of the table");
+}
+
+#[test]
+fn a_share_of_an_address_that_was_taken_in_is_what_it_was() {
+    let mut world = World::with_both(
+        |config| (config.sessions, config.external_ports) = (4000, 10_000..=10_799),
+        |options| options.clients = 4,
+    );
+    for address in [EXTERNAL, SECOND, EXTERNAL] {
+        let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, address).is_ok()).count();
+        assert_eq!(opened, 800 - 3 * 100);
+        assert_eq!((2000..2100).filter(|&port| open(&mut world, 2, port, address).is_ok()).count(), 100);
+        forget(&mut world, Gone::External(address), 100);
+        assert_eq!(world.nat.counts().mappings, 0);
+        let next = if address == EXTERNAL { SECOND } else { EXTERNAL };
+        assert!(world.nat.take_in(next, &[]));
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_lets_nobody_live_longer_and_ends_nobody_sooner() {
+    for back in [1, 100, 301, 3600, 86_400 * 400] {
+        let mut world = World::new();
+        world.now = Instant::from_secs(86_400 * 500);
+        let (idle, busy) = (end(CLIENT, 2000), end(CLIENT, 2001));
+        for from in [idle, busy] {
+            world.udp_out(from, TO).unwrap();
+        }
+        world.wait(100);
+        world.nat.expire(world.now, 100);
+        world.wait(-back);
+        // Refreshed at a time that was before.
+        world.udp_out(busy, TO).unwrap();
+        world.nat.expire(world.now, 100);
+        assert!(world.is_live(protocol::UDP, idle, TO) && world.is_live(protocol::UDP, busy, TO));
+        assert_eq!(world.nat.next_expiry(), Some(world.now + smoltcp::time::Duration::from_secs(201)));
+        world.wait(202);
+        assert_eq!(world.nat.expire(world.now, 100), 1, "back by {back}");
+        assert!(!world.is_live(protocol::UDP, idle, TO) && world.is_live(protocol::UDP, busy, TO));
+        world.wait(100);
+        assert_eq!(world.nat.expire(world.now, 100), 1, "back by {back}");
+        assert_eq!((world.nat.counts().sessions, world.nat.next_expiry()), (0, None));
+    }
+}
+
+#[test]
+fn ports_rest_around_the_end_of_32_bits_of_seconds_and_when_the_clock_goes_back() {
+    for (start, back) in [((1_i64 << 32) - 360, 0), ((1 << 32) - 305, 0), (86_400 * 10, 86_400)] {
+        let mut world = World::with_both(
+            |config| config.external_ports = 10_000..=10_001,
+            |options| options.port_rest = 120,
+        );
+        world.now = Instant::from_secs(start);
+        open(&mut world, 1, 10_000, EXTERNAL).unwrap();
+        world.wait(302);
+        world.nat.expire(world.now, 100);
+        world.wait(-back);
+        world.nat.expire(world.now, 100);
+        for _ in 0..2 {
+            world.wait(59);
+            open(&mut world, 2, 10_000, EXTERNAL).unwrap();
+            assert_eq!(seen(&world, 2, 10_000, EXTERNAL), Some(end(EXTERNAL, 10_001)), "it rests");
+            forget(&mut world, Gone::Client(2), 5000);
+        }
+        world.wait(3);
+        open(&mut world, 3, 10_000, EXTERNAL).unwrap();
+        assert_eq!(seen(&world, 3, 10_000, EXTERNAL), Some(end(EXTERNAL, 10_000)), "its rest is over");
+    }
+}
+
+#[test]
+fn sixty_thousand_sessions_that_end_in_one_second_end_in_bounded_rounds() {
+    let mut world = World::with(|config| config.sessions = 60_000);
+    for flow in 0..60_000_u32 {
+        let from = end([10, 0, (flow % 250) as u8, 9].into(), 1024 + (flow / 250) as u16);
+        world.udp_out(from, TO).unwrap();
+    }
+    world.wait(302);
+    // A new flow waits for none of it.
+    world.udp_out(end(CLIENT, 60_000), TO).unwrap();
+    let mut rounds = 0;
+    while world.nat.counts().sessions > 1 {
+        let before = world.nat.counts().sessions;
+        assert!(world.nat.expire(world.now, 256) <= 256);
+        assert!(before - world.nat.counts().sessions <= 256);
+        rounds += 1;
+    }
+    assert!(rounds <= 60_000 / 256 + 2, "{rounds}");
+    assert_eq!(world.nat.counts().mappings, 1);
+}
