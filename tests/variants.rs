@@ -454,3 +454,95 @@ fn resets_of_strangers_end_nothing() {
     world.pass_seconds(7000);
     session.talk(&mut world);
 }
+
+#[test]
+fn req_2_two_clients_open_to_each_other_at_once() {
+    let mut world = World::default();
+    let (one, two) = ("10.0.1.7:5000", "10.0.2.9:6000");
+    // Each has learnt its external endpoint from a server.
+    let first = Connection::begin(&mut world, one, "198.51.100.9:80").external;
+    let second = Connection::begin(&mut world, two, "198.51.100.9:80").external;
+    let sent = tcp(one, second, (SYN, 100, 0), b"");
+    same(&world.cross("work", "lab", &sent), &sent, first, two);
+    let sent = tcp(two, first, (SYN, 900, 0), b"");
+    same(&world.cross("lab", "work", &sent), &sent, second, one);
+    let sent = tcp(one, second, (SYN | ACK, 100, 901), b"");
+    same(&world.cross("work", "lab", &sent), &sent, first, two);
+    let sent = tcp(two, first, (SYN | ACK, 900, 101), b"");
+    same(&world.cross("lab", "work", &sent), &sent, second, one);
+    for _ in 0..3 {
+        let sent = tcp(one, second, (ACK | PSH, 101, 901), b"");
+        same(&world.cross("work", "lab", &sent), &sent, first, two);
+        world.pass_seconds(7000);
+    }
+    let sent = tcp(two, first, (ACK | PSH, 901, 101), b"still open");
+    same(&world.cross("lab", "work", &sent), &sent, second, one);
+}
+
+#[test]
+fn rfc_1624_wrong_checksums_of_every_protocol_stay_as_wrong_as_they_were_on_every_way() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let mut session = Connection::open(&mut world, "10.0.1.7:6000", "198.51.100.9:80");
+    session.talk(&mut world);
+    let query = world.cross("work", "uplink", echo("10.0.1.7", "198.51.100.9", 9, 1, b"x"));
+    world.judges.iter_mut().for_each(|judge| judge.transport = false);
+    let ways = [
+        ("work", "uplink", udp(CLIENT, SERVER, b"data"), 6),
+        ("uplink", "work", udp(SERVER, external, b"data"), 6),
+        ("uplink", "work", udp(SERVER, "192.0.2.2:8080", b"data"), 6),
+        ("lab", "work", udp("10.0.2.9:1", "192.0.2.2:8080", b"data"), 6),
+        ("work", "lab", udp(CLIENT, "10.0.2.9:7000", b"data"), 6),
+        ("work", "uplink", session.from_client(ACK, b""), 16),
+        ("uplink", "work", session.from_server(ACK, b""), 16),
+        ("work", "uplink", echo("10.0.1.7", "198.51.100.9", 9, 2, b"x"), 2),
+        ("uplink", "work", echo_reply("198.51.100.9", "192.0.2.2", query.id(), 2, b"x"), 2),
+    ];
+    for (input, output, packet, at) in ways {
+        for wrong in [[0, 1], [0x80, 0], [0x12, 0x34]] {
+            let mut bad = packet.clone();
+            bad.payload[at] ^= wrong[0];
+            bad.payload[at + 1] ^= wrong[1];
+            // Not by chance the other form of zero, nor none at all.
+            if bad.payload[at..at + 2] == [0, 0] || bad.payload[at..at + 2] == [0xff, 0xff] {
+                continue;
+            }
+            let before = judge::wrong_by(&bad.octets());
+            let seen = world.cross(input, output, &bad);
+            assert_eq!(judge::wrong_by(&seen.octets), before, "{input} to {output}");
+            assert_ne!(before, 0);
+        }
+    }
+}
+
+#[test]
+fn rfc_768_no_checksum_stays_none_on_every_way() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let other = world.open_udp("10.0.2.9:7000", SERVER);
+    for (input, output, packet) in [
+        ("work", "uplink", udp(CLIENT, SERVER, b"data")),
+        ("uplink", "work", udp(SERVER, external, b"data")),
+        ("uplink", "work", udp(SERVER, "192.0.2.2:8080", b"data")),
+        ("lab", "work", udp("10.0.2.9:1", "192.0.2.2:8080", b"data")),
+        ("work", "lab", udp(CLIENT, other, b"data")),
+        ("work", "lab", udp(CLIENT, "10.0.2.9:7000", b"data")),
+    ] {
+        assert_eq!(world.cross(input, output, packet.without_checksum()).udp_checksum(), 0);
+    }
+}
+
+#[test]
+fn rfc_1812_5_3_5_broadcasts_and_groups_are_not_forwarded_whoever_sends_them() {
+    let mut world = World::default();
+    for to in ["10.0.1.0", "10.0.1.255", "10.0.2.0", "10.0.2.255", "192.0.2.0", "192.0.2.255"] {
+        world.refuse("work", udp(CLIENT, (to, 7000), b"x"), Dropped::BadDestination);
+        world.refuse("work", echo("10.0.1.7", to, 1, 1, b"x"), Dropped::BadDestination);
+        world.refuse("uplink", udp(SERVER, (to, 7000), b"x"), Dropped::NotOurs);
+    }
+    for to in ["224.0.0.1", "224.0.0.251", "239.255.255.250", "255.255.255.255", "240.0.0.1", "127.0.0.1"] {
+        world.refuse("work", udp(CLIENT, (to, 7000), b"x"), Dropped::BadDestination);
+        world.refuse("uplink", udp(SERVER, (to, 7000), b"x"), Dropped::NotOurs);
+    }
+    assert_eq!(world.occupancy().sessions, 0);
+}
