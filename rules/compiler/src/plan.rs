@@ -86,8 +86,13 @@ impl Plan {
         behind(address) || route
     }
 
+    /// The external addresses: the uplink's own, then `extra`.
+    pub fn external(&self) -> impl Iterator<Item = Ipv4Addr> {
+        std::iter::once(self.uplink.address.address).chain(self.uplink.extra.iter().copied())
+    }
+
     /// Whether the appliance answers for this address on its uplink.
     pub fn is_external(&self, address: Ipv4Addr) -> bool {
-        self.uplink.address.address == address || self.uplink.extra.contains(&address)
+        self.external().any(|own| own == address)
     }
 }

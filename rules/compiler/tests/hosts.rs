@@ -96,3 +96,31 @@ fn every_host_has_a_block_or_the_site_is_refused() {
         ])
     );
 }
+
+/// Who had a port must follow from the site alone: no rule may name other ports, nor other addresses unheard.
+#[test]
+fn rfc_7422_rules_do_not_choose_where_blocks_do() {
+    let told = |blocks: u32, body: &str| {
+        let rules = format!(
+            "# weir: allow open\ntable ip n {{\nchain c {{ type nat hook postrouting priority srcnat\n{body}\n}}\n}}\n"
+        );
+        match compile_text(&format!("[nat]\nport_blocks = {blocks}\n{PLAN}"), &rules) {
+            Ok(compiled) => (true, lines(compiled.warnings())),
+            Err(told) => (false, lines(&told)),
+        }
+    };
+    let ports =
+        "rules.nft:4:27: with port_blocks the ports of a host follow from its number: no rule names others";
+    let address =
+        "rules.nft:4:9: with port_blocks the address of a host follows from its number, not from this rule";
+    for (body, is_error, message) in [
+        ("tcp dport 1 masquerade to :2000-2999", true, ports.replace("4:27", "4:28")),
+        ("snat to 192.0.2.3", false, address.to_owned()),
+        ("snat to 192.0.2.2-192.0.2.3", false, String::new()),
+        ("masquerade", false, String::new()),
+    ] {
+        let expected: Vec<String> = Some(message).into_iter().filter(|message| !message.is_empty()).collect();
+        assert_eq!(told(100, body), (!is_error, expected), "{body}");
+        assert_eq!(told(0, body), (true, Vec::new()), "{body}");
+    }
+}

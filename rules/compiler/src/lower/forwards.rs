@@ -75,7 +75,7 @@ impl Lowering<'_> {
         if !self.plan.is_sound || self.diagnostics.errors() > 0 {
             return;
         }
-        let external = self.external();
+        let external = self.plan.external().collect::<Vec<_>>();
         let Some(answers) = self.answers(graph, &external) else { return };
         self.one_to_one(&answers, &external);
         self.nothing_left(&answers, &external);
@@ -90,11 +90,6 @@ impl Lowering<'_> {
             let message = format!("the dnat rules of this file hold more than {RUNS_MAX} runs of ports");
             self.refuse::<()>(0..0, message);
         }
-    }
-
-    fn external(&self) -> Vec<Ipv4Addr> {
-        let uplink = &self.plan.uplink;
-        std::iter::once(uplink.address.address).chain(uplink.extra.iter().copied()).collect()
     }
 
     /// The dnat rules that packets from the uplink come to.

@@ -70,6 +70,13 @@ impl Lowering<'_> {
             None => None,
         };
         let Addresses { first, last } = addresses;
+        let leaves_out = |own: &Ipv4Addr| !(first..=last).contains(own);
+        let mut own = self.plan.external();
+        if self.plan.nat.port_blocks > 0 && own.any(|own| leaves_out(&own)) {
+            let message =
+                "with port_blocks the address of a host follows from its number, not from this rule";
+            self.warning(place.to.span.clone(), message.to_owned());
+        }
         let source = SourceNat::To { first, last, ports, random: of.random.is_some() };
         Some(Action::Snat(SourceChoice::Always(source)))
     }
@@ -165,6 +172,10 @@ impl Lowering<'_> {
     /// Ports that mappings may take: those of the dynamic pool, and those below 1024.
     fn source_ports(&mut self, value: &Value, premises: &Premises) -> Option<(u16, u16)> {
         let (first, last) = self.nat_ports(value, premises, "send from")?;
+        if self.plan.nat.port_blocks > 0 {
+            let message = "with port_blocks the ports of a host follow from its number: no rule names others";
+            return self.refuse(value.span.clone(), message);
+        }
         let pool = self.plan.nat.external_ports;
         if self.plan.is_sound && first >= 1024 && (last < pool.0 || pool.1 < first) {
             let message = format!(
