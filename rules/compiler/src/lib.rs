@@ -31,25 +31,6 @@ pub const FILE_MAX: u64 = 4 << 20;
 /// The largest `weir.toml`, in octets.
 pub const PLAN_MAX: u64 = 1 << 20;
 
-/// What the image obeys of [`HONOURABLE`]; the rest is refused as not available.
-pub const HONOURED: &[&str] = HONOURABLE;
-
-/// What the compiler understands and not every image obeys: keys of `[nat]` and `[nat.timeout]`.
-///
-/// `filtering` stands for its values other than the default.
-pub const HONOURABLE: &[&str] = &[
-    "filtering",
-    "filtering_by",
-    "port_rest",
-    "port_blocks",
-    "client_floor",
-    "client_ceiling",
-    "pickup",
-    "syn_answer",
-    "fragments",
-    "udp_short",
-];
-
 /// Compiles the site in `directory`: its `weir.toml` and its `rules.nft`.
 ///
 /// # Errors
@@ -62,7 +43,7 @@ pub fn compile(directory: &Path) -> Result<Compiled, Diagnostics> {
     let rules = source::read(&rules_path, "rules.nft", &mut diagnostics);
     let mut files = vec![plan_path, rules_path];
     let rules = rules.map(|rules| include::all(rules, Some(directory), &mut files, &mut diagnostics));
-    compile_sources(plan, rules, files, HONOURED, diagnostics)
+    compile_sources(plan, rules, files, diagnostics)
 }
 
 /// Compiles a site whose two files are given as text, as if they stood in a directory of their own.
@@ -70,35 +51,21 @@ pub fn compile(directory: &Path) -> Result<Compiled, Diagnostics> {
 /// # Errors
 /// As [`compile`].
 pub fn compile_text(weir_toml: &str, rules_nft: &str) -> Result<Compiled, Diagnostics> {
-    compile_text_with(weir_toml, rules_nft, HONOURED)
-}
-
-/// As [`compile_text`], for an image that obeys these of [`HONOURABLE`].
-///
-/// # Errors
-/// As [`compile`].
-#[doc(hidden)]
-pub fn compile_text_with(
-    weir_toml: &str,
-    rules_nft: &str,
-    honoured: &[&str],
-) -> Result<Compiled, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let plan = source::accept("weir.toml".into(), "weir.toml", weir_toml.as_bytes().into(), &mut diagnostics);
     let rules =
         source::accept("rules.nft".into(), "rules.nft", rules_nft.as_bytes().into(), &mut diagnostics);
     let rules = rules.map(|rules| include::all(rules, None, &mut Vec::new(), &mut diagnostics));
-    compile_sources(plan, rules, Vec::new(), honoured, diagnostics)
+    compile_sources(plan, rules, Vec::new(), diagnostics)
 }
 
 fn compile_sources(
     plan: Option<Source>,
     rules: Option<Source>,
     files: Vec<PathBuf>,
-    honoured: &[&str],
     mut diagnostics: Diagnostics,
 ) -> Result<Compiled, Diagnostics> {
-    let plan = plan.map(|source| (site_file::read(&source, honoured, &mut diagnostics), source));
+    let plan = plan.map(|source| (site_file::read(&source, &mut diagnostics), source));
     let program = match (&plan, rules) {
         (Some((plan, _)), Some(source)) => {
             let ruleset = syntax::parse(&source, &mut diagnostics);

@@ -97,18 +97,16 @@ const HOSTS_MAX: usize = 1024;
 /// The most static routes.
 const ROUTES_MAX: usize = 256;
 
-/// Reads the plan; everything wrong with it is told. Keys of `[nat]` that not every image obeys are for those
-/// named in `honoured`.
-pub(crate) fn read(source: &Source, honoured: &[&str], diagnostics: &mut Diagnostics) -> Plan {
+/// Reads the plan; everything wrong with it is told.
+pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
     let before = diagnostics.errors();
     let (root, errors) = DeTable::parse_recoverable(&source.text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
         diagnostics.error(source, span, error.message().to_owned());
     }
-    let mut reader = Reader { source, diagnostics, honoured };
-    let top =
-        Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0, hidden: Vec::new() };
+    let mut reader = Reader { source, diagnostics };
+    let top = Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0 };
     let known = ["memory", "uplink", "client", "route", "nat", "panic"];
     reader.keys(&top, &known, &[]);
     let draft =

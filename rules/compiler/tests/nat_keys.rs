@@ -1,10 +1,10 @@
-//! Keys that not every image obeys: what they mean to one that does, and what is refused in them.
+//! The keys of `[nat]`: what they mean, and what is refused in them.
 
 mod common;
 
 use common::{PLAN, lines};
 use rules::site::{Filtering, Filterings, Nat, SynAnswer, UdpShort};
-use rules_compiler::{HONOURABLE, HONOURED, compile_text, compile_text_with};
+use rules_compiler::compile_text;
 
 /// The plan without its route, behind which there would be too many hosts for blocks.
 fn plan() -> &'static str {
@@ -14,14 +14,14 @@ fn plan() -> &'static str {
 const OPEN: &str = "# weir: allow open\n";
 
 fn nat(text: &str) -> &'static Nat {
-    let compiled = compile_text_with(&format!("{}{text}", plan()), OPEN, HONOURABLE)
+    let compiled = compile_text(&format!("{}{text}", plan()), OPEN)
         .unwrap_or_else(|diagnostics| panic!("{}", diagnostics.render(false)));
     &compiled.leak().nat
 }
 
 /// The errors, with lines counted from the first of `text`.
-fn refused(text: &str, honoured: &[&str]) -> Vec<String> {
-    let Err(diagnostics) = compile_text_with(&format!("{text}{}", plan()), OPEN, honoured) else {
+fn refused(text: &str) -> Vec<String> {
+    let Err(diagnostics) = compile_text(&format!("{text}{}", plan()), OPEN) else {
         panic!("this compiles:\n{text}")
     };
     lines(&diagnostics)
@@ -70,8 +70,7 @@ fn the_text_of_rust_holds_them() {
     let plan = format!(
         "{PLAN}[nat]\nsyn_answer = \"port-unreachable\"\n[nat.timeout]\nudp_short = {{ ports = \"53\", seconds = 9 }}\n"
     );
-    let text =
-        compile_text_with(&plan, OPEN, HONOURABLE).map(|compiled| compiled.to_rust()).unwrap_or_default();
+    let text = compile_text(&plan, OPEN).map(|compiled| compiled.to_rust()).unwrap_or_default();
     for part in [
         "filtering: ::rules::site::Filterings { tcp: ::rules::site::Filtering::AddressAndPortDependent, ",
         "syn_answer: ::rules::site::SynAnswer::PortUnreachable, fragments: 1048576 }",
@@ -98,7 +97,7 @@ sctp = "endpoint-independent"
 [nat.timeout]
 udp_short = { ports = "53,1024", seconds = 301, prots = 1 }
 "#;
-    let told = refused(text, HONOURABLE);
+    let told = refused(text);
     let kinds = "endpoint-independent, address-dependent, address-and-port-dependent";
     let expected = [
         format!(
@@ -143,32 +142,6 @@ fn values_that_do_not_go_together() {
         ("[nat.timeout]\nudp_short = 60\n", "2:13: \"udp_short\" must be a table, not integer"),
     ];
     for (text, told) in cases {
-        assert_eq!(refused(text, HONOURABLE), [format!("weir.toml:{told}")], "{text}");
-    }
-}
-
-/// One key honoured opens that key and no other.
-#[test]
-fn a_key_is_refused_until_it_is_honoured() {
-    let lines = [
-        ("filtering", "[nat]\nfiltering = \"endpoint-independent\"\n"),
-        ("filtering_by", "[nat.filtering_by]\nudp = \"endpoint-independent\"\n"),
-        ("port_rest", "[nat]\nport_rest = 1\n"),
-        ("port_blocks", "[nat]\nport_blocks = 1\n"),
-        ("client_floor", "[nat]\nclient_floor = 1\n"),
-        ("client_ceiling", "[nat]\nclient_ceiling = 1\n"),
-        ("pickup", "[nat]\npickup = true\n"),
-        ("syn_answer", "[nat]\nsyn_answer = \"port-unreachable\"\n"),
-        ("fragments", "[nat]\nfragments = \"2M\"\n"),
-        ("udp_short", "[nat.timeout]\nudp_short = { ports = \"53\", seconds = 9 }\n"),
-    ];
-    for (key, text) in lines {
-        assert!(HONOURABLE.contains(&key));
-        let plan = format!("{}{text}", plan());
-        assert!(compile_text_with(&plan, OPEN, &[key]).is_ok(), "{text}");
-        let others: Vec<&str> = HONOURABLE.iter().copied().filter(|other| *other != key).collect();
-        let told = refused(text, &others);
-        assert!(matches!(&told[..], [one] if one.ends_with(" is not available in this version")), "{told:?}");
-        assert_eq!(compile_text(&plan, OPEN).is_ok(), HONOURED.contains(&key), "{text}");
+        assert_eq!(refused(text), [format!("weir.toml:{told}")], "{text}");
     }
 }

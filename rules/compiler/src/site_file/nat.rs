@@ -36,18 +36,23 @@ impl Reader<'_> {
         let Some(section) = self.section(top, "nat") else {
             return plan;
         };
-        let always = ["mapping", "filtering", "sessions", "external_ports", "inbound_refresh", "timeout"];
-        let gated = [
+        let known = [
+            "mapping",
+            "filtering",
+            "filtering_by",
+            "sessions",
+            "external_ports",
             "port_rest",
             "port_blocks",
             "client_floor",
             "client_ceiling",
+            "inbound_refresh",
             "pickup",
             "syn_answer",
             "fragments",
-            "filtering_by",
+            "timeout",
         ];
-        let section = self.gated(section, &always, &gated);
+        self.keys(&section, &known, &[]);
         let kinds = FILTERINGS.map(|(name, _)| name);
         self.default_only(&section, "mapping", &kinds);
         let nat = &mut plan.nat;
@@ -62,30 +67,17 @@ impl Reader<'_> {
         self.shares(&section, draft, nat);
         if let Some(timeout) = self.section(&section, "timeout") {
             let timeout = Section { title: "[nat.timeout]".to_owned(), ..timeout };
-            let always = ["udp", "tcp_established", "tcp_transitory", "icmp", "other"];
-            let timeout = self.gated(timeout, &always, &["udp_short"]);
+            let known = ["udp", "udp_short", "tcp_established", "tcp_transitory", "icmp", "other"];
+            self.keys(&timeout, &known, &[]);
             self.timeouts(&timeout, &mut plan.nat.timeout);
             plan.udp_short = self.udp_short(&timeout, plan.nat.timeout.udp);
         }
         plan
     }
 
-    /// The section without the keys that the image does not obey; those are told.
-    fn gated<'t>(&mut self, section: Section<'t>, always: &[&str], gated: &[&str]) -> Section<'t> {
-        let (open, shut): (Vec<&str>, Vec<&str>) = gated.iter().partition(|key| self.honoured.contains(key));
-        let known: Vec<&str> = always.iter().copied().chain(open).collect();
-        self.keys(&section, &known, &shut);
-        Section { hidden: shut.iter().map(|&key| key.to_owned()).collect(), ..section }
-    }
-
     /// `filtering`, and `[nat.filtering_by]` over it.
     fn filtering(&mut self, section: &Section) -> Filterings {
         let default = Nat::DEFAULT.filtering;
-        if !self.honoured.contains(&"filtering") {
-            let [a, b, c] = FILTERINGS.map(|(name, _)| name);
-            self.default_only(section, "filtering", &[c, b, a]);
-            return self.filtering_by(section, default);
-        }
         let all = self.choice(section, "filtering", &FILTERINGS).map_or(default, Filterings::all);
         // A reply comes from whom the query went to: ICMP has nothing to choose (RFC 5508).
         self.filtering_by(section, Filterings { icmp: default.icmp, ..all })

@@ -16,15 +16,11 @@ pub(super) struct Section<'t> {
     pub title: String,
     pub table: &'t DeTable<'t>,
     pub span: Span,
-    /// Keys that were refused by name: nobody reads them.
-    pub hidden: Vec<String>,
 }
 
 pub(super) struct Reader<'a> {
     pub source: &'a Source,
     pub diagnostics: &'a mut Diagnostics,
-    /// Keys that the image obeys, of those that not every image does.
-    pub honoured: &'a [&'a str],
 }
 
 impl Reader<'_> {
@@ -54,9 +50,6 @@ impl Reader<'_> {
     }
 
     pub(super) fn get<'t>(&self, section: &Section<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
-        if section.hidden.iter().any(|hidden| hidden == key) {
-            return None;
-        }
         section.table.iter().find(|(known, _)| known.get_ref() == key).map(|(_, value)| value)
     }
 
@@ -71,7 +64,7 @@ impl Reader<'_> {
             self.wrong_type(value, key, "a table");
             return None;
         };
-        Some(Section { title: format!("[{key}]"), table, span: value.span(), hidden: Vec::new() })
+        Some(Section { title: format!("[{key}]"), table, span: value.span() })
     }
 
     /// The tables of `[[key]]`.
@@ -86,12 +79,9 @@ impl Reader<'_> {
         let mut sections = Vec::new();
         for item in array.iter() {
             match item.get_ref().as_table() {
-                Some(table) => sections.push(Section {
-                    title: format!("[[{key}]]"),
-                    table,
-                    span: item.span(),
-                    hidden: Vec::new(),
-                }),
+                Some(table) => {
+                    sections.push(Section { title: format!("[[{key}]]"), table, span: item.span() })
+                }
                 None => self.wrong_type(item, key, &format!("a list of tables, [[{key}]]")),
             }
         }
