@@ -75,6 +75,16 @@ pub struct Binding {
     pub residue: [u32; 2],
 }
 
+impl Binding {
+    /// The internal host that the session is charged to, see [`Session::owner`].
+    fn owner(&self) -> Ipv4Addr {
+        match self.source == SourceNat::None && self.destination != self.original.destination {
+            true => self.destination.address,
+            false => self.original.source.address,
+        }
+    }
+}
+
 /// Why no session came to be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Unbound {

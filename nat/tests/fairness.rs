@@ -2,7 +2,7 @@
 
 mod world;
 
-use nat::{Binding, ClientQuota, Endpoint, Hit, Refusal, SourceNat, protocol};
+use nat::{Binding, ClientQuota, Endpoint, Filtering, Hit, Refusal, SourceNat, protocol};
 use world::*;
 
 const TO: Endpoint = Endpoint::new(SERVER, 53);
@@ -189,4 +189,38 @@ fn a_host_that_took_all_sessions_of_its_client_gives_way_but_no_established_sess
     assert!((200..=700).contains(&opened), "{opened}");
     assert!(world.nat.session(hit.session).is_tcp_established());
     assert_eq!(world.nat.counts().sessions, 500);
+}
+
+#[test]
+fn req_8_a_stranger_takes_no_mapping_from_whom_it_talks_to() {
+    for sessions in [16, 800] {
+        let mut world = World::with_both(
+            |config| config.sessions = sessions,
+            |options| {
+                options.udp_filtering = Filtering::EndpointIndependent;
+                options.clients = 1;
+                options.session_quota.ceiling = Some(16);
+            },
+        );
+        let flows: Vec<_> =
+            (0..16u8).filter(|&n| open_from(&mut world, 0, 7 + n % 3, 2000 + u16::from(n), udp_to)).collect();
+        assert_eq!(flows.len(), 16);
+        for port in 2000..2016 {
+            let original = udp(end(ROUTER, 1), end(EXTERNAL, port), b"stranger");
+            let packet = parse(&original);
+            let tuple = packet.tuple().unwrap();
+            let Some(internal) = world.nat.inbound(&tuple, false) else { continue };
+            let binding =
+                Binding { original: tuple, destination: internal, source: SourceNat::None, residue: [0; 2] };
+            if let Ok(hit) = world.nat.bind_for(0, binding, &packet, world.now) {
+                assert_eq!(world.nat.internal(protocol::UDP, tuple.destination), Some(internal));
+                assert_eq!(world.nat.translation(hit).destination, internal);
+            }
+            let lost = world.nat.iter().filter(|(_, session)| session.is_dnat()).any(|(_, session)| {
+                let original = session.original();
+                world.nat.internal(protocol::UDP, original.destination) != Some(session.reply().source)
+            });
+            assert!(!lost, "a session without its mapping");
+        }
+    }
 }

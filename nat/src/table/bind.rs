@@ -45,6 +45,17 @@ impl Nat {
         if self.sessions.live() == 0 {
             self.wheel.start(second);
         }
+        // The mapping that a packet came through stays, whoever has to go for it.
+        let addressed = self.addressed(&binding);
+        self.mappings.acquire(addressed);
+        let bound =
+            self.make_room(client, &binding, now).and_then(|()| self.fill_room(client, binding, packet, now));
+        self.release_mapping(addressed, second as u32);
+        bound
+    }
+
+    /// Room for one session more of a client, if it may have one.
+    fn make_room(&mut self, client: u8, binding: &Binding, now: Instant) -> Result<(), Refusal> {
         if self.sessions.is_full() || !self.session_quota.admits(client) {
             self.expire(now, RECLAIM);
         }
@@ -53,13 +64,23 @@ impl Nat {
         if self.sessions.is_full() || lacks_room && quota.largest() != client {
             self.let_go(client);
         }
-        let sender = binding.original.source.address;
-        if !self.session_quota.admits(client) && !self.make_way(client, sender, None) {
+        if !self.session_quota.admits(client) && !self.make_way(client, binding.owner(), None) {
             return Err(Refusal::Quota);
         }
-        if self.sessions.is_full() {
-            return Err(Unbound::TableFull.into());
+        match self.sessions.is_full() {
+            true => Err(Unbound::TableFull.into()),
+            false => Ok(()),
         }
+    }
+
+    fn fill_room(
+        &mut self,
+        client: u8,
+        binding: Binding,
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<Hit, Refusal> {
+        let second = seconds(now);
         self.vacate(&binding.original, second)?;
         let (source, mapping) = self.source(client, &binding, now)?;
         let reply =

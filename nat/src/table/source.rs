@@ -72,9 +72,9 @@ impl Nat {
     }
 
     /// The mapping that a packet from outside came through; none if it was no mapping's.
-    fn addressed(&self, binding: &Binding) -> u32 {
+    pub(super) fn addressed(&self, binding: &Binding) -> u32 {
         let (protocol, external) = (binding.original.protocol, binding.original.destination);
-        if external == binding.destination {
+        if external == binding.destination || binding.source != SourceNat::None {
             return NONE;
         }
         match self.mappings.id_at_external(protocol, external) {
