@@ -240,7 +240,7 @@ pub const ROWS: &[Row] = &[
     row("copy on write", "no received octet is written to", "yes", &["copy_on_write"]),
     row("log", "a client cannot flood it", "limited by client", &["flood_the_log", "is_logged"]),
     row("oracle", "random traffic against a naive NAT", "a million packets over five sites", &["oracle::"]),
-    row("properties", "identity, sums, no leaks over random sites", "512 sites", &["properties::"]),
+    row("properties", "identity, sums, no leaks over random sites", "400 sites", &["properties::"]),
     row("robustness", "mutated and random frames from all sides", "yes", &["robustness::"]),
 ];
 
