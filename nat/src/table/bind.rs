@@ -50,7 +50,7 @@ impl Nat {
         self.mappings.acquire(addressed);
         let bound =
             self.make_room(client, &binding, now).and_then(|()| self.fill_room(client, binding, packet, now));
-        self.release_mapping(addressed, second as u32);
+        self.release_mapping(addressed);
         bound
     }
 
@@ -80,7 +80,7 @@ impl Nat {
         packet: &Packet,
         now: Instant,
     ) -> Result<Hit, Refusal> {
-        let second = seconds(now);
+        let second = self.clock.advance(now);
         self.vacate(&binding.original, second)?;
         let (source, mapping) = self.source(client, &binding, now)?;
         let reply =
