@@ -154,11 +154,9 @@ impl<L: Link> Datapath<L> {
             port.link.begin();
         }
         for input in 0..self.ports.len() {
-            for _ in 0..BATCH {
-                let Some(frame) = self.ports[input].link.receive() else {
-                    break;
-                };
-                received += 1;
+            let batch = self.receive(input);
+            received += batch.len();
+            for frame in batch {
                 if let Err(reason) = self.walk(input, frame, &mut scratch, now) {
                     self.ports[input].counters.drop(reason);
                 }
@@ -169,6 +167,23 @@ impl<L: Link> Datapath<L> {
             port.link.finish();
         }
         received > 0 || more
+    }
+
+    /// The next frames of a port. What their sessions are found by is loaded for all of them before
+    /// the first one is looked at: the misses of a batch overlap.
+    #[inline]
+    fn receive(&mut self, input: usize) -> heapless::Vec<L::Frame, BATCH> {
+        let mut batch = heapless::Vec::new();
+        let Self { ports, nat, .. } = self;
+        let link = &mut ports[input].link;
+        while !batch.is_full()
+            && let Some(frame) = link.receive()
+        {
+            nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
+            // There is room for one more.
+            let _ = batch.push(frame);
+        }
+        batch
     }
 
     /// The path of one packet.
