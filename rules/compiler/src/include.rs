@@ -93,8 +93,12 @@ fn read_all(
 
 /// The includes of one file.
 fn found(source: &Source, file: Span, depth: usize) -> Vec<Include> {
-    let mut tokens = Tokens::new(&source.text, file);
     let mut found = Vec::new();
+    // Reading twice what includes nothing is no use.
+    if !source.slice(&file).contains("include") {
+        return found;
+    }
+    let mut tokens = Tokens::new(&source.text, file);
     loop {
         let (token, span) = tokens.next();
         match token {

@@ -33,11 +33,22 @@ table inet f {
     ip daddr @blocked reject with icmp type host-unreachable
     meta l4proto { tcp, udp } th dport 53 jump side
     ip ttl < 5 ip length 20-60 ip dscp ef goto side
+    counter tcp dport vmap { 22 : accept, 80-90 : jump side, * : continue }
+    iifname vmap @ways
   }
+  map ways { type ifname : verdict; elements = { "work" : accept, "lab" : goto side }; }
 }
 table ip nat {
+  map places { type inet_service : interval ipv4_addr . inet_service; flags interval; elements = { 80 : 10.0.1.2 . 80-81 }; }
   chain pre { type nat hook prerouting priority dstnat; ip daddr 192.0.2.2 tcp dport 8080 dnat to 10.0.1.2:80; }
-  chain post { type nat hook postrouting priority srcnat; oifname "uplink" masquerade
+  chain more { type nat hook prerouting priority dstnat + 1
+    dnat ip addr . port to tcp dport map @places
+    ip protocol icmp dnat ip prefix to ip daddr map { 192.0.2.2/31 : 10.0.1.4/31 }
+  }
+  chain post { type nat hook postrouting priority srcnat
+    ip saddr 10.0.1.5 snat to 192.0.2.3 persistent
+    meta l4proto tcp snat to 192.0.2.2-192.0.2.3:4000-5000 random
+    oifname "uplink" masquerade
   }
 }
 "#;
@@ -87,6 +98,13 @@ const PIECES: &[&str] = &[
     "tcp flags",
     "reject with",
     "dnat to",
+    "snat prefix to",
+    "masquerade to :",
+    "vmap {",
+    "map @places",
+    "type inet_service : verdict;",
+    "22 : accept,",
+    "include \"x\"\n",
     "log",
     "[",
     "]",
