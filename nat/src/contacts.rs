@@ -61,6 +61,9 @@ impl Contacts {
 
     /// A session of the mapping begins.
     pub(crate) fn add(&mut self, mapping: u32, peer: Ipv4Addr) {
+        if self.places.is_empty() {
+            return;
+        }
         let found = self.find(mapping, peer);
         let id = found.unwrap_or(self.free);
         let hash = self.hash(mapping, peer);
@@ -79,6 +82,9 @@ impl Contacts {
 
     /// A session of the mapping ends.
     pub(crate) fn remove(&mut self, mapping: u32, peer: Ipv4Addr) {
+        if self.places.is_empty() {
+            return;
+        }
         let Some(id) = self.find(mapping, peer) else {
             return;
         };

@@ -93,15 +93,15 @@ impl Index {
         let run = self.places.get_mut(found.place..)?;
         let length =
             run.iter().take(RUN_MAX).position(|&entry| entry == 0 || distance(entry) == DISTANCE_MAX)?;
-        let run = run.get_mut(..=length).filter(|run| run.last() == Some(&0))?;
-        if found.steps > DISTANCE_MAX {
+        if run.get(length) != Some(&0) || found.steps > DISTANCE_MAX {
             return None;
         }
-        run.copy_within(..length, 1);
-        for entry in run.iter_mut().skip(1) {
-            *entry += ONE_FURTHER;
+        // Each takes the place of the next one, which moves on by one.
+        let mut moving = found.steps << ITEM_BITS | item;
+        for place in run.iter_mut().take(length) {
+            moving = core::mem::replace(place, moving) + ONE_FURTHER;
         }
-        *run.first_mut()? = found.steps << ITEM_BITS | item;
+        *run.get_mut(length)? = moving;
         Some(found.steps + length as u32)
     }
 
@@ -111,22 +111,16 @@ impl Index {
         if found.item.is_none() {
             return found.steps;
         }
-        let run = self.places.get_mut(found.place..).unwrap_or_default();
-        let mut steps = found.steps;
-        for at in 1..run.len() {
-            steps += 1;
-            match run.get(at) {
-                Some(&entry) if distance(entry) > 1 => run[at - 1] = entry - ONE_FURTHER,
-                _ => {
-                    run[at - 1] = 0;
-                    return steps;
-                }
-            }
+        let run = self.places.get(found.place + 1..).unwrap_or_default();
+        let away = run.iter().position(|&entry| distance(entry) <= 1).unwrap_or(run.len());
+        // Those that are away from home come nearer to it by one.
+        let mut moving = 0;
+        let run = self.places.get_mut(found.place..=found.place + away).unwrap_or_default();
+        for place in run.iter_mut().rev() {
+            let coming = if moving == 0 { 0 } else { moving - ONE_FURTHER };
+            moving = core::mem::replace(place, coming);
         }
-        if let Some(last) = run.last_mut() {
-            *last = 0;
-        }
-        steps
+        found.steps + away as u32 + 1
     }
 
     /// Octets of memory that it takes.

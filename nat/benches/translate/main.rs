@@ -17,6 +17,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use cases::{CASES, Case};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -72,7 +73,10 @@ fn print(figures: &Figures) {
 /// The best of criterion's samples: what disturbs a sample only ever adds.
 fn nanoseconds() -> Figures {
     let figures = RefCell::new(Figures::new());
-    let mut criterion = criterion::Criterion::default().sample_size(20).configure_from_args();
+    let (before, long) = (Duration::from_millis(300), Duration::from_secs(1));
+    let criterion = criterion::Criterion::default().sample_size(20).without_plots();
+    let criterion = criterion.warm_up_time(before).measurement_time(long);
+    let mut criterion = criterion.configure_from_args();
     for case in &CASES {
         let mut group = criterion.benchmark_group(case.name);
         for (side, make) in sides(case) {

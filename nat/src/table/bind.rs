@@ -81,19 +81,20 @@ impl Nat {
         now: Instant,
     ) -> Result<Hit, Refusal> {
         let second = self.clock.advance(now);
-        self.vacate(&binding.original, second)?;
+        let original = self.vacate(&binding.original, second)?;
         let (source, mapping) = self.source(client, &binding, now)?;
         let reply =
             Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
         let session = self.session_to_be(client, &binding, reply, mapping, packet, second);
         let bound = match self.vacate(&reply, second) {
             // Somebody who speaks to itself: its two directions could not be told apart.
-            Ok(()) if reply == binding.original => Err(Unbound::Conflict),
-            Ok(()) => self.insert(session, packet),
+            Ok(_) if reply == binding.original => Err(Unbound::Conflict),
+            Ok(hash) => self.insert(session, [original, hash], packet),
             Err(unbound) => Err(unbound),
         };
-        // The mapping is used by now, or goes again.
-        self.release_mapping(mapping);
+        if bound.is_err() {
+            self.release_mapping(mapping);
+        }
         Ok(bound?)
     }
 
@@ -102,14 +103,15 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    /// Makes sure that no session has this tuple; one that expired is removed.
-    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<(), Unbound> {
-        match self.find(tuple) {
+    /// Makes sure that no session has this tuple, one that expired is removed; returns its hash.
+    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<u32, Unbound> {
+        let hash = self.hash(tuple);
+        match self.find_hashed(tuple, hash) {
             Some(hit) if self.is_expired(hit.session, now) => self.remove(hit.session),
             Some(_) => return Err(Unbound::Conflict),
             None => {}
         }
-        Ok(())
+        Ok(hash)
     }
 
     fn session_to_be(
@@ -150,9 +152,14 @@ impl Nat {
         session
     }
 
-    /// Gives a session its place, its two keys, its timer and its use of the mapping.
-    fn insert(&mut self, session: Session, packet: &Packet) -> Result<Hit, Unbound> {
-        let (original, reply) = (self.hash(&session.original()), self.hash(&session.reply()));
+    /// Gives a session its place, its two keys of these hashes, and its timer; it takes over the
+    /// use of its mapping.
+    fn insert(
+        &mut self,
+        session: Session,
+        [original, reply]: [u32; 2],
+        packet: &Packet,
+    ) -> Result<Hit, Unbound> {
         let (mapping, client) = (session.mapping, session.client);
         let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
         let indexed = self.index.insert(original, id << 1).and_then(|_| {
@@ -175,7 +182,6 @@ impl Nat {
         self.expendable.set(id, self.sessions.get(id).is_expendable());
         self.session_quota.take(client);
         self.wheel.link(&mut self.sessions, id);
-        self.mappings.acquire(mapping);
         let session = self.sessions.get(id);
         if mapping != NONE {
             self.contacts.add(mapping, session.peer());

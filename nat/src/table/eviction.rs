@@ -43,6 +43,9 @@ impl Nat {
         internal: Endpoint,
         external: Endpoint,
     ) -> Result<(), Refusal> {
+        if self.mapping_quotas.is_empty() {
+            return Ok(());
+        }
         let kind = self.ports.kind(protocol, external);
         let quota = kind.and_then(|kind| self.mapping_quotas.get(kind));
         let admits = quota.is_none_or(|quota| quota.admits(client));

@@ -18,9 +18,14 @@ impl Nat {
     /// The session that has this tuple, whether it ended or not.
     #[inline]
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Hit> {
-        let item = self
-            .index
-            .find(self.hash(tuple), |item| self.sessions.get(item >> 1).has(tuple, direction(item)))?;
+        self.find_hashed(tuple, self.hash(tuple))
+    }
+
+    /// The same, where the tuple's hash is known.
+    #[inline]
+    pub(super) fn find_hashed(&self, tuple: &Tuple, hash: u32) -> Option<Hit> {
+        let is_it = |item: u32| self.sessions.get(item >> 1).has(tuple, direction(item));
+        let item = self.index.find(hash, is_it)?;
         Some(Hit { session: SessionId(item >> 1), direction: direction(item) })
     }
 

@@ -85,6 +85,9 @@ impl Nat {
 
     /// Takes a mapping into its client's account, or out of it.
     fn count_mapping(&mut self, id: u32, count: fn(&mut Quota, u8)) {
+        if self.mapping_quotas.is_empty() {
+            return;
+        }
         let Some(mapping) = self.mappings.get(id) else {
             return;
         };
