@@ -277,3 +277,27 @@ fn start_no_frame_is_forwarded_before_rules_and_nat_are_in_force() {
     assert_eq!((left[0].from(), left[0].data()), ("192.0.2.2:5000".at(), &b"allowed"[..]));
     assert_eq!(datapath.ports()[1].link.mac(), port_station(1));
 }
+
+#[test]
+fn fairness_within_a_client_what_was_never_answered_gives_way_and_established_flows_never() {
+    for answered in [false, true] {
+        let mut world = with("sessions = 16");
+        let flows: Vec<_> =
+            (0..12).map(|n| world.open_udp(&format!("10.0.1.7:{}", 2000 + n), SERVER)).collect();
+        for external in flows.iter().filter(|_| answered) {
+            world.cross("uplink", "work", udp(SERVER, *external, b"in"));
+        }
+        // Another host of the same client.
+        world.send("work", udp("10.0.1.8:3000", SERVER, b"me too"));
+        let served = world.sent("uplink").len();
+        assert_eq!(served == 0, answered, "it is served at the cost of what nobody answered");
+        assert_eq!(world.drops("work", Dropped::ClientQuota), u64::from(answered));
+        world.forget();
+        let mut alive = 0;
+        for external in flows {
+            world.send("uplink", udp(SERVER, external, b"in"));
+            alive += world.sent("work").len();
+        }
+        assert_eq!(alive, 12 - served);
+    }
+}
