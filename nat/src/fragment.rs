@@ -5,7 +5,8 @@
 
 use crate::endpoint::protocol;
 use crate::icmp::{self, Kind};
-use crate::packet::{Checksum, Malformed, Packet, Transport, UDP};
+use crate::malformed::Malformed;
+use crate::packet::{Checksum, Packet, Transport, UDP};
 
 /// What a fragment is of its datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

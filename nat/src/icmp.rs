@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 
 use crate::checksum;
 use crate::endpoint::{Endpoint, Tuple, protocol};
-use crate::packet::Malformed;
+use crate::malformed::Malformed;
 
 /// Octets of every ICMP header: type, code, checksum, and a word of the type's own.
 pub(crate) const HEADER: usize = 8;

@@ -6,7 +6,7 @@
 //! older. What a segment means to the connection is `tcp`'s business.
 
 use crate::endpoint::Direction;
-use crate::tcp::Segment;
+use crate::segment::Segment;
 
 /// How far behind a segment may always be: a window without scaling, and some.
 const REACH_MIN: u32 = 66_000;

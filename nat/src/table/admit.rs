@@ -5,8 +5,9 @@ use smoltcp::time::Instant;
 use super::{Admitted, Hit, Nat};
 use crate::endpoint::Direction;
 use crate::packet::{Packet, Transport};
+use crate::segment::Segment;
 use crate::session::REPLIED;
-use crate::tcp::{Connection, Refused, Segment};
+use crate::tcp::{Connection, Refused};
 
 impl Nat {
     /// Takes note of a packet that is sure to leave: what it means to TCP, and how long its
