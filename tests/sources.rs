@@ -171,6 +171,27 @@ fn rfc_7422_and_req_9_hairpinned_packets_show_ports_of_the_block_too() {
     assert!((1024..1124).contains(&seen.from().port()), "{}", seen.from());
 }
 
+#[test]
+fn req_1_and_req_9_a_hairpinned_flow_looks_as_it_does_from_outside_whichever_comes_first() {
+    for rule in [
+        "oifname \"uplink\" meta l4proto { tcp, udp } masquerade to :20000-20063",
+        "oifname \"uplink\" snat to 192.0.2.3-192.0.2.4",
+        "oifname \"uplink\" masquerade",
+    ] {
+        // No rule says what hairpinned packets show.
+        let explicit =
+            "iifname { \"work\", \"lab\" } oifname { \"work\", \"lab\" } ct status dnat snat to 192.0.2.2";
+        let rules = site::RULES.replace("oifname \"uplink\" masquerade", rule).replace(explicit, "");
+        let extra = "gateway = \"192.0.2.1\"\nextra = [\"192.0.2.3\", \"192.0.2.4\"]";
+        let mut world = World::new(&site::PLAN.replace("gateway = \"192.0.2.1\"", extra), &rules);
+        let receiver = open(&mut world, "10.0.2.9", 6000);
+        let inside = world.cross("work", "lab", udp("10.0.1.7:5000", receiver, b"hairpin"));
+        assert_eq!(inside.from(), open(&mut world, "10.0.1.7", 5000), "{rule}");
+        let back = world.cross("lab", "work", udp("10.0.2.9:6000", inside.from(), b"back"));
+        assert_eq!((back.from(), back.to()), (receiver, "10.0.1.7:5000".parse().unwrap()));
+    }
+}
+
 thread_local! {
     /// What this test's appliance logged.
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };

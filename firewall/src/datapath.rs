@@ -8,6 +8,7 @@
 mod answers;
 mod fragments;
 mod frame;
+mod lifecycle;
 mod links;
 mod policy;
 mod source;
@@ -61,6 +62,7 @@ pub struct Datapath<L: Link> {
     fragments: Fragments<L::Frame>,
     syns: Syns<L::Frame>,
     identifications: Identifications,
+    changes: lifecycle::Changes,
     nat: Nat,
     site: &'static Site,
     policy: &'static Policy,
@@ -129,6 +131,7 @@ impl<L: Link> Datapath<L> {
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
             syns: Syns::new(held_syns(site)),
             identifications: Identifications::new(seed[3] ^ seed[0]),
+            changes: lifecycle::Changes::default(),
             nat,
             site,
             policy: &site.policy,
@@ -175,10 +178,13 @@ impl<L: Link> Datapath<L> {
     fn receive(&mut self, input: usize) -> heapless::Vec<L::Frame, BATCH> {
         let mut batch = heapless::Vec::new();
         let Self { ports, nat, .. } = self;
-        let link = &mut ports[input].link;
-        while !batch.is_full()
-            && let Some(frame) = link.receive()
-        {
+        let Port { link, counters, is_removed, .. } = &mut ports[input];
+        for _ in 0..BATCH {
+            let Some(frame) = link.receive() else { break };
+            if *is_removed {
+                counters.drop(Dropped::PortDown);
+                continue;
+            }
             nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
             // There is room for one more.
             let _ = batch.push(frame);
@@ -334,8 +340,12 @@ impl<L: Link> Datapath<L> {
             (None, None) => tuple.destination,
         };
         // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
-        let seen = (mapped.is_some() && input != UPLINK).then_some(tuple.destination.address);
-        let Some(source) = self.source(postrouting.snat, tuple.source.address, hop, seen) else {
+        let is_hairpin = mapped.is_some() && input != UPLINK && postrouting.snat.is_none();
+        let source = match is_hairpin {
+            true => self.hairpin_source(candidate, tuple.destination),
+            false => self.source(postrouting.snat, tuple.source.address, hop.port),
+        };
+        let Some(source) = source else {
             return Err(self.exhausted(input, packet, Unbound::PortsExhausted.into(), now));
         };
         let binding = Binding { original: tuple, destination, source, residue: [0, 0] };
@@ -385,7 +395,10 @@ impl<L: Link> Datapath<L> {
             1 => return Err(Refusal::told(Dropped::TimeExceeded, Answer::TimeExceeded)),
             _ => {}
         }
-        let mtu = self.ports[hop.port].mtu;
+        let Port { mtu, is_removed, .. } = self.ports[hop.port];
+        if is_removed {
+            return Err(Dropped::PortDown.into());
+        }
         if usize::from(packet.total_len()) > mtu && packet.dont_fragment() {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             return Err(Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)));

@@ -18,6 +18,8 @@ pub struct Port<L> {
     pub counters: PortCounters,
     pub(crate) mac: EthernetAddress,
     pub(crate) was_up: bool,
+    /// Its client was taken away.
+    pub(crate) is_removed: bool,
     /// The largest packet that may leave here, in octets.
     pub(crate) mtu: usize,
 }
@@ -25,7 +27,7 @@ pub struct Port<L> {
 impl<L: Link> Port<L> {
     pub(crate) fn new(name: &'static str, link: L) -> Self {
         let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
-        Self { link, name, counters: PortCounters::default(), mac, was_up: false, mtu }
+        Self { link, name, counters: PortCounters::default(), mac, was_up: false, is_removed: false, mtu }
     }
 
     /// The port's hardware address.

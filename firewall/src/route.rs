@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use rules::site::{ClientNetwork, Site};
+use rules::site::{Prefix, Site};
 
 /// The index of the uplink among the ports.
 pub const UPLINK: usize = 0;
@@ -89,49 +89,74 @@ pub struct Routes {
 impl Routes {
     /// The table of `site`.
     pub fn new(site: &'static Site) -> Self {
-        let uplink = &site.uplink;
-        let mut attached = Vec::with_capacity(site.clients.len() + 1);
-        attached.push(Attached {
-            address: uplink.address.address,
-            network: uplink.address.address.to_bits() & mask(uplink.address.length),
-            mask: mask(uplink.address.length),
+        let ports = site.clients.len() + 1;
+        let external = site.uplink.extra.len() + 1;
+        let mut routes = Self {
+            attached: Vec::with_capacity(ports),
+            entries: Vec::with_capacity(ports + site.routes.len() + 1),
+            own: Vec::with_capacity(external + ports),
+            external: Vec::with_capacity(external),
+            sorted: Vec::with_capacity(external),
+            gateway: None,
+        };
+        routes.renumber(site, site.uplink.address, site.uplink.gateway);
+        routes
+    }
+
+    /// Makes it the table of `site` with another address and gateway of the uplink. Nothing is
+    /// allocated: it has room for all of it.
+    pub fn renumber(&mut self, site: &'static Site, address: Prefix, gateway: Option<Ipv4Addr>) {
+        self.gateway = gateway;
+        self.attach(site, address);
+        self.entries.clear();
+        let overlaps = site.clients.iter().any(|client| client.on_link().overlaps(&address));
+        // RFC 4787 REQ-7: the client side keeps working.
+        if !overlaps {
+            self.entries.push(Entry::new(address.address, address.length, UPLINK, None));
+        }
+        for (index, client) in site.clients.iter().enumerate() {
+            let Prefix { address, length } = client.on_link();
+            self.entries.push(Entry::new(address, length, index + 1, None));
+        }
+        for route in site.routes {
+            let port = self.attached.iter().position(|link| link.is_on_link(route.via));
+            if let Some(port) = port {
+                self.entries.push(Entry::new(route.to.address, route.to.length, port, Some(route.via)));
+            }
+        }
+        if let Some(gateway) = gateway {
+            self.entries.push(Entry::new(Ipv4Addr::UNSPECIFIED, 0, UPLINK, Some(gateway)));
+        }
+        // Longest prefix first, and links ahead of routes of their size.
+        self.entries.sort_unstable_by_key(|entry| (core::cmp::Reverse(entry.mask), entry.via.is_some()));
+        self.external.clear();
+        self.external.push(address.address);
+        self.external.extend_from_slice(site.uplink.extra);
+        self.sorted.clone_from(&self.external);
+        self.sorted.sort_unstable();
+        self.own.clone_from(&self.external);
+        self.own.extend(site.clients.iter().map(|client| client.address));
+        self.own.dedup();
+    }
+
+    /// Notes what the links of the ports look like.
+    fn attach(&mut self, site: &'static Site, uplink: Prefix) {
+        self.attached.clear();
+        self.attached.push(Attached {
+            address: uplink.address,
+            network: uplink.address.to_bits() & mask(uplink.length),
+            mask: mask(uplink.length),
             hosts: &[],
         });
-        let mut entries = Vec::new();
-        entries.push(Entry::new(uplink.address.address, uplink.address.length, UPLINK, None));
-        for (index, client) in site.clients.iter().enumerate() {
-            let (network, length) = match client.network {
-                ClientNetwork::Subnet(length) => (client.address, length),
-                ClientNetwork::Peer(peer) => (peer, 32),
-            };
-            attached.push(Attached {
+        for client in site.clients {
+            let Prefix { address: network, length } = client.on_link();
+            self.attached.push(Attached {
                 address: client.address,
                 network: network.to_bits() & mask(length),
                 mask: mask(length),
                 hosts: client.hosts,
             });
-            entries.push(Entry::new(network, length, index + 1, None));
         }
-        for route in site.routes {
-            let port = attached.iter().position(|link| link.is_on_link(route.via));
-            if let Some(port) = port {
-                entries.push(Entry::new(route.to.address, route.to.length, port, Some(route.via)));
-            }
-        }
-        if let Some(gateway) = uplink.gateway {
-            entries.push(Entry::new(Ipv4Addr::UNSPECIFIED, 0, UPLINK, Some(gateway)));
-        }
-        // Longest prefix first; the sort is stable, so links come ahead of routes of their size.
-        entries.sort_by_key(|entry| core::cmp::Reverse(entry.mask));
-        let mut external = Vec::with_capacity(uplink.extra.len() + 1);
-        external.push(uplink.address.address);
-        external.extend_from_slice(uplink.extra);
-        let mut own = external.clone();
-        own.extend(site.clients.iter().map(|client| client.address));
-        own.dedup();
-        let mut sorted = external.clone();
-        sorted.sort_unstable();
-        Self { attached, entries, own, external, sorted, gateway: uplink.gateway }
     }
 
     /// The next hop towards `destination`, or `None` where no route leads (ICMP 3/0).

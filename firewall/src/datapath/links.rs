@@ -65,7 +65,8 @@ impl<L: Link> Datapath<L> {
     /// One round of upkeep: what has expired ends, what is due is done. True if more has expired
     /// than a round takes: then the next one is due at once.
     pub(super) fn upkeep(&mut self, now: Instant) -> bool {
-        let more = self.nat.expire(now, SESSIONS_A_ROUND) == SESSIONS_A_ROUND;
+        let expires = self.nat.expire(now, SESSIONS_A_ROUND) == SESSIONS_A_ROUND;
+        let more = self.change() || expires;
         self.upkeep_due = if more { now } else { now + ROUND };
         self.keep_neighbors(now);
         self.keep_fragments(now);
@@ -132,7 +133,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// RFC 5227 2.3: tells the link that its addresses are ours.
-    fn announce(&mut self, index: usize) {
+    pub(super) fn announce(&mut self, index: usize) {
         let Self { ports, routes, .. } = self;
         let Some(port) = ports.get_mut(index) else {
             return;

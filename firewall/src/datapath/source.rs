@@ -5,26 +5,39 @@ use nat::blocks::{Blocks, block};
 use super::*;
 
 impl<L: Link> Datapath<L> {
-    /// The source behind us of a session that `internal` opens; none if there is no port for it.
-    ///
-    /// `hairpin` is the external address that it talks to from inside, and shows if no rule says
-    /// otherwise.
+    /// The source behind us of a hairpinned session that no rule translates: as the rules have it
+    /// towards the uplink, so that one endpoint looks the same from wherever it is seen (RFC 4787
+    /// REQ-1); where they have nothing, the address that it talks to.
+    pub(super) fn hairpin_source(&self, candidate: Candidate, seen: Endpoint) -> Option<nat::SourceNat> {
+        let internal = candidate.source;
+        let mut outward = Candidate {
+            output: Some(UPLINK as u8),
+            destination: seen.address,
+            destination_port: seen.port,
+            dnat: false,
+            ..candidate
+        };
+        let decision = self.policy.evaluate(Hook::Postrouting, &mut outward, &mut Uncounted);
+        let same = SourceNat::To { first: seen.address, last: seen.address, ports: None, random: false };
+        self.source(decision.snat.or(Some(same)), internal, UPLINK)
+    }
+
+    /// The source behind us of a session that `internal` opens and that leaves by a port; none if
+    /// there is no port for it.
     pub(super) fn source(
         &self,
         snat: Option<SourceNat>,
         internal: Ipv4Addr,
-        hop: Hop,
-        hairpin: Option<Ipv4Addr>,
+        output: usize,
     ) -> Option<nat::SourceNat> {
-        let (first, last, ports) = match (snat, hairpin) {
-            (Some(SourceNat::Static(address)), _) => return Some(nat::SourceNat::Static(address)),
-            (Some(SourceNat::Masquerade { ports, .. }), _) => {
-                let address = self.routes.address(hop.port);
+        let (first, last, ports) = match snat {
+            Some(SourceNat::Static(address)) => return Some(nat::SourceNat::Static(address)),
+            Some(SourceNat::Masquerade { ports, .. }) => {
+                let address = self.routes.address(output);
                 (address, address, ports)
             }
-            (Some(SourceNat::To { first, last, ports, .. }), _) => (first, last, ports),
-            (None, Some(address)) => (address, address, None),
-            (None, None) => return Some(nat::SourceNat::None),
+            Some(SourceNat::To { first, last, ports, .. }) => (first, last, ports),
+            None => return Some(nat::SourceNat::None),
         };
         match ports {
             None if self.site.nat.port_blocks > 0 => self.block(internal),
@@ -54,4 +67,11 @@ impl<L: Link> Datapath<L> {
         let (address, ports) = block(&blocks, Ipv4Addr::from_bits(number))?;
         Some(nat::SourceNat::Range(address, *ports.start(), *ports.end()))
     }
+}
+
+/// Counts nothing: no packet goes that way.
+struct Uncounted;
+
+impl Tally for Uncounted {
+    fn count(&mut self, _: rules::CounterId, _: u32) {}
 }

@@ -1,0 +1,96 @@
+//! Clients that are taken away, and an uplink whose address changes.
+//!
+//! What has to end is ended a little in each round of upkeep, while packets go on. A link without
+//! carrier is no reason: its sessions wait for it.
+
+use nat::Gone;
+use rules::site::Prefix;
+
+use super::*;
+
+/// Places of the session and mapping tables that one round looks at.
+const PLACES_A_ROUND: u32 = 4096;
+/// Changes under way: each client at most once, and some of the uplink's.
+const CHANGES: usize = 40;
+
+/// Something that ends, and what comes in its place.
+struct Change {
+    gone: Gone,
+    from: u32,
+    /// The external address that takes the place of the one that is gone.
+    comes: Option<Ipv4Addr>,
+}
+
+/// The changes under way, in the order in which they were asked for.
+#[derive(Default)]
+pub(super) struct Changes(heapless::Deque<Change, CHANGES>);
+
+impl<L: Link> Datapath<L> {
+    /// The client of a port is taken away (its VM is gone, its NIC unplugged): its sessions end, its
+    /// external ports are free at once, and nothing is forwarded from or to it.
+    ///
+    /// False, and nothing is changed, for the uplink and for one that is away already.
+    pub fn remove_client(&mut self, port: usize) -> bool {
+        let Some(client) = port.checked_sub(1).and_then(|client| u8::try_from(client).ok()) else {
+            return false;
+        };
+        match self.ports.get_mut(port) {
+            Some(port) if !port.is_removed => port.is_removed = true,
+            _ => return false,
+        }
+        self.begin(Change { gone: Gone::Client(client), from: 0, comes: None })
+    }
+
+    /// A client that was taken away is back.
+    ///
+    /// False, and nothing is changed, while what it had still ends, and for one that is there.
+    pub fn restore_client(&mut self, port: usize) -> bool {
+        let leaves = |change: &Change| matches!(change.gone, Gone::Client(it) if usize::from(it) + 1 == port);
+        if self.changes.0.iter().any(leaves) {
+            return false;
+        }
+        let port = self.ports.get_mut(port);
+        port.is_some_and(|port| core::mem::take(&mut port.is_removed))
+    }
+
+    /// The uplink has got another address or gateway (a DHCP lease): sessions at the old address end, and the
+    /// new one serves when they have.
+    ///
+    /// A client's subnet goes before that of the uplink (RFC 4787 REQ-7 wants both to work; here the
+    /// neighbours on such an uplink are out of reach but for the gateway). False, and nothing is
+    /// changed, if too many changes are under way.
+    pub fn renumber_uplink(&mut self, address: Prefix, gateway: Option<Ipv4Addr>) -> bool {
+        let old = self.routes.address(UPLINK);
+        if self.changes.0.is_full() {
+            return false;
+        }
+        if let Some(client) = self.site.clients.iter().find(|client| client.on_link().overlaps(&address)) {
+            log::warn!(target: "route", "the uplink's subnet is a client's too: address={}/{} client={}", address.address, address.length, client.name);
+        }
+        self.routes.renumber(self.site, address, gateway);
+        if old != address.address {
+            self.begin(Change { gone: Gone::External(old), from: 0, comes: Some(address.address) });
+        }
+        self.announce(UPLINK);
+        true
+    }
+
+    fn begin(&mut self, change: Change) -> bool {
+        self.changes.0.push_back(change).is_ok()
+    }
+
+    /// Does a part of the change that was asked for first; whether there is more to do.
+    pub(super) fn change(&mut self) -> bool {
+        let Some(change) = self.changes.0.front_mut() else { return false };
+        let comes = change.comes;
+        if let Some(from) = self.nat.forget(change.gone, change.from, PLACES_A_ROUND) {
+            change.from = from;
+            return true;
+        }
+        if let Some(address) = comes {
+            self.nat.take_in(address, &static_forwards(self.site, &[address]));
+        }
+        self.changes.0.pop_front();
+        !self.changes.0.is_empty()
+    }
+}
