@@ -548,13 +548,10 @@ impl Play {
                 if matches!(protocol, 1 | 6 | 17) {
                     let owner = owners.entry((protocol, external)).or_insert(internal);
                     assert_eq!(*owner, internal, "{external:?} is overloaded");
-                    // One at each address and range of ports that a rule chose; a hairpinned session's
-                    // source is chosen by no rule.
-                    let outward = self.port_of(reply.source.address) == "uplink";
-                    let chosen = outward || self.plan.source != Source::Ports;
-                    let key = (protocol, internal, external.address, chosen);
-                    let one = externals.entry(key).or_insert(external);
+                    // Towards other clients too: they see what the outside sees.
+                    let one = externals.entry((protocol, internal, external.address)).or_insert(external);
                     assert_eq!(*one, external, "{internal:?} has two external endpoints");
+                    let outward = self.port_of(reply.source.address) == "uplink";
                     assert_eq!(nat.internal(protocol, external), Some(internal));
                     if outward {
                         self.in_pool(protocol, internal.port, external.port);
