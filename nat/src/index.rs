@@ -78,13 +78,6 @@ impl Index {
         self.search(hash, is_it).item
     }
 
-    /// The item at the home of a hash: often the one that a search finds.
-    #[inline]
-    pub(crate) fn first(&self, hash: u32) -> Option<u32> {
-        let entry = self.places.get(self.home(hash)).copied()?;
-        (entry != 0).then_some(entry & ITEM)
-    }
-
     /// Takes in an item whose key is not there yet, and returns the steps that it took; none, and
     /// nothing changed, if there is no room within reach of its home.
     pub(crate) fn insert(&mut self, hash: u32, item: u32) -> Option<u32> {

@@ -165,7 +165,10 @@ impl Packet {
                 self.rewrite_tcp(head, translation);
             }
             (at, ..) => {
-                self.rewrite_addresses(HEAD_MAX, head, translation);
+                match usize::from(self.head_len) <= USUAL {
+                    true => self.rewrite_addresses(USUAL, head, translation),
+                    false => self.rewrite_addresses(HEAD_MAX, head, translation),
+                }
                 self.rewrite_transport(at, head, translation);
             }
         }

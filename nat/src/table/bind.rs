@@ -25,7 +25,7 @@ impl Nat {
         })
     }
 
-    /// As [`Nat::bind`], on account of a client, a number below [`Options::clients`].
+    /// As [`Nat::bind`], on account of a client, a number below [`Options::clients`](crate::Options::clients).
     ///
     /// # Errors
     /// [`Refusal`], and nothing is changed but that sessions which had expired, were closed, or
