@@ -1,11 +1,12 @@
 //! The path of a packet, from the port it came in by to the port it leaves by.
 //!
 //! Read `Datapath::walk` from top to bottom: look, decide, then write. What leaves the path on the
-//! way is next door: fragments, answers of our own, ARP. Nothing is changed before the packet is
-//! sure to leave: what is dropped is what was received, and what an ICMP error quotes is what was
-//! sent.
+//! way is next door (`fragments`, `answers`, `links` for ARP), and so is what it asks: `policy`,
+//! `source`, `exit`. Nothing is changed before the packet is sure to leave: what is dropped is what
+//! was received, and what an ICMP error quotes is what was sent.
 
 mod answers;
+mod exit;
 mod fragments;
 mod frame;
 mod lifecycle;
@@ -40,6 +41,7 @@ use crate::port::{Port, unsent};
 use crate::route::{Hop, Routes, UPLINK};
 use crate::syn::Syns;
 
+use exit::address;
 use frame::{leaving_offload, parse};
 pub use status::Occupancy;
 
@@ -365,47 +367,6 @@ impl<L: Link> Datapath<L> {
         Ok(Step::Forward(Way { hop, translation: self.nat.translation(hit), identification: None }))
     }
 
-    /// The internal endpoint that a packet to an external one is for, though no session awaits it:
-    /// from inside by hairpinning (RFC 4787 REQ-9), from outside as filtering has it (REQ-8). A static
-    /// forward goes first.
-    fn mapped(
-        &self,
-        input: usize,
-        tuple: &Tuple,
-        candidate: &Candidate,
-        forwarded: bool,
-    ) -> Option<Endpoint> {
-        let new = candidate.state == State::New && !forwarded;
-        let external = new && self.routes.external().contains(&tuple.destination.address);
-        external.then(|| self.nat.inbound(tuple, input != UPLINK)).flatten()
-    }
-
-    /// The next hop, if the packet may be forwarded to it at all: route, TTL, size.
-    fn hop(&self, packet: &Packet, destination: Ipv4Addr) -> Result<Hop, Refusal> {
-        let unreachable = || Refusal::told(Dropped::NoRoute, Answer::NET_UNREACHABLE);
-        let hop = self.routes.lookup(destination).ok_or_else(unreachable)?;
-        self.may_pass(packet, hop).map(|()| hop)
-    }
-
-    /// Whether a packet may leave by a hop: time to live and size.
-    fn may_pass(&self, packet: &Packet, hop: Hop) -> Result<(), Refusal> {
-        // RFC 1812 5.3.1: checked before it is lowered.
-        match packet.ttl() {
-            0 => return Err(Dropped::TimeExceeded.into()),
-            1 => return Err(Refusal::told(Dropped::TimeExceeded, Answer::TimeExceeded)),
-            _ => {}
-        }
-        let Port { mtu, is_removed, .. } = self.ports[hop.port];
-        if is_removed {
-            return Err(Dropped::PortDown.into());
-        }
-        if usize::from(packet.total_len()) > mtu && packet.dont_fragment() {
-            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-            return Err(Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)));
-        }
-        Ok(())
-    }
-
     /// Does what was decided.
     fn act(
         &mut self,
@@ -468,59 +429,7 @@ impl<L: Link> Datapath<L> {
         let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
         self.send(input, (frame, true), head, payload, way.hop, now)
     }
-
-    /// Gives a packet to its port, or keeps it until the next hop's MAC is known.
-    fn send(
-        &mut self,
-        input: usize,
-        (frame, is_received): (L::Frame, bool),
-        mut head: Head,
-        payload: Range<usize>,
-        hop: Hop,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        let Some(mac) = self.neighbors.lookup(hop.port, hop.next, now) else {
-            return self.wait(
-                hop,
-                Waiting { head, payload: Some((frame, payload)), input, is_received },
-                now,
-            );
-        };
-        address(&mut head, mac);
-        self.ports[hop.port].link.transmit(&head, Some((frame, payload))).map_err(unsent)?;
-        self.ports[input].counters.forwarded += 1;
-        Ok(())
-    }
-
-    /// The next hop's MAC is not known: the packet waits while it is asked for.
-    fn wait(&mut self, hop: Hop, packet: Waiting<L::Frame>, now: Instant) -> Result<(), Dropped> {
-        let queued =
-            self.neighbors.enqueue(hop.port, hop.next, packet, now).map_err(|refused| match refused {
-                neighbor::Refused::Queue => Dropped::NeighborQueue,
-                neighbor::Refused::Table => Dropped::NeighborsExhausted,
-            })?;
-        if queued.ask {
-            self.ask(hop.port, hop.next);
-        }
-        if queued.kept { Ok(()) } else { Err(Dropped::NeighborQueue) }
-    }
 }
 
 /// The destination of a frame whose next hop is still to be looked up.
 const UNRESOLVED: EthernetAddress = EthernetAddress([0; 6]);
-
-/// Writes the destination of a frame.
-fn address(head: &mut Head, mac: EthernetAddress) {
-    if let Some(destination) = head.as_mut_slice().first_chunk_mut() {
-        *destination = mac.0;
-    }
-}
-
-fn unfit(refused: fragment::Refused) -> Dropped {
-    match refused {
-        fragment::Refused::Duplicate => Dropped::FragmentDuplicate,
-        fragment::Refused::Overlap => Dropped::FragmentOverlap,
-        fragment::Refused::Quota => Dropped::FragmentQuota,
-        fragment::Refused::Ended => Dropped::Fragment,
-    }
-}

@@ -151,3 +151,12 @@ impl<L: Link> Datapath<L> {
         Ok(())
     }
 }
+
+fn unfit(refused: fragment::Refused) -> Dropped {
+    match refused {
+        fragment::Refused::Duplicate => Dropped::FragmentDuplicate,
+        fragment::Refused::Overlap => Dropped::FragmentOverlap,
+        fragment::Refused::Quota => Dropped::FragmentQuota,
+        fragment::Refused::Ended => Dropped::Fragment,
+    }
+}

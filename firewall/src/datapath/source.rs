@@ -1,10 +1,25 @@
-//! The source that a session shows: which external address, and which ports of it.
+//! Both ends of a session to be: who is behind an external endpoint, and which one its opener shows.
 
 use nat::blocks::{Blocks, block};
 
 use super::*;
 
 impl<L: Link> Datapath<L> {
+    /// The internal endpoint that a packet to an external one is for, though no session awaits it:
+    /// from inside by hairpinning (RFC 4787 REQ-9), from outside as filtering has it (REQ-8). A static
+    /// forward goes first.
+    pub(super) fn mapped(
+        &self,
+        input: usize,
+        tuple: &Tuple,
+        candidate: &Candidate,
+        forwarded: bool,
+    ) -> Option<Endpoint> {
+        let new = candidate.state == State::New && !forwarded;
+        let external = new && self.routes.external().contains(&tuple.destination.address);
+        external.then(|| self.nat.inbound(tuple, input != UPLINK)).flatten()
+    }
+
     /// The source behind us of a hairpinned session that no rule translates: as the rules have it
     /// towards the uplink, so that one endpoint looks the same from wherever it is seen (RFC 4787
     /// REQ-1); where they have nothing, the address that it talks to.
