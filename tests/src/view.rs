@@ -7,6 +7,8 @@ use etherparse::{Ipv4Header, TcpHeader};
 use netback::{ETHERNET_HEADER, Offload};
 use smoltcp::wire::EthernetAddress;
 
+use crate::packet::{At, Packet};
+
 /// An IPv4 packet, or the beginning of one that an ICMP error quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
@@ -198,4 +200,19 @@ impl Deref for Seen {
     fn deref(&self) -> &View {
         &self.packet
     }
+}
+
+/// The packet left with these endpoints and is else what was sent.
+///
+/// The identification of what routers may cut is the NAT's to choose (RFC 6864 5.3.1).
+///
+/// # Panics
+/// If it did not.
+#[track_caller]
+pub fn same(seen: &Seen, sent: &Packet, from: impl At, to: impl At) {
+    let sent = match sent.header.dont_fragment {
+        true => sent.clone(),
+        false => sent.clone().identification(seen.identification()),
+    };
+    assert_eq!(seen.octets, sent.forwarded(from.at(), to.at()));
 }

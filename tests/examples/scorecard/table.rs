@@ -63,7 +63,7 @@ pub const ROWS: &[Row] = &[
         "5382 REQ-2",
         "every valid opening, simultaneous and between clients too",
         "yes",
-        &["variants::req_2_openings"],
+        &["segment_variants::req_2_"],
     ),
     row(
         "5382 REQ-3",
@@ -300,6 +300,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("tests", "fragment_variants"),
     ("tests", "error_variants"),
     ("tests", "variants"),
+    ("tests", "segment_variants"),
     ("tests", "arp"),
     ("tests", "policy"),
     ("tests", "worst_cases"),
