@@ -101,7 +101,7 @@ impl Packet {
     ///
     /// # Errors
     /// [`Malformed`]; what the packet then holds is of no use.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, octets: &[u8], checksum: Checksum) -> Result<(), Malformed> {
         let fixed = octets.first_chunk::<IPV4>().ok_or(Malformed::Short)?;
         let total_len = u16::from_be_bytes([fixed[2], fixed[3]]);

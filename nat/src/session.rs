@@ -85,7 +85,13 @@ const NOWHERE: Ends = Ends {
 };
 
 /// What a place without a session holds.
-pub(crate) static VACANT: Session = Session::VACANT;
+static VACANT: Session = Session::VACANT;
+
+/// A place that there is not: nobody asks for one.
+#[cold]
+fn vacant() -> &'static Session {
+    &VACANT
+}
 
 impl Session {
     pub(crate) const VACANT: Self = Self {
@@ -279,7 +285,10 @@ impl Slab {
 
     #[inline]
     pub(crate) fn get(&self, id: u32) -> &Session {
-        self.places.get(id as usize).unwrap_or(&VACANT)
+        match self.places.get(id as usize) {
+            Some(session) => session,
+            None => vacant(),
+        }
     }
 
     #[inline]
