@@ -47,6 +47,8 @@ pub use status::Occupancy;
 
 /// Frames taken from one port before the next has its turn.
 pub const BATCH: usize = 64;
+/// Sessions that caches near the processor hold no more: from here on loading ahead pays.
+const LARGE: u32 = 4096;
 /// Time between two rounds of upkeep: under load a turn takes some ten microseconds.
 const ROUND: Duration = Duration::from_millis(10);
 /// Sessions looked at for expiry in one round.
@@ -174,20 +176,23 @@ impl<L: Link> Datapath<L> {
         received > 0 || more
     }
 
-    /// The next frames of a port. What their sessions are found by is loaded for all of them before
-    /// the first one is looked at: the misses of a batch overlap.
+    /// The next frames of a port. With a large table, what their sessions are found by is loaded before
+    /// the first of them is looked at: the misses of a batch overlap.
     #[inline]
     fn receive(&mut self, input: usize) -> heapless::Vec<L::Frame, BATCH> {
         let mut batch = heapless::Vec::new();
         let Self { ports, nat, .. } = self;
         let Port { link, counters, is_removed, .. } = &mut ports[input];
+        let is_large = nat.counts().sessions >= LARGE;
         for _ in 0..BATCH {
             let Some(frame) = link.receive() else { break };
             if *is_removed {
                 counters.drop(Dropped::PortDown);
                 continue;
             }
-            nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
+            if is_large {
+                nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
+            }
             // There is room for one more.
             let _ = batch.push(frame);
         }
