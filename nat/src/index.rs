@@ -25,6 +25,8 @@ pub(crate) struct Index {
     /// Homes, and behind them room for what the last homes displace: nothing wraps around.
     places: Box<[u32]>,
     homes: u32,
+    /// How often it has changed.
+    changes: u32,
 }
 
 /// A search that ended, with the steps that it took.
@@ -34,18 +36,36 @@ pub(crate) struct Found {
     pub(crate) steps: u32,
 }
 
+/// Where an item that was searched for in vain would stand, as long as nothing changes.
+#[derive(Clone, Copy)]
+pub(crate) struct Spot {
+    hash: u32,
+    steps: u32,
+    place: usize,
+    changes: u32,
+}
+
+impl Spot {
+    /// The hash of the key.
+    pub(crate) const fn hash(&self) -> u32 {
+        self.hash
+    }
+}
+
 const fn distance(entry: u32) -> u32 {
     entry >> ITEM_BITS
 }
 
 const ONE_FURTHER: u32 = 1 << ITEM_BITS;
+/// No entry below can be moved on.
+const FURTHEST: u32 = DISTANCE_MAX << ITEM_BITS;
 
 impl Index {
     /// An index for this many items, two thirds full when it holds them all.
     pub(crate) fn new(items: u32) -> Self {
         let homes = items + items / 2 + 1;
         let places = homes as usize + DISTANCE_MAX as usize;
-        Self { places: vec![0; places].into_boxed_slice(), homes }
+        Self { places: vec![0; places].into_boxed_slice(), homes, changes: 0 }
     }
 
     #[inline]
@@ -78,42 +98,77 @@ impl Index {
         self.search(hash, is_it).item
     }
 
+    /// As [`Index::find`]; where there is no such item, the spot for one.
+    #[inline]
+    pub(crate) fn find_or_spot(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Result<u32, Spot> {
+        let Found { item, place, steps } = self.search(hash, is_it);
+        item.ok_or(Spot { hash, steps, place, changes: self.changes })
+    }
+
     /// Takes in an item whose key is not there yet, and returns the steps that it took; none, and
     /// nothing changed, if there is no room within reach of its home.
     pub(crate) fn insert(&mut self, hash: u32, item: u32) -> Option<u32> {
         // Its place is behind all that have its home or an earlier one.
-        let found = self.search(hash, |_| false);
-        let run = self.places.get_mut(found.place..)?;
-        let length =
-            run.iter().take(RUN_MAX).position(|&entry| entry == 0 || distance(entry) == DISTANCE_MAX)?;
-        if run.get(length) != Some(&0) || found.steps > DISTANCE_MAX {
+        self.find_or_spot(hash, |_| false).err().and_then(|spot| self.insert_at(spot, item))
+    }
+
+    /// As [`Index::insert`], where the key was searched for in vain.
+    #[inline]
+    pub(crate) fn insert_at(&mut self, spot: Spot, item: u32) -> Option<u32> {
+        if spot.changes != self.changes {
+            return self.insert(spot.hash, item);
+        }
+        if spot.steps > DISTANCE_MAX {
             return None;
         }
         // Each takes the place of the next one, which moves on by one.
-        let mut moving = found.steps << ITEM_BITS | item;
-        for place in run.iter_mut().take(length) {
-            moving = core::mem::replace(place, moving) + ONE_FURTHER;
+        let mut moving = spot.steps << ITEM_BITS | item;
+        let mut length = spot.steps;
+        for place in self.places.get_mut(spot.place..)?.iter_mut().take(RUN_MAX) {
+            let entry = core::mem::replace(place, moving);
+            if entry == 0 {
+                self.changes = self.changes.wrapping_add(1);
+                return Some(length);
+            }
+            moving = entry.wrapping_add(ONE_FURTHER);
+            length += 1;
+            if entry >= FURTHEST {
+                break;
+            }
         }
-        *run.get_mut(length)? = moving;
-        Some(found.steps + length as u32)
+        self.move_back(spot.place, (length - spot.steps) as usize, moving);
+        None
+    }
+
+    /// One that moved on found no place: so many from a place on are moved back.
+    #[cold]
+    fn move_back(&mut self, place: usize, count: usize, mut homeless: u32) {
+        let run = self.places.get_mut(place..).unwrap_or_default();
+        for place in run.iter_mut().take(count).rev() {
+            homeless = core::mem::replace(place, homeless.wrapping_sub(ONE_FURTHER));
+        }
     }
 
     /// Takes an item out, and returns the steps that it took.
     pub(crate) fn remove(&mut self, hash: u32, item: u32) -> u32 {
         let found = self.search(hash, |other| other == item);
-        if found.item.is_none() {
+        let run = self.places.get_mut(found.place..).unwrap_or_default();
+        let Some((mut hole, run)) = run.split_first_mut().filter(|_| found.item.is_some()) else {
             return found.steps;
-        }
-        let run = self.places.get(found.place + 1..).unwrap_or_default();
-        let away = run.iter().position(|&entry| distance(entry) <= 1).unwrap_or(run.len());
+        };
+        self.changes = self.changes.wrapping_add(1);
+        let mut steps = found.steps + 1;
         // Those that are away from home come nearer to it by one.
-        let mut moving = 0;
-        let run = self.places.get_mut(found.place..=found.place + away).unwrap_or_default();
-        for place in run.iter_mut().rev() {
-            let coming = if moving == 0 { 0 } else { moving - ONE_FURTHER };
-            moving = core::mem::replace(place, coming);
+        for place in run {
+            if distance(*place) <= 1 {
+                break;
+            }
+            *hole = *place - ONE_FURTHER;
+            hole = place;
+            steps += 1;
         }
-        found.steps + away as u32 + 1
+        *hole = 0;
+        steps
     }
 
     /// Octets of memory that it takes.

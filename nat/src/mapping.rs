@@ -6,13 +6,14 @@
 
 mod rest;
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
 use crate::endpoint::Endpoint;
-use crate::index::Index;
+use crate::index::{Index, Spot};
 use crate::keyed::Key;
 use crate::session::NONE;
 
@@ -38,6 +39,8 @@ struct Place {
     /// one.
     previous: u32,
     next: u32,
+    /// The next one in the chain of its external endpoint.
+    chained: u32,
     /// That kind; no list for one that does not rest.
     list: u16,
 }
@@ -58,13 +61,13 @@ pub(crate) struct Mappings {
     free: u32,
     live: u32,
     resting: Vec<List>,
+    /// By internal endpoint and external address.
     index: Index,
+    /// By external endpoint: chains through the places. Ports are given at random or as the
+    /// internal side has them, and chains have a keyed hash, so that none grows long.
+    chains: Box<[u32]>,
     key: Key,
 }
-
-/// The two keys of a mapping.
-const INTERNAL: u32 = 0;
-const EXTERNAL: u32 = 1;
 
 fn bits(address: Ipv4Addr) -> u64 {
     u64::from(u32::from_ne_bytes(address.octets()))
@@ -86,6 +89,7 @@ impl Mappings {
             rested: 0,
             previous: NONE,
             next: if next < capacity { next } else { NONE },
+            chained: NONE,
             list: AWAKE,
         };
         Self {
@@ -93,7 +97,8 @@ impl Mappings {
             free: if capacity > 0 { 0 } else { NONE },
             live: 0,
             resting: vec![List { oldest: NONE, newest: NONE }; kinds],
-            index: Index::new(2 * capacity),
+            index: Index::new(capacity),
+            chains: vec![NONE; capacity as usize].into_boxed_slice(),
             key,
         }
     }
@@ -108,14 +113,11 @@ impl Mappings {
         self.key.hash([addresses, rest])
     }
 
-    fn external_hash(&self, protocol: u8, external: Endpoint) -> u32 {
+    /// The chain that a mapping with this external endpoint is in.
+    fn chain(&self, protocol: u8, external: Endpoint) -> usize {
         let rest = u64::from(external.port) | u64::from(protocol) << 16 | 2 << 24;
-        self.key.hash([bits(external.address), rest])
-    }
-
-    fn at(&self, item: u32) -> Option<&Mapping> {
-        let place = self.places.get((item >> 1) as usize);
-        place.map(|place| &place.mapping)
+        let hash = u64::from(self.key.hash([bits(external.address), rest]));
+        ((hash * self.chains.len() as u64) >> 32) as usize
     }
 
     /// The mapping of an internal endpoint at an external address, of any port.
@@ -125,40 +127,63 @@ impl Mappings {
         internal: Endpoint,
         external: Ipv4Addr,
     ) -> Option<(u32, Endpoint)> {
-        self.find_within(protocol, internal, external, &(0..=u16::MAX))
+        self.find_within(protocol, internal, external, &(0..=u16::MAX)).ok()
     }
 
-    /// The mapping of an internal endpoint at an external address and a range of its ports.
+    /// The mapping of an internal endpoint at an external address and a range of its ports; if
+    /// there is none, the spot for one.
     pub(crate) fn find_within(
         &self,
         protocol: u8,
         internal: Endpoint,
         external: Ipv4Addr,
         ports: &RangeInclusive<u16>,
-    ) -> Option<(u32, Endpoint)> {
+    ) -> Result<(u32, Endpoint), Spot> {
         let hash = self.internal_hash(protocol, internal, external);
-        let item = self.index.find(hash, |item| {
-            item & 1 == INTERNAL
-                && self.at(item).is_some_and(|mapping| {
-                    mapping.protocol == protocol
-                        && mapping.internal == internal
-                        && mapping.external.address == external
-                        && ports.contains(&mapping.external.port)
-                })
+        let mut endpoint = Endpoint::new(external, 0);
+        let id = self.index.find_or_spot(hash, |id| {
+            self.get(id).is_some_and(|mapping| {
+                endpoint.port = mapping.external.port;
+                mapping.protocol == protocol
+                    && mapping.internal == internal
+                    && mapping.external.address == external
+                    && ports.contains(&mapping.external.port)
+            })
         })?;
-        Some((item >> 1, self.at(item)?.external))
+        Ok((id, endpoint))
     }
 
     /// The place of the mapping that an external endpoint belongs to.
     pub(crate) fn id_at_external(&self, protocol: u8, external: Endpoint) -> Option<u32> {
-        let hash = self.external_hash(protocol, external);
-        let item = self.index.find(hash, |item| {
-            item & 1 == EXTERNAL
-                && self
-                    .at(item)
-                    .is_some_and(|mapping| mapping.protocol == protocol && mapping.external == external)
-        });
-        item.map(|item| item >> 1)
+        let mut id = *self.chains.get(self.chain(protocol, external))?;
+        while let Some(place) = self.places.get(id as usize) {
+            if place.mapping.protocol == protocol && place.mapping.external == external {
+                return Some(id);
+            }
+            id = place.chained;
+        }
+        None
+    }
+
+    /// Takes a mapping out of its chain.
+    fn unchain(&mut self, id: u32, mapping: &Mapping) {
+        let chain = self.chain(mapping.protocol, mapping.external);
+        let next = self.places.get(id as usize).map_or(NONE, |place| place.chained);
+        let Some(head) = self.chains.get_mut(chain) else {
+            return;
+        };
+        let mut at = *head;
+        if at == id {
+            *head = next;
+            return;
+        }
+        while let Some(place) = self.places.get_mut(at as usize) {
+            if place.chained == id {
+                place.chained = next;
+                return;
+            }
+            at = place.chained;
+        }
     }
 
     /// A mapping, whether it rests or not.
@@ -203,21 +228,16 @@ impl Mappings {
         }
     }
 
-    /// Takes in a new mapping that no session uses yet.
-    pub(crate) fn insert(&mut self, mapping: Mapping) -> Option<u32> {
+    /// Takes in a new mapping that no session uses yet, at the spot of its internal endpoint.
+    pub(crate) fn insert(&mut self, mapping: Mapping, spot: Spot) -> Option<u32> {
         let id = self.free;
-        let internal = self.internal_hash(mapping.protocol, mapping.internal, mapping.external.address);
-        let external = self.external_hash(mapping.protocol, mapping.external);
-        let place = self.places.get_mut(id as usize)?;
-        self.index.insert(internal, id << 1 | INTERNAL)?;
-        if self.index.insert(external, id << 1 | EXTERNAL).is_none() {
-            self.index.remove(internal, id << 1 | INTERNAL);
-            return None;
-        }
+        let chain = self.chain(mapping.protocol, mapping.external);
+        let (place, head) = self.places.get_mut(id as usize).zip(self.chains.get_mut(chain))?;
+        self.index.insert_at(spot, id)?;
         self.free = place.next;
-        (place.previous, place.next, place.list) = (NONE, NONE, AWAKE);
-        place.mapping = mapping;
-        (place.sessions, place.own) = (0, 0);
+        let chained = core::mem::replace(head, id);
+        let (previous, next, list) = (NONE, NONE, AWAKE);
+        *place = Place { mapping, sessions: 0, own: 0, rested: 0, previous, next, chained, list };
         self.live += 1;
         Some(id)
     }
@@ -246,10 +266,9 @@ impl Mappings {
         place.next = self.free;
         self.free = id;
         self.live -= 1;
+        self.unchain(id, &mapping);
         let internal = self.internal_hash(mapping.protocol, mapping.internal, mapping.external.address);
-        let external = self.external_hash(mapping.protocol, mapping.external);
-        self.index.remove(internal, id << 1 | INTERNAL);
-        self.index.remove(external, id << 1 | EXTERNAL);
+        self.index.remove(internal, id);
         Some(mapping)
     }
 
@@ -274,16 +293,22 @@ mod tests {
         }
     }
 
+    fn insert(mappings: &mut Mappings, mapping: Mapping) -> Option<u32> {
+        let Mapping { protocol, internal, external, .. } = mapping;
+        let spot = mappings.find_within(protocol, internal, external.address, &(0..=u16::MAX)).err()?;
+        mappings.insert(mapping, spot)
+    }
+
     #[test]
     fn a_place_is_small() {
-        assert_eq!(size_of::<Place>(), 36);
+        assert_eq!(size_of::<Place>(), 40);
     }
 
     #[test]
     fn it_is_found_from_both_sides_until_its_last_session_ends() {
         let mut mappings = Mappings::new(2, 2, Key::new([1, 2]));
         let one = mapping(5000);
-        let id = mappings.insert(one).expect("room");
+        let id = insert(&mut mappings, one).expect("room");
         mappings.acquire(id);
         mappings.acquire(id);
         for _ in 0..2 {
@@ -304,7 +329,7 @@ mod tests {
     #[test]
     fn those_at_rest_are_in_order_and_wake() {
         let mut mappings = Mappings::new(3, 1, Key::new([1, 2]));
-        let ids = [1000, 2000, 3000].map(|port| mappings.insert(mapping(port)).expect("room"));
+        let ids = [1000, 2000, 3000].map(|port| insert(&mut mappings, mapping(port)).expect("room"));
         for (id, until) in ids.into_iter().zip([10, 11, 12]) {
             mappings.acquire(id);
             mappings.release(id);
@@ -323,9 +348,9 @@ mod tests {
     #[test]
     fn there_are_never_more_than_it_was_made_for() {
         let mut mappings = Mappings::new(2, 2, Key::new([1, 2]));
-        assert!(mappings.insert(mapping(1000)).is_some());
-        assert!(mappings.insert(mapping(2000)).is_some());
-        assert!(mappings.insert(mapping(3000)).is_none());
+        assert!(insert(&mut mappings, mapping(1000)).is_some());
+        assert!(insert(&mut mappings, mapping(2000)).is_some());
+        assert!(insert(&mut mappings, mapping(3000)).is_none());
         assert_eq!(mappings.find(17, mapping(3000).internal, EXTERNAL), None);
     }
 }

@@ -4,6 +4,7 @@ use smoltcp::time::Instant;
 
 use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Direction, Tuple};
+use crate::index::Spot;
 use crate::packet::Packet;
 use crate::session::{DNAT, Ends, NONE, SNAT, Session, SessionId};
 use crate::tcp::History;
@@ -47,9 +48,11 @@ impl Nat {
         }
         // The mapping that a packet came through stays, whoever has to go for it.
         let addressed = self.addressed(&binding);
+        if addressed == NONE {
+            return self.bind_in_room(client, &binding, packet, now);
+        }
         self.mappings.acquire(addressed);
-        let bound =
-            self.make_room(client, &binding, now).and_then(|()| self.fill_room(client, binding, packet, now));
+        let bound = self.bind_in_room(client, &binding, packet, now);
         self.release_mapping(addressed);
         bound
     }
@@ -73,29 +76,34 @@ impl Nat {
         }
     }
 
-    fn fill_room(
+    fn bind_in_room(
         &mut self,
         client: u8,
-        binding: Binding,
+        binding: &Binding,
         packet: &Packet,
         now: Instant,
     ) -> Result<Hit, Refusal> {
-        let second = self.clock.advance(now);
+        if self.sessions.is_full() || !self.session_quota.admits(client) {
+            self.make_room(client, binding, now)?;
+        }
+        let second = self.clock.latest();
         let original = self.vacate(&binding.original, second)?;
-        let (source, mapping) = self.source(client, &binding, now)?;
+        let (source, mapping) = self.source(client, binding, now)?;
         let reply =
             Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
-        let session = self.session_to_be(client, &binding, reply, mapping, packet, second);
-        let bound = match self.vacate(&reply, second) {
-            // Somebody who speaks to itself: its two directions could not be told apart.
-            Ok(_) if reply == binding.original => Err(Unbound::Conflict),
-            Ok(hash) => self.insert(session, [original, hash], packet),
-            Err(unbound) => Err(unbound),
+        // Who speaks to itself: its two directions could not be told apart.
+        let bound = match reply == binding.original {
+            true => Err(Unbound::Conflict),
+            false => {
+                let session = self.session_to_be(client, binding, reply, mapping, packet, second);
+                self.insert(session, original, &reply, second)
+            }
         };
-        if bound.is_err() {
-            self.release_mapping(mapping);
+        match bound {
+            Ok(id) => self.begin(id, packet),
+            Err(_) => self.release_mapping(mapping),
         }
-        Ok(bound?)
+        Ok(bound.map(|id| Hit { session: SessionId(id), direction: Direction::Original })?)
     }
 
     /// Whether a packet may open a session though it begins nothing.
@@ -103,15 +111,19 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    /// Makes sure that no session has this tuple, one that expired is removed; returns its hash.
-    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<u32, Unbound> {
+    /// Makes sure that no session has this tuple, one that expired is removed; returns the spot
+    /// for one that will have it.
+    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<Spot, Unbound> {
         let hash = self.hash(tuple);
-        match self.find_hashed(tuple, hash) {
-            Some(hit) if self.is_expired(hit.session, now) => self.remove(hit.session),
-            Some(_) => return Err(Unbound::Conflict),
-            None => {}
+        let item = match self.spot(tuple, hash) {
+            Err(spot) => return Ok(spot),
+            Ok(item) => item,
+        };
+        if !self.is_expired(SessionId(item >> 1), now) {
+            return Err(Unbound::Conflict);
         }
-        Ok(hash)
+        self.remove(SessionId(item >> 1));
+        self.spot(tuple, hash).err().ok_or(Unbound::Conflict)
     }
 
     fn session_to_be(
@@ -152,43 +164,42 @@ impl Nat {
         session
     }
 
-    /// Gives a session its place, its two keys of these hashes, and its timer; it takes over the
-    /// use of its mapping.
-    fn insert(
-        &mut self,
-        session: Session,
-        [original, reply]: [u32; 2],
-        packet: &Packet,
-    ) -> Result<Hit, Unbound> {
-        let (mapping, client) = (session.mapping, session.client);
+    /// Gives a session its place and its two keys.
+    fn insert(&mut self, session: Session, original: Spot, reply: &Tuple, now: i64) -> Result<u32, Unbound> {
         let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
-        let indexed = self.index.insert(original, id << 1).and_then(|_| {
-            let second = self.index.insert(reply, id << 1 | 1);
-            if second.is_none() {
-                self.index.remove(original, id << 1);
-            }
-            second
-        });
-        if indexed.is_none() {
+        let hash = original.hash();
+        if self.index.insert_at(original, id << 1).is_none() {
             self.sessions.remove(id);
             return Err(Unbound::TableFull);
         }
+        let indexed = self.vacate(reply, now).and_then(|spot| {
+            let steps = self.index.insert_at(spot, id << 1 | 1);
+            steps.map(|_| id).ok_or(Unbound::TableFull)
+        });
+        if indexed.is_err() {
+            self.index.remove(hash, id << 1);
+            self.sessions.remove(id);
+        }
+        indexed
+    }
+
+    /// A session that has its place gets its timer, and its share of what is counted.
+    fn begin(&mut self, id: u32, packet: &Packet) {
         if let Some((segment, windows)) = packet.tcp().zip(self.windows.get_mut(id as usize)) {
             *windows = match segment.opens() {
                 true => Windows::open(segment),
                 false => Windows::pick_up(segment),
             };
         }
-        self.expendable.set(id, self.sessions.get(id).is_expendable());
-        self.session_quota.take(client);
         self.wheel.link(&mut self.sessions, id);
         let session = self.sessions.get(id);
-        if mapping != NONE {
-            self.contacts.add(mapping, session.peer());
+        self.expendable.set(id, session.is_expendable());
+        self.session_quota.take(session.client);
+        if session.mapping != NONE {
+            self.contacts.add(session.mapping, session.peer());
             if session.is_snat() {
-                self.mappings.own(mapping);
+                self.mappings.own(session.mapping);
             }
         }
-        Ok(Hit { session: SessionId(id), direction: Direction::Original })
     }
 }

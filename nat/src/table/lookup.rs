@@ -6,6 +6,7 @@ use smoltcp::time::Instant;
 use super::{Hit, Nat};
 use crate::endpoint::{Direction, Endpoint, Tuple};
 use crate::icmp::Embedded;
+use crate::index::Spot;
 use crate::session::SessionId;
 use crate::translate::Translation;
 
@@ -18,15 +19,15 @@ impl Nat {
     /// The session that has this tuple, whether it ended or not.
     #[inline]
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Hit> {
-        self.find_hashed(tuple, self.hash(tuple))
+        let is_it = |item: u32| self.sessions.get(item >> 1).has(tuple, direction(item));
+        let item = self.index.find(self.hash(tuple), is_it)?;
+        Some(Hit { session: SessionId(item >> 1), direction: direction(item) })
     }
 
-    /// The same, where the tuple's hash is known.
-    #[inline]
-    pub(super) fn find_hashed(&self, tuple: &Tuple, hash: u32) -> Option<Hit> {
-        let is_it = |item: u32| self.sessions.get(item >> 1).has(tuple, direction(item));
-        let item = self.index.find(hash, is_it)?;
-        Some(Hit { session: SessionId(item >> 1), direction: direction(item) })
+    /// As [`Nat::find`], where the tuple's hash is known, for one that will have it: the item, or
+    /// the spot for one.
+    pub(super) fn spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
+        self.index.find_or_spot(hash, |item| self.sessions.get(item >> 1).has(tuple, direction(item)))
     }
 
     /// The session that a packet with this tuple belongs to; one that expired is none.

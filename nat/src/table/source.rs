@@ -43,15 +43,18 @@ impl Nat {
         }
         let any = 0..=u16::MAX;
         let among = ports.as_ref().unwrap_or(&any);
-        if let Some((mapping, external)) = self.mappings.find_within(protocol, internal, address, among) {
-            if self.mappings.in_use(mapping).is_none() {
-                self.share(client, protocol, internal, external)?;
-                self.mappings.set_client(mapping, client);
-                self.count_mapping(mapping, Quota::take);
+        let spot = match self.mappings.find_within(protocol, internal, address, among) {
+            Ok((mapping, external)) => {
+                if self.mappings.in_use(mapping).is_none() {
+                    self.share(client, protocol, internal, external)?;
+                    self.mappings.set_client(mapping, client);
+                    self.count_mapping(mapping, Quota::take);
+                }
+                self.mappings.acquire(mapping);
+                return Ok((external, mapping));
             }
-            self.mappings.acquire(mapping);
-            return Ok((external, mapping));
-        }
+            Err(spot) => spot,
+        };
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
         self.share(client, protocol, internal, Endpoint::new(address, *class.start()))?;
         let external = self.port(&class, protocol, address, internal.port, now);
@@ -61,7 +64,7 @@ impl Nat {
         {
             self.end_mapping(oldest);
         }
-        let mapping = self.mappings.insert(Mapping { protocol, client, internal, external });
+        let mapping = self.mappings.insert(Mapping { protocol, client, internal, external }, spot);
         let Some(mapping) = mapping else {
             self.ports.release(protocol, external);
             return Err(Unbound::TableFull.into());
