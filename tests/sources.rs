@@ -229,3 +229,41 @@ fn req_8_exhaustion_is_logged_with_the_clients_name_and_the_hosts_address_but_se
     assert_eq!(LINES.take().len(), 1);
     assert_eq!(world.drops("lab", Dropped::PortsExhausted), 1001);
 }
+
+#[test]
+fn rfc_7422_no_block_is_of_an_address_that_is_one_hosts_alone() {
+    let extra = "gateway = \"192.0.2.1\"\nextra = [\"192.0.2.4\"]";
+    let plan = site::plan_with("[nat]\nport_blocks = 30000")
+        .replace("gateway = \"192.0.2.1\"", extra)
+        .replace("10.0.1.1/24\"", "10.0.1.1/24\"\nhosts = [\"10.0.1.7\", \"10.0.1.4\"]")
+        .replace("10.0.2.1/24\"", "10.0.2.1/24\"\nhosts = [\"10.0.2.7\"]");
+    let told = rules_compiler::compile_text(&plan, site::RULES).map(|_| ());
+    assert!(told.is_ok(), "three hosts, four blocks at two addresses");
+    let alone = site::RULES
+        .replace(
+            "oifname \"uplink\" masquerade",
+            "oifname \"uplink\" ip saddr 10.0.1.4 snat to 192.0.2.4\n    oifname \"uplink\" masquerade",
+        )
+        .replace(
+            "ip daddr 192.0.2.2 tcp dport 8080",
+            "ip daddr 192.0.2.4 dnat to 10.0.1.4\n    ip daddr 192.0.2.2 tcp dport 8080",
+        );
+    assert!(rules_compiler::compile_text(&plan, &alone).is_err(), "three hosts, two blocks");
+    let mut world = World::new(&plan.replace("30000", "20000"), &alone);
+    for host in ["10.0.1.7", "10.0.2.7"] {
+        assert_eq!(*open(&mut world, host, 5000).ip(), address("192.0.2.2"));
+    }
+    assert_eq!(open(&mut world, "10.0.1.4", 5000), "192.0.2.4:5000".parse().unwrap());
+}
+
+#[test]
+fn rfc_6056_random_ports_are_not_the_clients_own_but_stay_the_same_for_every_peer() {
+    let mut world = world("oifname \"uplink\" masquerade random", "");
+    let mut kept = 0;
+    for port in 5000..5050 {
+        let external = open(&mut world, "10.0.1.7", port);
+        assert_eq!(world.open_udp(&format!("10.0.1.7:{port}"), "203.0.113.5:7"), external);
+        kept += usize::from(external.port() == port);
+    }
+    assert!(kept < 5, "{kept} of 50 kept");
+}

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use nat::{Endpoint, protocol};
+use nat::{Reserved, protocol};
 use rules::site::{Site, SynAnswer};
 
 use crate::route::Routes;
@@ -87,16 +87,16 @@ fn filtering(filtering: rules::site::Filtering) -> nat::Filtering {
 }
 
 /// External ports that static forwards use: no mapping may take them (RFC 4787 REQ-3).
-pub(crate) fn static_forwards(site: &Site, external: &[Ipv4Addr]) -> Vec<(u8, Endpoint)> {
+pub(crate) fn static_forwards(site: &Site, external: &[Ipv4Addr]) -> Vec<Reserved> {
     let mut reserved = Vec::new();
-    for forward in site.policy.forwards() {
-        for &address in external {
-            for number in [protocol::TCP, protocol::UDP] {
-                if forward.takes(number, address) {
-                    let ports = forward.first..=forward.last;
-                    reserved.extend(ports.map(|port| (number, Endpoint::new(address, port))));
-                }
-            }
+    for &address in external {
+        for forward in site.policy.forwards().filter(|forward| forward.takes(forward.protocol, address)) {
+            let ports = forward.first..=forward.last;
+            reserved.push(Reserved { protocol: forward.protocol, address, ports });
+        }
+        if site.policy.takes_all_of(address) {
+            // The identifiers of queries are the one host's as well.
+            reserved.push(Reserved { protocol: protocol::ICMP, address, ports: 0..=u16::MAX });
         }
     }
     reserved

@@ -83,6 +83,8 @@ pub struct Routes {
     external: Vec<Ipv4Addr>,
     /// The same in order.
     sorted: Vec<Ipv4Addr>,
+    /// Those that are no host's alone.
+    shared: Vec<Ipv4Addr>,
     gateway: Option<Ipv4Addr>,
 }
 
@@ -97,6 +99,7 @@ impl Routes {
             own: Vec::with_capacity(external + ports),
             external: Vec::with_capacity(external),
             sorted: Vec::with_capacity(external),
+            shared: Vec::with_capacity(external),
             gateway: None,
         };
         routes.renumber(site, site.uplink.address, site.uplink.gateway);
@@ -134,6 +137,9 @@ impl Routes {
         self.external.extend_from_slice(site.uplink.extra);
         self.sorted.clone_from(&self.external);
         self.sorted.sort_unstable();
+        self.shared.clear();
+        let policy = &site.policy;
+        self.shared.extend(self.external.iter().filter(|&&address| !policy.takes_all_of(address)));
         self.own.clone_from(&self.external);
         self.own.extend(site.clients.iter().map(|client| client.address));
         self.own.dedup();
@@ -187,6 +193,11 @@ impl Routes {
     /// The external addresses: the uplink's first, then its extra ones.
     pub fn external(&self) -> &[Ipv4Addr] {
         &self.external
+    }
+
+    /// The external addresses that hosts share: without those that are one host's alone (1:1).
+    pub fn shared(&self) -> &[Ipv4Addr] {
+        &self.shared
     }
 
     /// The external addresses from the first to the last given, in order.

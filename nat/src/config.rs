@@ -114,6 +114,17 @@ pub struct Config<'a> {
     pub inbound_refresh: bool,
 }
 
+/// External ports that no mapping may have (RFC 4787 REQ-3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reserved {
+    /// TCP, UDP, or ICMP, whose ports are identifiers of queries.
+    pub protocol: u8,
+    /// The external address.
+    pub address: Ipv4Addr,
+    /// The ports.
+    pub ports: RangeInclusive<u16>,
+}
+
 /// What each client has for sure, and what it may have at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ClientQuota {

@@ -37,7 +37,7 @@ mod timers;
 mod translate;
 mod window;
 
-pub use config::{ClientQuota, Config, Filtering, Options, Timeouts, UdpShort, WellKnownPorts};
+pub use config::{ClientQuota, Config, Filtering, Options, Reserved, Timeouts, UdpShort, WellKnownPorts};
 pub use endpoint::{Direction, Endpoint, Tuple, protocol};
 pub use fragment::Fragment;
 pub use icmp::Embedded;

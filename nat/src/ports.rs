@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::{Range, RangeInclusive};
 
+use crate::config::Reserved;
 use crate::endpoint::{Endpoint, protocol};
 use crate::keyed::Chance;
 use tree::Tree;
@@ -193,10 +194,10 @@ impl Ports {
         class.filter(free).count() as u32
     }
 
-    /// Keeps a port for ever, as a static forward's.
-    pub(crate) fn reserve(&mut self, protocol: u8, endpoint: Endpoint) {
-        if let Some(pool) = self.pool(protocol, endpoint.address) {
-            pool.tree.set(number(endpoint.port), false);
+    /// Keeps ports for ever, as those of a static forward.
+    pub(crate) fn reserve(&mut self, run: &Reserved) {
+        if let Some(pool) = self.pool(run.protocol, run.address) {
+            run.ports.clone().for_each(|port| pool.tree.set(number(port), false));
         }
     }
 
@@ -207,6 +208,12 @@ impl Ports {
             _ if preferred < 1024 => LOW,
             _ => self.high.clone(),
         }
+    }
+
+    /// A port of a class, free or not, that nobody can foresee (RFC 6056 3.1).
+    pub(crate) fn draw(&mut self, class: &RangeInclusive<u16>) -> u16 {
+        let length = u32::from(class.end().saturating_sub(*class.start())) + 1;
+        class.start().saturating_add(self.chance.below(length) as u16)
     }
 
     /// Takes a free port of a class for an internal endpoint's port.
@@ -305,7 +312,7 @@ mod tests {
     #[test]
     fn req_3_reserved_ports_are_never_given() {
         let mut ports = ports(8080..=8081, 6);
-        ports.reserve(protocol::UDP, Endpoint::new(ADDRESS, 8080));
+        ports.reserve(&Reserved { protocol: protocol::UDP, address: ADDRESS, ports: 8080..=8080 });
         assert_eq!(udp(&mut ports, 8080), Some(8081));
         assert_eq!(udp(&mut ports, 8080), None);
         let tcp = ports.allocate(protocol::TCP, ADDRESS, 8080).unwrap();

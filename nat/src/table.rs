@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use smoltcp::time::Instant;
 
-use crate::config::{ClientQuota, Config, Lifetimes, Options};
+use crate::config::{ClientQuota, Config, Lifetimes, Options, Reserved};
 use crate::contacts::Contacts;
 use crate::endpoint::{Direction, Endpoint, Tuple};
 use crate::expendable::Expendable;
@@ -58,6 +58,9 @@ pub enum SourceNat {
     Address(Ipv4Addr),
     /// This external address, and a port of it from the first to the last given.
     Range(Ipv4Addr, u16, u16),
+    /// This external address, and a port of it that chance picks: from the first to the last if
+    /// they are given.
+    Random(Ipv4Addr, Option<(u16, u16)>),
     /// This address and the same port: the address is the source's alone (1:1).
     Static(Ipv4Addr),
 }
@@ -159,16 +162,15 @@ pub struct Nat {
 impl Nat {
     /// Makes room for everything; this allocates, and nothing later does.
     ///
-    /// `reserved` are external endpoints that are not to be given away, those of static forwards
-    /// and of the appliance itself. `seed` is secret and new at every boot.
-    pub fn new(config: &Config<'_>, reserved: &[(u8, Endpoint)], seed: [u64; 2]) -> Self {
+    /// `reserved` is not to be given away: what static forwards and the appliance itself use. `seed` is secret and new at every boot.
+    pub fn new(config: &Config<'_>, reserved: &[Reserved], seed: [u64; 2]) -> Self {
         Self::with_options(config, reserved, seed, Options::default())
     }
 
     /// As [`Nat::new`], with what a site asked for.
     pub fn with_options(
         config: &Config<'_>,
-        reserved: &[(u8, Endpoint)],
+        reserved: &[Reserved],
         seed: [u64; 2],
         options: Options,
     ) -> Self {
@@ -176,9 +178,7 @@ impl Nat {
         let key = Key::new(seed);
         let chance = Chance::new(Key::new(seed.map(|word| word ^ 0x5057_4e54_5057_4e54)));
         let mut ports = Ports::new(config.external, &config.external_ports, chance);
-        for &(protocol, endpoint) in reserved {
-            ports.reserve(protocol, endpoint);
-        }
+        reserved.iter().for_each(|run| ports.reserve(run));
         let quota = |pool, by: ClientQuota| Quota::new(pool, options.clients, by.floor, by.ceiling);
         let kinds = if options.clients == 0 { 0 } else { ports.kinds() };
         Self {

@@ -3,7 +3,7 @@
 mod world;
 
 use core::net::Ipv4Addr;
-use nat::{Binding, Endpoint, Gone, Hit, Refusal, SourceNat, Unbound, protocol};
+use nat::{Binding, Endpoint, Gone, Hit, Refusal, Reserved, SourceNat, Unbound, protocol};
 use smoltcp::time::Instant;
 use world::*;
 
@@ -105,7 +105,9 @@ fn an_address_that_is_gone_takes_its_sessions_mappings_and_reservations_along() 
     assert!((2000..2050).all(|port| seen(&world, 1, port, EXTERNAL).is_none()));
     assert!(world.nat.iter().all(|(_, session)| session.reply().destination.address == SECOND));
     // Another address in its place, with other reservations.
-    assert!(world.nat.take_in(THIRD, &[(protocol::UDP, end(THIRD, 2001))]));
+    assert!(
+        world.nat.take_in(THIRD, &[Reserved { protocol: protocol::UDP, address: THIRD, ports: 2001..=2001 }])
+    );
     assert!(!world.nat.take_in(THIRD, &[]) && !world.nat.take_in(EXTERNAL, &[]));
     for port in [2000, 2001, 8080] {
         open(&mut world, 1, port, THIRD).unwrap();

@@ -151,3 +151,24 @@ fn rfc_7422_blocks_tell_the_owner_of_every_port() {
         let _ = blocks::owner(&odd, external[0], 2000).zip(blocks::block(&odd, first));
     }
 }
+
+#[test]
+fn rfc_6056_a_source_that_is_to_be_random_is_not_preserved_and_stays_endpoint_independent() {
+    let mut world = World::optional(|_| {});
+    let mut kept = 0;
+    for (port, range) in (3000..3100).flat_map(|port| [(port, None), (port + 200, Some((20_000, 29_999)))]) {
+        let source = SourceNat::Random(EXTERNAL, range);
+        let seen = [53, 54].map(|to| {
+            let packet = parse(&udp(end(CLIENT, port), end(SERVER, to), b"x"));
+            let original = packet.tuple().unwrap();
+            let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
+            let hit = world.nat.bind(binding, &packet, world.now).unwrap();
+            world.nat.session(hit.session).reply().destination.port
+        });
+        assert_eq!(seen[0], seen[1], "one external endpoint whatever the destination");
+        let (first, last) = range.unwrap_or((1024, u16::MAX));
+        assert!((first..=last).contains(&seen[0]));
+        kept += usize::from(seen[0] == port);
+    }
+    assert!(kept < 5, "{kept} of 200 kept");
+}

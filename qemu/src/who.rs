@@ -52,8 +52,9 @@ pub fn run(arguments: &args::Who) -> Result<()> {
 /// All hosts share one pool of ports, or the site does not have the address.
 pub fn answer(site: &Site, question: Question) -> Result<String> {
     let external: Vec<Ipv4Addr> = site.external().collect();
+    let shared: Vec<Ipv4Addr> = site.shared().collect();
     match question {
-        Question::Port(asked) if external.contains(asked.ip()) => owner(site, &external, asked),
+        Question::Port(asked) if external.contains(asked.ip()) => owner(site, &shared, asked),
         Question::Port(asked) => {
             let addresses = external.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             Err(Error::new(format!("{} is no external address of this site", asked.ip()))
@@ -63,12 +64,12 @@ pub fn answer(site: &Site, question: Question) -> Result<String> {
             Err(Error::new(format!("{host} is an external address of this site"))
                 .advise(format!("ask for a port of it, such as {host}:40123")))
         }
-        Question::Host(host) => block(site, &external, host),
+        Question::Host(host) => block(site, &shared, host),
     }
 }
 
 /// The blocks of a site.
-fn blocks<'a>(site: &Site, external: &'a [Ipv4Addr]) -> Result<Blocks<'a>> {
+fn blocks<'a>(site: &Site, shared: &'a [Ipv4Addr]) -> Result<Blocks<'a>> {
     let size = u16::try_from(site.nat.port_blocks).unwrap_or(u16::MAX);
     if size == 0 {
         return Err(Error::new(
@@ -77,17 +78,17 @@ fn blocks<'a>(site: &Site, external: &'a [Ipv4Addr]) -> Result<Blocks<'a>> {
         .advise("port_blocks in [nat] of weir.toml gives each host ports of its own"));
     }
     // Hosts are told apart by their numbers.
-    Ok(Blocks { first: Ipv4Addr::UNSPECIFIED, external, ports: site.nat.external_ports, size })
+    Ok(Blocks { first: Ipv4Addr::UNSPECIFIED, external: shared, ports: site.nat.external_ports, size })
 }
 
-fn owner(site: &Site, external: &[Ipv4Addr], asked: SocketAddrV4) -> Result<String> {
+fn owner(site: &Site, shared: &[Ipv4Addr], asked: SocketAddrV4) -> Result<String> {
     let forwarded = forwarded(&site.policy, asked);
     let names = || forwarded.join(" and ");
     let kept = format!("{asked}: forwarded by rules.nft for {}, no host's source port", names());
     if forwarded.len() == PROTOCOLS.len() {
         return Ok(kept);
     }
-    let blocks = blocks(site, external)?;
+    let blocks = blocks(site, shared)?;
     let number = blocks::owner(&blocks, *asked.ip(), asked.port()).map(|number| number.to_bits().into());
     let host = number.and_then(|number| site.host(number));
     let mut told = match host.and_then(|(client, host)| Some((site.clients.get(client)?.name, host))) {
@@ -101,11 +102,11 @@ fn owner(site: &Site, external: &[Ipv4Addr], asked: SocketAddrV4) -> Result<Stri
     Ok(told)
 }
 
-fn block(site: &Site, external: &[Ipv4Addr], host: Ipv4Addr) -> Result<String> {
+fn block(site: &Site, shared: &[Ipv4Addr], host: Ipv4Addr) -> Result<String> {
     let Some((client, _)) = site.host_number(host).and_then(|number| site.host(number)) else {
         return Err(Error::new(format!("{host} is no host behind a client of this site")));
     };
-    let blocks = blocks(site, external)?;
+    let blocks = blocks(site, shared)?;
     let name = site.clients.get(client).map_or("", |client| client.name);
     Ok(format!("{name} {host}{}", ports_of(site, &blocks, host)))
 }

@@ -34,4 +34,15 @@ impl Policy {
     pub fn forwards(&self) -> impl Iterator<Item = Forward> {
         self.forwards.iter().copied()
     }
+
+    /// Whether dnat rules answer for every port of an external address (1:1): it has none for other hosts.
+    #[must_use]
+    pub fn takes_all_of(&self, address: Ipv4Addr) -> bool {
+        let all = |protocol| {
+            self.forwards().any(|forward| {
+                forward.takes(protocol, address) && (forward.first, forward.last) == (1, u16::MAX)
+            })
+        };
+        all(6) && all(17)
+    }
 }

@@ -74,6 +74,11 @@ impl Site {
         core::iter::once(self.uplink.address.address).chain(self.uplink.extra.iter().copied())
     }
 
+    /// The external addresses that hosts share: without those that are one host's alone (1:1).
+    pub fn shared(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.external().filter(|&address| !self.policy.takes_all_of(address))
+    }
+
     /// The areas in the order of their numbers, each with the index of its client.
     pub fn areas(&self) -> impl Iterator<Item = (usize, Area)> + '_ {
         let clients = self.clients.iter().map(Client::area).enumerate();

@@ -151,7 +151,7 @@ pub struct Nat {
     /// The ports of each host behind a client (RFC 7422), of one external address; 0: all share one pool.
     ///
     /// The host of number n, see [`Site::host_number`], has the nth block of this size: blocks fill
-    /// `external_ports` of the addresses of [`Site::external`](Site::external()), one after the other.
+    /// `external_ports` of the addresses of [`Site::shared`](Site::shared()), one after the other.
     pub port_blocks: u32,
     /// The mappings kept for each client; 0: the pool divided by twice the clients.
     pub client_floor: u32,

@@ -1,5 +1,7 @@
 //! Both ends of a session to be: who is behind an external endpoint, and which one its opener shows.
 
+use core::ops::RangeInclusive;
+
 use nat::blocks::{Blocks, block};
 
 use super::*;
@@ -45,42 +47,45 @@ impl<L: Link> Datapath<L> {
         internal: Ipv4Addr,
         output: usize,
     ) -> Option<nat::SourceNat> {
-        let (first, last, ports) = match snat {
+        let (first, last, ports, random) = match snat {
             Some(SourceNat::Static(address)) => return Some(nat::SourceNat::Static(address)),
-            Some(SourceNat::Masquerade { ports, .. }) => {
+            Some(SourceNat::Masquerade { ports, random }) => {
                 let address = self.routes.address(output);
-                (address, address, ports)
+                (address, address, ports, random)
             }
-            Some(SourceNat::To { first, last, ports, .. }) => (first, last, ports),
+            Some(SourceNat::To { first, last, ports, random }) => (first, last, ports, random),
             None => return Some(nat::SourceNat::None),
         };
-        match ports {
-            None if self.site.nat.port_blocks > 0 => self.block(internal),
+        let (address, ports) = match ports {
+            None if self.site.nat.port_blocks > 0 => {
+                let (address, block) = self.block(internal)?;
+                (address, Some((*block.start(), *block.end())))
+            }
             // RFC 4787 REQ-2: the same internal address, the same external one.
             _ => {
                 let pool = self.routes.external_between(first, last);
-                let address = self.nat.paired(internal, pool).unwrap_or(first);
-                Some(match ports {
-                    Some((from, to)) => nat::SourceNat::Range(address, from, to),
-                    None => nat::SourceNat::Address(address),
-                })
+                (self.nat.paired(internal, pool).unwrap_or(first), ports)
             }
-        }
+        };
+        Some(match ports {
+            _ if random => nat::SourceNat::Random(address, ports),
+            Some((from, to)) => nat::SourceNat::Range(address, from, to),
+            None => nat::SourceNat::Address(address),
+        })
     }
 
     /// The ports of a host, which follow from its address alone (RFC 7422): so does the external
     /// address then, whichever a rule offers. Who had a port must not depend on anything else.
-    fn block(&self, internal: Ipv4Addr) -> Option<nat::SourceNat> {
+    fn block(&self, internal: Ipv4Addr) -> Option<(Ipv4Addr, RangeInclusive<u16>)> {
         let blocks = Blocks {
             // Hosts are told apart by their numbers.
             first: Ipv4Addr::UNSPECIFIED,
-            external: self.routes.external(),
+            external: self.routes.shared(),
             ports: self.site.nat.external_ports,
             size: u16::try_from(self.site.nat.port_blocks).unwrap_or(u16::MAX),
         };
         let number = u32::try_from(self.site.host_number(internal)?).ok()?;
-        let (address, ports) = block(&blocks, Ipv4Addr::from_bits(number))?;
-        Some(nat::SourceNat::Range(address, *ports.start(), *ports.end()))
+        block(&blocks, Ipv4Addr::from_bits(number))
     }
 }
 

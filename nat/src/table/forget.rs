@@ -6,7 +6,7 @@
 use core::net::Ipv4Addr;
 
 use super::{Gone, Nat};
-use crate::endpoint::Endpoint;
+use crate::config::Reserved;
 use crate::mapping::Mapping;
 use crate::session::{Session, SessionId};
 
@@ -69,21 +69,19 @@ impl Nat {
         }
     }
 
-    /// Takes in an external address; `reserved` are endpoints that are not to be given away, as in
+    /// Takes in an external address; `reserved` is not to be given away, as in
     /// [`Nat::new`].
     ///
     /// False, and nothing changed, if it is there already or there is no place for it: there are as many as there were
     /// addresses in the beginning, and an unspecified address is a place to be taken later.
-    pub fn take_in(&mut self, address: Ipv4Addr, reserved: &[(u8, Endpoint)]) -> bool {
+    pub fn take_in(&mut self, address: Ipv4Addr, reserved: &[Reserved]) -> bool {
         if address.is_unspecified() {
             return false;
         }
         let Some(kinds) = self.ports.open(address) else {
             return false;
         };
-        for &(protocol, endpoint) in reserved {
-            self.ports.reserve(protocol, endpoint);
-        }
+        reserved.iter().for_each(|run| self.ports.reserve(run));
         for kind in kinds {
             let pool = self.ports.pool_len(kind).min(self.sessions.capacity());
             if let Some(quota) = self.mapping_quotas.get_mut(kind) {

@@ -30,6 +30,7 @@ impl Nat {
             SourceNat::Static(address) => return Ok((Endpoint::new(address, internal.port), NONE)),
             SourceNat::Address(address) => (address, None),
             SourceNat::Range(address, first, last) => (address, Some(first..=last)),
+            SourceNat::Random(address, ports) => (address, ports.map(|(first, last)| first..=last)),
         };
         if !matches!(protocol, protocol::ICMP | protocol::TCP | protocol::UDP) {
             // Without ports the first client to a peer has the address; a second is a conflict.
@@ -57,7 +58,11 @@ impl Nat {
         };
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
         self.share(client, protocol, internal, Endpoint::new(address, *class.start()))?;
-        let external = self.port(&class, protocol, address, internal.port, now);
+        let preferred = match binding.source {
+            SourceNat::Random(..) => self.ports.draw(&class),
+            _ => internal.port,
+        };
+        let external = self.port(&class, protocol, address, preferred, now);
         let external = external.ok_or(Unbound::PortsExhausted)?;
         if self.mappings.is_full()
             && let Some(oldest) = self.mappings.oldest_of_all(self.clock.latest() as u32)

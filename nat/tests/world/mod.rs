@@ -4,8 +4,8 @@
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 use nat::{
-    Binding, Checksum, Config, Direction, Endpoint, Hit, Nat, Options, Packet, SourceNat, Timeouts, Tuple,
-    Unbound, protocol,
+    Binding, Checksum, Config, Direction, Endpoint, Hit, Nat, Options, Packet, Reserved, SourceNat, Timeouts,
+    Tuple, Unbound, protocol,
 };
 use smoltcp::time::Instant;
 
@@ -211,7 +211,9 @@ impl World {
             inbound_refresh: false,
         };
         change(&mut config);
-        let forwards = [(protocol::UDP, FORWARD), (protocol::TCP, FORWARD)];
+        let Endpoint { address, port } = FORWARD;
+        let forwards =
+            [protocol::UDP, protocol::TCP].map(|protocol| Reserved { protocol, address, ports: port..=port });
         let mut options = Options { tcp_windows: true, ..Options::default() };
         opt(&mut options);
         let nat = Nat::with_options(&config, &forwards, [17, 4], options.clone());

@@ -4,6 +4,7 @@
 //! the build script, `weir check` and the tests.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod check;
 mod compiled;
 mod diagnostics;
@@ -74,6 +75,7 @@ fn compile_sources(
         _ => None,
     };
     if let (Some((plan, source)), Some(program)) = (&plan, &program) {
+        blocks::fit(plan, program, source, &mut diagnostics);
         memory::fits(plan, program, source, &mut diagnostics);
     }
     diagnostics.sort();

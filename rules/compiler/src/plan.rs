@@ -13,6 +13,10 @@ pub(crate) struct Plan {
     pub uplink: Uplink,
     pub clients: Vec<Client>,
     pub routes: Vec<Route>,
+    /// How many hosts may be behind the clients, see `Site::host_count`.
+    pub hosts: u64,
+    /// Where `port_blocks` stands.
+    pub blocks_span: Range<usize>,
     pub nat: Nat,
     /// Over `nat.timeout.udp_short`, which is static.
     pub udp_short: Option<UdpShort>,

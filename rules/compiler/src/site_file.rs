@@ -121,6 +121,7 @@ pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
 
 fn plan(draft: Draft, memory: Option<At<u32>>, nat: NatPlan, panic: PanicAction, is_sound: bool) -> Plan {
     let nowhere = Ipv4Addr::UNSPECIFIED;
+    let hosts = draft.host_count();
     let uplink = Uplink {
         address: draft.uplink.address.map_or(Prefix { address: nowhere, length: 32 }, |at| at.value),
         gateway: draft.uplink.gateway.map(|at| at.value),
@@ -137,6 +138,8 @@ fn plan(draft: Draft, memory: Option<At<u32>>, nat: NatPlan, panic: PanicAction,
         mtu: client.mtu,
     };
     Plan {
+        hosts,
+        blocks_span: nat.blocks_span,
         memory: memory.as_ref().map(|at| at.value),
         memory_span: memory.map_or(0..0, |at| at.span),
         uplink,

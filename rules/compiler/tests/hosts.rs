@@ -124,3 +124,19 @@ fn rfc_7422_rules_do_not_choose_where_blocks_do() {
         assert_eq!(told(0, body), (true, Vec::new()), "{body}");
     }
 }
+
+#[test]
+fn an_address_that_is_one_hosts_alone_has_no_blocks() {
+    let rules = "# weir: allow open\ntable ip n {\nchain c {\ntype nat hook prerouting priority dstnat\nip daddr 192.0.2.3 dnat to 10.137.0.10\n}\n}\n";
+    let compile = |blocks: u32| compile_text(&format!("[nat]\nport_blocks = {blocks}\n{PLAN}"), rules);
+    let most = 64_512 / 267;
+    let site = compile(most).unwrap_or_else(|told| panic!("{}", told.render(false))).leak();
+    assert_eq!(site.shared().collect::<Vec<_>>(), [address("192.0.2.2")]);
+    assert_eq!(
+        compile(most + 1).err().map(|told| lines(&told)),
+        Some(vec![
+            "weir.toml:2:15: 265 blocks for 267 hosts: rules.nft gives all ports of 192.0.2.3 to one host"
+                .to_owned()
+        ])
+    );
+}

@@ -1,5 +1,7 @@
 //! The section `[nat]`: limits, timers and behaviour of the translation.
 
+use std::ops::Range;
+
 use rules::site::{Filtering, Filterings, Nat, SynAnswer, Timeouts};
 
 use super::reader::{Reader, Section};
@@ -28,11 +30,13 @@ const SYN_ANSWERS: [(&str, SynAnswer); 2] =
 pub(super) struct NatPlan {
     pub nat: Nat,
     pub udp_short: Option<UdpShort>,
+    /// Where `port_blocks` stands.
+    pub blocks_span: Range<usize>,
 }
 
 impl Reader<'_> {
     pub(super) fn nat(&mut self, top: &Section, draft: &Draft) -> NatPlan {
-        let mut plan = NatPlan { nat: Nat::DEFAULT, udp_short: None };
+        let mut plan = NatPlan { nat: Nat::DEFAULT, udp_short: None, blocks_span: 0..0 };
         let Some(section) = self.section(top, "nat") else {
             return plan;
         };
@@ -65,6 +69,7 @@ impl Reader<'_> {
         nat.syn_answer = self.choice(&section, "syn_answer", &SYN_ANSWERS).unwrap_or(nat.syn_answer);
         nat.fragments = self.fragments(&section).unwrap_or(nat.fragments);
         self.shares(&section, draft, nat);
+        plan.blocks_span = self.get(&section, "port_blocks").map_or(0..0, |value| value.span());
         if let Some(timeout) = self.section(&section, "timeout") {
             let timeout = Section { title: "[nat.timeout]".to_owned(), ..timeout };
             let known = ["udp", "udp_short", "tcp_established", "tcp_transitory", "icmp", "other"];
