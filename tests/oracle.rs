@@ -211,10 +211,6 @@ impl Duel {
                 return;
             }
             Fate::Forwarded(expected) => expected,
-            Fate::Mapped(destination) if sent.is_empty() && self.model.may_conflict(tuple.0, destination) => {
-                self.dropped += 1;
-                return;
-            }
             Fate::Mapped(destination) => {
                 assert_eq!(sent.len(), 1, "{told}");
                 let external = tuple_of(&sent[0].1).1;

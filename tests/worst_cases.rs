@@ -301,3 +301,20 @@ fn fairness_within_a_client_what_was_never_answered_gives_way_and_established_fl
         assert_eq!(alive, 12 - served);
     }
 }
+
+#[test]
+fn req_3_a_port_that_a_hairpinned_session_uses_is_given_to_nobody_else() {
+    let mut world = with("port_rest = 0");
+    let second = world.open_udp("10.0.2.9:6000", SERVER);
+    let first = world.open_udp("10.0.1.7:5000", SERVER);
+    for _ in 0..5 {
+        world.cross("work", "lab", udp("10.0.1.7:5000", second, b"ask"));
+        world.cross("lab", "work", udp("10.0.2.9:6000", first, b"tell"));
+        world.pass_seconds(100);
+    }
+    let third = world.open_udp("10.0.1.8:6000", SERVER);
+    assert_ne!(third, second, "10.0.1.7 still talks to it");
+    world.cross("work", "lab", udp("10.0.1.7:5000", second, b"ask"));
+    world.pass_seconds(302);
+    assert_eq!(world.occupancy().mappings, 0);
+}

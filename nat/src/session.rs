@@ -29,6 +29,8 @@ pub(crate) const REPLIED: u8 = 2;
 pub(crate) const DNAT: u8 = 4;
 /// The source was translated.
 pub(crate) const SNAT: u8 = 8;
+/// It holds the mapping that its opener talks to, besides its own.
+pub(crate) const HOLDS: u8 = 64;
 /// Packets of a direction refresh it, original and reply.
 const REFRESHED: [u8; 2] = [16, 32];
 

@@ -70,6 +70,8 @@ pub struct Flow {
     pub tcp: Tcp,
     /// The mapping that it uses.
     mapping: Option<Mapping>,
+    /// The mapping that it came through, if it is hairpinned: it stays as long.
+    held: Option<Mapping>,
     /// Whether the mapping's internal endpoint opened it.
     opened_inside: bool,
     /// The direction that refreshes: 0 the opener's, 1 the answers'.
@@ -80,6 +82,10 @@ pub struct Flow {
 }
 
 impl Flow {
+    fn mappings(&self) -> impl Iterator<Item = Mapping> + use<> {
+        self.mapping.into_iter().chain(self.held)
+    }
+
     /// Whom the mapping's internal endpoint talks to.
     fn peer(&self) -> Ipv4Addr {
         *if self.opened_inside { self.reply.1 } else { self.original.1 }.ip()
@@ -137,12 +143,13 @@ impl Model {
         // The last session of a mapping tells when its rest began.
         let mut idle = BTreeMap::new();
         for flow in ended {
-            let Some(mapping) = flow.mapping else { continue };
-            let until = idle.entry(mapping).or_insert(flow.until);
-            *until = flow.until.max(*until);
+            for mapping in flow.mappings() {
+                let until = idle.entry(mapping).or_insert(flow.until);
+                *until = flow.until.max(*until);
+            }
         }
         for ((protocol, internal, external), until) in idle {
-            if !self.flows.iter().any(|flow| flow.mapping == Some((protocol, internal, external))) {
+            if !self.used().any(|mapping| mapping == (protocol, internal, external)) {
                 self.rests.insert((protocol, external), (internal, until + 1 + self.choices.port_rest));
             }
         }
@@ -155,7 +162,11 @@ impl Model {
 
     /// The mappings in use.
     pub fn mappings(&self) -> usize {
-        self.flows.iter().filter_map(|flow| flow.mapping).collect::<BTreeSet<_>>().len()
+        self.used().collect::<BTreeSet<_>>().len()
+    }
+
+    fn used(&self) -> impl Iterator<Item = Mapping> + '_ {
+        self.flows.iter().flat_map(Flow::mappings)
     }
 
     /// The side of a session that sends packets like this.
@@ -259,18 +270,11 @@ impl Model {
                 now,
             );
         }
-        let mut same = self.flows.iter().filter_map(|flow| flow.mapping);
-        if let Some(mapping) = same.find(|mapping| (mapping.0, mapping.1) == (protocol, from)) {
+        let same = self.used().find(|mapping| (mapping.0, mapping.1) == (protocol, from));
+        if let Some(mapping) = same {
             return self.bind(tuple, (protocol, destination, mapping.2), Some(mapping), 0, tcp, now);
         }
         Fate::Mapped(destination)
-    }
-
-    /// Whether somebody who is hairpinned uses an external endpoint that may be another's by now:
-    /// then the two sessions could not be told apart.
-    pub fn may_conflict(&self, protocol: u8, destination: SocketAddrV4) -> bool {
-        let mut originals = self.flows.iter().map(|flow| flow.original);
-        originals.any(|(number, from, to)| (number, from, *to.ip()) == (protocol, destination, EXTERNAL))
     }
 
     /// The real NAT chose this external endpoint for a new mapping.
@@ -288,10 +292,7 @@ impl Model {
         let (protocol, internal, _) = tuple;
         assert_eq!(*external.ip(), EXTERNAL);
         assert!(protocol == 1 || external != FORWARD, "the static forward's port");
-        let holder = |external| {
-            let mut mappings = self.flows.iter().filter_map(|flow| flow.mapping);
-            mappings.find(|mapping| (mapping.0, mapping.2) == (protocol, external))
-        };
+        let holder = |external| self.used().find(|mapping| (mapping.0, mapping.2) == (protocol, external));
         assert_eq!(holder(external), None, "{external} is in use");
         let rest = |external| self.rests.get(&(protocol, external)).copied();
         if let Some((owner, end)) = rest(external) {
@@ -335,11 +336,13 @@ impl Model {
         }
         let until = now + if original.0 == 6 { tcp.timeout() } else { idle(original.0) };
         let opened_inside = mapping.is_some() && outward == 0;
+        let held = if opened_inside { self.admitting(original) } else { None };
         self.flows.push(Flow {
             original,
             reply,
             tcp,
             mapping,
+            held,
             opened_inside,
             outward,
             replied: false,

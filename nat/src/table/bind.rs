@@ -6,7 +6,7 @@ use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Direction, Tuple};
 use crate::index::Spot;
 use crate::packet::Packet;
-use crate::session::{DNAT, Ends, NONE, SNAT, Session, SessionId};
+use crate::session::{DNAT, Ends, HOLDS, NONE, SNAT, Session, SessionId};
 use crate::tcp::History;
 use crate::translate::Translation;
 use crate::window::Windows;
@@ -53,7 +53,16 @@ impl Nat {
         }
         self.mappings.acquire(addressed);
         let bound = self.bind_in_room(client, &binding, packet, now);
-        self.release_mapping(addressed);
+        match bound {
+            // A hairpinned session has two mappings, its opener's and this one.
+            Ok(hit) if binding.source != SourceNat::None => {
+                if let Some(session) = self.sessions.get_mut(hit.session.0) {
+                    session.flags |= HOLDS;
+                }
+            }
+            // Used by now, or idle again.
+            _ => self.release_mapping(addressed),
+        }
         bound
     }
 

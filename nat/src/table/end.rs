@@ -3,7 +3,8 @@
 use smoltcp::time::Instant;
 
 use super::Nat;
-use crate::session::{NONE, Session, SessionId};
+use crate::endpoint::Tuple;
+use crate::session::{HOLDS, NONE, Session, SessionId};
 
 impl Nat {
     /// Ends a session, and with the last one of its mapping the mapping.
@@ -13,6 +14,7 @@ impl Nat {
             return;
         }
         let (original, reply) = (self.hash(&session.original()), self.hash(&session.reply()));
+        let held = self.held(session);
         let (mapping, peer, client) = (session.mapping, session.peer(), session.client);
         if mapping != NONE {
             if session.is_snat() || session.has_reply() {
@@ -27,6 +29,15 @@ impl Nat {
         self.expendable.set(id.0, false);
         self.session_quota.give(client);
         self.release_mapping(mapping);
+        self.release_mapping(held);
+    }
+
+    /// The mapping that a hairpinned session holds besides its own.
+    pub(super) fn held(&self, session: &Session) -> u32 {
+        let holds = session.flags & HOLDS != 0;
+        let Tuple { protocol, destination, .. } = session.original();
+        let held = holds.then(|| self.mappings.id_at_external(protocol, destination)).flatten();
+        held.unwrap_or(NONE)
     }
 
     /// Ends the sessions that `ends` picks, looking at `budget` places from the place `from` on.

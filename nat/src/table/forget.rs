@@ -63,8 +63,9 @@ impl Nat {
 
     fn forget_session(&mut self, gone: Gone, id: u32) {
         let session = self.sessions.get(id);
-        let mapping = self.mappings.in_use(session.mapping);
-        if session.is_live() && (concerns(session, gone) || mapping.is_some_and(|it| is_of(it, gone))) {
+        let mut mappings =
+            [session.mapping, self.held(session)].into_iter().filter_map(|id| self.mappings.in_use(id));
+        if session.is_live() && (concerns(session, gone) || mappings.any(|mapping| is_of(mapping, gone))) {
             self.remove(SessionId(id));
         }
     }

@@ -79,10 +79,10 @@ impl Nat {
         Ok((external, mapping))
     }
 
-    /// The mapping that a packet from outside came through; none if it was no mapping's.
+    /// The mapping that a packet came through, from outside or hairpinned; none if it was no mapping's.
     pub(super) fn addressed(&self, binding: &Binding) -> u32 {
         let (protocol, external) = (binding.original.protocol, binding.original.destination);
-        if external == binding.destination || binding.source != SourceNat::None {
+        if external == binding.destination {
             return NONE;
         }
         match self.mappings.id_at_external(protocol, external) {

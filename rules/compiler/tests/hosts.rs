@@ -135,7 +135,7 @@ fn an_address_that_is_one_hosts_alone_has_no_blocks() {
     assert_eq!(
         compile(most + 1).err().map(|told| lines(&told)),
         Some(vec![
-            "weir.toml:2:15: 265 blocks for 267 hosts: rules.nft gives all ports of 192.0.2.3 to one host"
+            "weir.toml:2:15: 266 blocks for 267 hosts: rules.nft gives all ports of 192.0.2.3 to one host"
                 .to_owned()
         ])
     );
