@@ -121,6 +121,18 @@ impl Index {
         if spot.steps > DISTANCE_MAX {
             return None;
         }
+        let place = self.places.get_mut(spot.place)?;
+        if *place != 0 {
+            return self.insert_before_others(spot, item);
+        }
+        *place = spot.steps << ITEM_BITS | item;
+        self.changes = self.changes.wrapping_add(1);
+        Some(spot.steps)
+    }
+
+    /// The spot is another's, which is nearer to its home.
+    #[inline(never)]
+    fn insert_before_others(&mut self, spot: Spot, item: u32) -> Option<u32> {
         // Each takes the place of the next one, which moves on by one.
         let mut moving = spot.steps << ITEM_BITS | item;
         let mut length = spot.steps;

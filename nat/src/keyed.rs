@@ -57,22 +57,27 @@ const fn sip_round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     [a, b, c, d]
 }
 
-/// Numbers for port choice (RFC 6056 3.1), one keyed hash of a counter each.
+/// Numbers for port choice (RFC 6056 3.1), one keyed hash of a counter for two of them.
 pub(crate) struct Chance {
     key: Key,
     drawn: u64,
+    /// The last hash, its unused half below.
+    hash: u64,
 }
 
 impl Chance {
     pub(crate) const fn new(key: Key) -> Self {
-        Self { key, drawn: 0 }
+        Self { key, drawn: 0, hash: 0 }
     }
 
     /// A number below `bound`, or 0 if that is 0.
     pub(crate) const fn below(&mut self, bound: u32) -> u32 {
         self.drawn = self.drawn.wrapping_add(1);
-        let number = self.key.sip(self.drawn) >> 32;
-        ((number * bound as u64) >> 32) as u32
+        self.hash = match self.drawn & 1 {
+            0 => self.hash << 32,
+            _ => self.key.sip(self.drawn),
+        };
+        (((self.hash >> 32) * bound as u64) >> 32) as u32
     }
 }
 

@@ -243,6 +243,7 @@ impl Mappings {
     }
 
     /// One more session uses it; it rests no longer.
+    #[inline]
     pub(crate) fn acquire(&mut self, id: u32) {
         self.wake(id);
         if let Some(place) = self.places.get_mut(id as usize) {

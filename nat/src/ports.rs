@@ -14,9 +14,6 @@ use crate::endpoint::{Endpoint, protocol};
 use crate::keyed::Chance;
 use tree::Tree;
 
-/// A contiguous run of numbers to choose from.
-type Run = RangeInclusive<u16>;
-
 /// The number of a port in the tree: ports of one parity stand together, so that every class of
 /// a parity is one run.
 const fn number(port: u16) -> u16 {
@@ -27,11 +24,13 @@ const fn port(number: u16) -> u16 {
     number.rotate_left(1)
 }
 
-/// The numbers of the ports of this parity within a range; none if there are none.
-fn run(range: &RangeInclusive<u16>, parity: u16) -> Option<Run> {
+/// The first and the last number of the ports of this parity within a range; none if there are
+/// none.
+#[inline]
+fn run(range: &RangeInclusive<u16>, parity: u16) -> Option<(u16, u16)> {
     let low = range.start().checked_add((range.start() ^ parity) & 1)?;
     let high = range.end().checked_sub((range.end() ^ parity) & 1)?;
-    (low <= high).then(|| number(low)..=number(high))
+    (low <= high).then(|| (number(low), number(high)))
 }
 
 /// A port that was free, and how many words were read to find it.
@@ -56,23 +55,32 @@ impl Pool {
         chance: &mut Chance,
     ) -> Option<Allocation> {
         let mut read = 1;
-        let found = match class.contains(&preferred) && self.tree.is_free(number(preferred)) {
-            true => number(preferred),
-            false => [preferred, preferred ^ 1]
-                .into_iter()
-                .filter_map(|parity| run(class, parity))
-                .find_map(|run| self.search(&run, chance, &mut read))?,
+        if class.contains(&preferred) && self.tree.take(number(preferred)) {
+            return Some(Allocation { port: preferred, read });
+        }
+        let found = match self.search(class, preferred, chance, &mut read) {
+            Some(found) => found,
+            None => self.search(class, preferred ^ 1, chance, &mut read)?,
         };
-        self.tree.set(found, false);
+        self.tree.take(found);
         Some(Allocation { port: port(found), read })
     }
 
-    /// The next free number from a random one on, once around the run.
-    fn search(&self, run: &Run, chance: &mut Chance, read: &mut u32) -> Option<u16> {
-        let (low, high) = (*run.start(), *run.end());
+    /// The next free number of a parity from a random one on, once around its run.
+    #[inline]
+    fn search(
+        &self,
+        class: &RangeInclusive<u16>,
+        parity: u16,
+        chance: &mut Chance,
+        read: &mut u32,
+    ) -> Option<u16> {
+        let (low, high) = run(class, parity)?;
         let start = low + chance.below(u32::from(high - low) + 1) as u16;
-        let above = self.tree.next(start, read).filter(|&found| found <= high);
-        above.or_else(|| self.tree.next(low, read).filter(|&found| found < start))
+        match self.tree.next(start, read).filter(|&found| found <= high) {
+            None => self.tree.next(low, read).filter(|&found| found < start),
+            found => found,
+        }
     }
 }
 
@@ -163,6 +171,12 @@ impl Ports {
         pool_of(protocol).is_some() && self.addresses.iter().any(|at| at.is_open && at.address == address)
     }
 
+    /// The place of an address that has ports of this protocol to give.
+    pub(crate) fn place(&self, protocol: u8, address: Ipv4Addr) -> Option<usize> {
+        pool_of(protocol)?;
+        self.addresses.iter().position(|at| at.is_open && at.address == address)
+    }
+
     /// How many kinds of ports there are: at each address the low and high ones of UDP and TCP, and
     /// the ICMP identifiers.
     pub(crate) fn kinds(&self) -> usize {
@@ -171,13 +185,20 @@ impl Ports {
 
     /// The kind of a port, as a number below [`Ports::kinds`].
     pub(crate) fn kind(&self, protocol: u8, external: Endpoint) -> Option<usize> {
-        let address = self.addresses.iter().position(|at| at.address == external.address)?;
-        let high = usize::from(external.port >= 1024);
+        pool_of(protocol)?;
+        let place = self.addresses.iter().position(|at| at.address == external.address)?;
+        Some(Self::kind_at(place, protocol, external.port))
+    }
+
+    /// The same where the place of its address is known.
+    pub(crate) fn kind_at(place: usize, protocol: u8, port: u16) -> usize {
+        let high = usize::from(port >= 1024);
         let kind = match protocol {
             protocol::ICMP => 2 * 2,
-            _ => pool_of(protocol)? * 2 + high,
+            protocol::TCP => 2 + high,
+            _ => high,
         };
-        Some(address * KINDS + kind)
+        place * KINDS + kind
     }
 
     /// How many ports of a kind there are to give.
@@ -216,24 +237,23 @@ impl Ports {
         class.start().saturating_add(self.chance.below(length) as u16)
     }
 
-    /// Takes a free port of a class for an internal endpoint's port.
+    /// Takes a free port of a class, which is of a kind, for an internal endpoint's port.
     pub(crate) fn allocate_in(
         &mut self,
+        kind: usize,
         class: &RangeInclusive<u16>,
-        protocol: u8,
-        address: Ipv4Addr,
         preferred: u16,
     ) -> Option<Allocation> {
-        let at = self.addresses.iter_mut().find(|at| at.is_open && at.address == address)?;
-        let pool = at.pools.get_mut(pool_of(protocol)?)?;
+        let at = self.addresses.get_mut(kind / KINDS).filter(|at| at.is_open)?;
+        let pool = at.pools.get_mut(kind % KINDS / 2)?;
         pool.allocate(class, preferred, &mut self.chance)
     }
 
     /// Takes a free port for an internal endpoint's port.
     #[cfg(test)]
     fn allocate(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16) -> Option<Allocation> {
-        let class = self.class(protocol, preferred);
-        self.allocate_in(&class, protocol, address, preferred)
+        let (place, class) = (self.place(protocol, address)?, self.class(protocol, preferred));
+        self.allocate_in(Self::kind_at(place, protocol, *class.start()), &class, preferred)
     }
 
     /// Gives a port back.

@@ -52,9 +52,12 @@ impl Quota {
 
     /// Whether the client may have one more. A client that is not among those counted may not.
     pub(crate) fn admits(&self, client: u8) -> bool {
+        if self.is_off() {
+            return true;
+        }
         let used = self.used(client);
         let spare = self.pool.saturating_sub(self.in_use);
-        self.is_off() || used < self.floor || used < self.ceiling && spare > self.owed
+        used < self.floor || used < self.ceiling && spare > self.owed
     }
 
     pub(crate) fn take(&mut self, client: u8) {

@@ -37,6 +37,7 @@ impl Tree {
     }
 
     /// The first set bit of a word, `from` or later, and what was read to know.
+    #[inline]
     fn first(&self, word: usize, from: u32, read: &mut u32) -> Option<u32> {
         *read += 1;
         let bits = self.words.get(word)? & from_bit(from);
@@ -44,12 +45,18 @@ impl Tree {
     }
 
     /// The first free number, `from` or later: at most five words are read.
+    #[inline]
     pub(super) fn next(&self, from: u16, read: &mut u32) -> Option<u16> {
         let (word, bit) = (u32::from(from) / WORD, u32::from(from) % WORD);
         if let Some(bit) = self.first(word as usize, bit, read) {
             return Some((word * WORD + bit) as u16);
         }
-        let word = self.next_word(word + 1, read)?;
+        self.next_in_others(word + 1, read)
+    }
+
+    /// The first free number of a word, `from` or later.
+    fn next_in_others(&self, from: u32, read: &mut u32) -> Option<u16> {
+        let word = self.next_word(from, read)?;
         let bit = self.first(word as usize, 0, read)?;
         Some((word * WORD + bit) as u16)
     }
@@ -71,6 +78,23 @@ impl Tree {
     pub(super) fn is_free(&self, number: u16) -> bool {
         let word = self.words.get(usize::from(number) / 64);
         word.is_some_and(|word| word >> (number % 64) & 1 != 0)
+    }
+
+    /// Takes a number if it is free.
+    #[inline]
+    pub(super) fn take(&mut self, number: u16) -> bool {
+        let (Some(word), bit) = (self.words.get_mut(usize::from(number) / 64), 1 << (number % 64)) else {
+            return false;
+        };
+        if *word & bit == 0 {
+            return false;
+        }
+        match *word == bit {
+            // The last one of its word: there is nothing free below the bits above.
+            true => self.set(number, false),
+            false => *word &= !bit,
+        }
+        true
     }
 
     /// Sets or clears a number's bit, and those above it.

@@ -122,17 +122,22 @@ impl Nat {
 
     /// Makes sure that no session has this tuple, one that expired is removed; returns the spot
     /// for one that will have it.
+    #[inline]
     fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<Spot, Unbound> {
         let hash = self.hash(tuple);
-        let item = match self.spot(tuple, hash) {
-            Err(spot) => return Ok(spot),
-            Ok(item) => item,
-        };
-        if !self.is_expired(SessionId(item >> 1), now) {
+        match self.spot(tuple, hash) {
+            Ok(item) => self.vacate_of(SessionId(item >> 1), tuple, now),
+            Err(spot) => Ok(spot),
+        }
+    }
+
+    #[cold]
+    fn vacate_of(&mut self, session: SessionId, tuple: &Tuple, now: i64) -> Result<Spot, Unbound> {
+        if !self.is_expired(session, now) {
             return Err(Unbound::Conflict);
         }
-        self.remove(SessionId(item >> 1));
-        self.spot(tuple, hash).err().ok_or(Unbound::Conflict)
+        self.remove(session);
+        self.spot(tuple, self.hash(tuple)).err().ok_or(Unbound::Conflict)
     }
 
     fn session_to_be(

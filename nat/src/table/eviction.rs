@@ -31,25 +31,13 @@ impl Nat {
         }
     }
 
-    /// Sees to it that the client may have one mapping more of the kind that an external endpoint
-    /// is of.
+    /// Sees to it that the client may have one mapping more of a kind of port.
     ///
     /// # Errors
     /// [`Refusal::Quota`]: it may not, and none of its hosts has to give way to this one.
-    pub(super) fn share(
-        &mut self,
-        client: u8,
-        protocol: u8,
-        internal: Endpoint,
-        external: Endpoint,
-    ) -> Result<(), Refusal> {
-        if self.mapping_quotas.is_empty() {
-            return Ok(());
-        }
-        let kind = self.ports.kind(protocol, external);
-        let quota = kind.and_then(|kind| self.mapping_quotas.get(kind));
-        let admits = quota.is_none_or(|quota| quota.admits(client));
-        match admits || self.make_way(client, internal.address, kind) {
+    pub(super) fn share(&mut self, client: u8, internal: Endpoint, kind: usize) -> Result<(), Refusal> {
+        let admits = self.mapping_quotas.get(kind).is_none_or(|quota| quota.admits(client));
+        match admits || self.make_way(client, internal.address, Some(kind)) {
             true => Ok(()),
             false => Err(Refusal::Quota),
         }

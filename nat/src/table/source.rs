@@ -1,6 +1,5 @@
 //! The external endpoint of a session: its mapping, or a new one.
 
-use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 use smoltcp::time::Instant;
 
@@ -8,6 +7,7 @@ use super::bind::RECLAIM;
 use super::{Binding, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Endpoint, protocol};
 use crate::mapping::Mapping;
+use crate::ports::Ports;
 use crate::quota::Quota;
 use crate::session::NONE;
 use crate::timers::TIMEOUT_MAX;
@@ -39,17 +39,16 @@ impl Nat {
                 false => Err(Unbound::NotExternal.into()),
             };
         }
-        if !self.ports.has(protocol, address) {
-            return Err(Unbound::NotExternal.into());
-        }
+        let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
         let any = 0..=u16::MAX;
         let among = ports.as_ref().unwrap_or(&any);
         let spot = match self.mappings.find_within(protocol, internal, address, among) {
             Ok((mapping, external)) => {
                 if self.mappings.in_use(mapping).is_none() {
-                    self.share(client, protocol, internal, external)?;
+                    let kind = Ports::kind_at(place, protocol, external.port);
+                    self.share(client, internal, kind)?;
                     self.mappings.set_client(mapping, client);
-                    self.count_mapping(mapping, Quota::take);
+                    self.count_mapping(kind, client, Quota::take);
                 }
                 self.mappings.acquire(mapping);
                 return Ok((external, mapping));
@@ -57,13 +56,14 @@ impl Nat {
             Err(spot) => spot,
         };
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
-        self.share(client, protocol, internal, Endpoint::new(address, *class.start()))?;
+        let kind = Ports::kind_at(place, protocol, *class.start());
+        self.share(client, internal, kind)?;
         let preferred = match binding.source {
             SourceNat::Random(..) => self.ports.draw(&class),
             _ => internal.port,
         };
-        let external = self.port(&class, protocol, address, preferred, now);
-        let external = external.ok_or(Unbound::PortsExhausted)?;
+        let port = self.port(&class, kind, preferred, now).ok_or(Unbound::PortsExhausted)?;
+        let external = Endpoint::new(address, port);
         if self.mappings.is_full()
             && let Some(oldest) = self.mappings.oldest_of_all(self.clock.latest() as u32)
         {
@@ -74,7 +74,7 @@ impl Nat {
             self.ports.release(protocol, external);
             return Err(Unbound::TableFull.into());
         };
-        self.count_mapping(mapping, Quota::take);
+        self.count_mapping(Ports::kind_at(place, protocol, port), client, Quota::take);
         self.mappings.acquire(mapping);
         Ok((external, mapping))
     }
@@ -91,17 +91,10 @@ impl Nat {
         }
     }
 
-    /// Takes a mapping into its client's account, or out of it.
-    fn count_mapping(&mut self, id: u32, count: fn(&mut Quota, u8)) {
-        if self.mapping_quotas.is_empty() {
-            return;
-        }
-        let Some(mapping) = self.mappings.get(id) else {
-            return;
-        };
-        let kind = self.ports.kind(mapping.protocol, mapping.external);
-        if let Some(quota) = kind.and_then(|kind| self.mapping_quotas.get_mut(kind)) {
-            count(quota, mapping.client);
+    /// Takes a mapping of a kind of port into its client's account, or out of it.
+    fn count_mapping(&mut self, kind: usize, client: u8, count: fn(&mut Quota, u8)) {
+        if let Some(quota) = self.mapping_quotas.get_mut(kind) {
+            count(quota, client);
         }
     }
 
@@ -109,35 +102,37 @@ impl Nat {
     fn port(
         &mut self,
         class: &RangeInclusive<u16>,
-        protocol: u8,
-        address: Ipv4Addr,
+        kind: usize,
         preferred: u16,
         now: Instant,
-    ) -> Option<Endpoint> {
-        let kind = self.ports.kind(protocol, Endpoint::new(address, *class.start()))?;
+    ) -> Option<u16> {
         // One more than may have come.
         for _ in 0..2 {
-            if let Some(rested) = self.mappings.rested(kind, self.clock.latest() as u32) {
-                self.end_mapping(rested);
-            }
+            let Some(rested) = self.mappings.rested(kind, self.clock.latest() as u32) else {
+                break;
+            };
+            self.end_mapping(rested);
         }
-        let mut allocation = self.ports.allocate_in(class, protocol, address, preferred);
+        let mut allocation = self.ports.allocate_in(kind, class, preferred);
         if allocation.is_none() {
             self.expire(now, RECLAIM);
             if let Some(oldest) = self.mappings.oldest_within(kind, class) {
                 self.end_mapping(oldest);
             }
-            allocation = self.ports.allocate_in(class, protocol, address, preferred);
+            allocation = self.ports.allocate_in(kind, class, preferred);
         }
-        allocation.map(|allocation| Endpoint::new(address, allocation.port))
+        allocation.map(|allocation| allocation.port)
     }
 
     pub(super) fn release_mapping(&mut self, mapping: u32) {
         let Some(idle) = self.mappings.release(mapping) else {
             return;
         };
-        self.count_mapping(mapping, Quota::give);
-        match (self.options.port_rest, self.ports.kind(idle.protocol, idle.external)) {
+        let kind = self.ports.kind(idle.protocol, idle.external);
+        if let Some(kind) = kind {
+            self.count_mapping(kind, idle.client, Quota::give);
+        }
+        match (self.options.port_rest, kind) {
             (1.., Some(kind)) => {
                 let now = self.clock.latest() as u32;
                 let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
