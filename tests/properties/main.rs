@@ -313,12 +313,13 @@ impl Play {
             let (original, reply) = (session.original(), session.reply());
             let inside = self.port_of(original.source.address) != "uplink";
             let owner = if inside { original.source } else { reply.source };
-            if self.port_of(owner.address) != name {
-                continue;
-            }
-            sessions += 1;
-            if session.is_snat() && original.protocol == protocol && (owner.port < 1024) == low {
-                mappings.insert(reply.destination);
+            sessions += u32::from(self.port_of(owner.address) == name);
+            let used = [(original.source, reply.destination), (reply.source, original.destination)];
+            for (internal, external) in used.into_iter().filter(|_| original.protocol == protocol) {
+                let is_mapped = self.world.datapath.nat().internal(protocol, external) == Some(internal);
+                if is_mapped && self.port_of(internal.address) == name && (internal.port < 1024) == low {
+                    mappings.insert(external);
+                }
             }
         }
         (sessions, mappings.len() as u32)
@@ -379,7 +380,9 @@ impl Play {
                         self.in_pool(protocol, internal.port, external.port);
                     }
                 }
-            } else if session.is_dnat() {
+            }
+            // From outside, or hairpinned: the mapping that it came through stays as long.
+            if session.is_dnat() {
                 let (internal, external) = (reply.source, original.destination);
                 let owner = owners.entry((protocol, external)).or_insert(internal);
                 assert_eq!(*owner, internal, "{external:?} is overloaded");
