@@ -163,13 +163,17 @@ impl Index {
 
     /// Takes an item out, and returns the steps that it took.
     pub(crate) fn remove(&mut self, hash: u32, item: u32) -> u32 {
-        let found = self.search(hash, |other| other == item);
-        let run = self.places.get_mut(found.place..).unwrap_or_default();
-        let Some((mut hole, run)) = run.split_first_mut().filter(|_| found.item.is_some()) else {
-            return found.steps;
+        let home = self.home(hash);
+        let mut run = self.places.get_mut(home..).unwrap_or_default().iter_mut();
+        let (mut steps, mut entry) = (0, item);
+        let found = run.find(|place| {
+            (steps, entry) = (steps + 1, entry.wrapping_add(ONE_FURTHER));
+            **place == entry || distance(**place) < steps
+        });
+        let Some(mut hole) = found.filter(|place| **place == entry) else {
+            return steps;
         };
         self.changes = self.changes.wrapping_add(1);
-        let mut steps = found.steps + 1;
         // Those that are away from home come nearer to it by one.
         for place in run {
             if distance(*place) <= 1 {
@@ -180,7 +184,7 @@ impl Index {
             steps += 1;
         }
         *hole = 0;
-        steps
+        steps + 1
     }
 
     /// Octets of memory that it takes.

@@ -154,6 +154,7 @@ impl Mappings {
     }
 
     /// The place of the mapping that an external endpoint belongs to.
+    #[inline(never)]
     pub(crate) fn id_at_external(&self, protocol: u8, external: Endpoint) -> Option<u32> {
         let mut id = *self.chains.get(self.chain(protocol, external))?;
         while let Some(place) = self.places.get(id as usize) {

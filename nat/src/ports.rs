@@ -58,12 +58,13 @@ impl Pool {
         if class.contains(&preferred) && self.tree.take(number(preferred)) {
             return Some(Allocation { port: preferred, read });
         }
-        let found = match self.search(class, preferred, chance, &mut read) {
-            Some(found) => found,
-            None => self.search(class, preferred ^ 1, chance, &mut read)?,
-        };
-        self.tree.take(found);
-        Some(Allocation { port: port(found), read })
+        for parity in [preferred, preferred ^ 1] {
+            if let Some(found) = self.search(class, parity, chance, &mut read) {
+                self.tree.take(found);
+                return Some(Allocation { port: port(found), read });
+            }
+        }
+        None
     }
 
     /// The next free number of a parity from a random one on, once around its run.

@@ -155,6 +155,9 @@ impl Wheel {
     /// since: then it is to be linked again.
     pub(crate) fn pop(&mut self, sessions: &mut Slab, now: i64) -> Option<u32> {
         while self.pending == NONE {
+            if self.cursor >= now {
+                return None;
+            }
             self.skip_turns(now);
             let Some(second) = self.next_occupied().filter(|&second| second <= now) else {
                 self.cursor = self.cursor.max(now);

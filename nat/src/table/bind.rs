@@ -48,22 +48,26 @@ impl Nat {
         }
         // The mapping that a packet came through stays, whoever has to go for it.
         let addressed = self.addressed(&binding);
-        if addressed == NONE {
-            return self.bind_in_room(client, &binding, packet, now);
+        if addressed != NONE {
+            self.mappings.acquire(addressed);
         }
-        self.mappings.acquire(addressed);
         let bound = self.bind_in_room(client, &binding, packet, now);
-        match bound {
-            // A hairpinned session has two mappings, its opener's and this one.
-            Ok(hit) if binding.source != SourceNat::None => {
-                if let Some(session) = self.sessions.get_mut(hit.session.0) {
-                    session.flags |= HOLDS;
-                }
-            }
-            // Used by now, or idle again.
-            _ => self.release_mapping(addressed),
+        if addressed != NONE {
+            self.hold(addressed, &binding, bound.ok());
         }
         bound
+    }
+
+    /// The mapping that a packet came through is used by its session from now on; without one it
+    /// may be idle again.
+    #[cold]
+    fn hold(&mut self, mapping: u32, binding: &Binding, bound: Option<Hit>) {
+        // A hairpinned session has two mappings, its opener's and this one.
+        let hairpinned = bound.filter(|_| binding.source != SourceNat::None);
+        match hairpinned.and_then(|hit| self.sessions.get_mut(hit.session.0)) {
+            Some(session) => session.flags |= HOLDS,
+            None => self.release_mapping(mapping),
+        }
     }
 
     /// Room for one session more of a client, if it may have one.
@@ -85,6 +89,7 @@ impl Nat {
         }
     }
 
+    #[inline]
     fn bind_in_room(
         &mut self,
         client: u8,
@@ -122,7 +127,7 @@ impl Nat {
 
     /// Makes sure that no session has this tuple, one that expired is removed; returns the spot
     /// for one that will have it.
-    #[inline]
+    #[inline(always)]
     fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<Spot, Unbound> {
         let hash = self.hash(tuple);
         match self.spot(tuple, hash) {

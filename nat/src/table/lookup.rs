@@ -26,7 +26,7 @@ impl Nat {
 
     /// As [`Nat::find`], where the tuple's hash is known, for one that will have it: the item, or
     /// the spot for one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
         self.index.find_or_spot(hash, |item| self.sessions.get(item >> 1).has(tuple, direction(item)))
     }

@@ -80,14 +80,17 @@ impl Nat {
     }
 
     /// The mapping that a packet came through, from outside or hairpinned; none if it was no mapping's.
+    #[inline]
     pub(super) fn addressed(&self, binding: &Binding) -> u32 {
         let (protocol, external) = (binding.original.protocol, binding.original.destination);
         if external == binding.destination {
             return NONE;
         }
-        match self.mappings.id_at_external(protocol, external) {
-            Some(mapping) if self.internal(protocol, external) == Some(binding.destination) => mapping,
-            _ => NONE,
+        let mapping = self.mappings.id_at_external(protocol, external);
+        let in_use = mapping.and_then(|id| self.mappings.in_use(id));
+        match in_use.is_some_and(|in_use| in_use.internal == binding.destination) {
+            true => mapping.unwrap_or(NONE),
+            false => NONE,
         }
     }
 
