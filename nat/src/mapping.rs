@@ -29,15 +29,12 @@ pub(crate) struct Mapping {
 
 struct Place {
     mapping: Mapping,
-    /// Sessions that use it; a free place has none.
-    sessions: u32,
-    /// Of these, the ones that the internal endpoint opened or answered.
-    own: u32,
-    /// The second in which its rest is over.
-    rested: u32,
-    /// Neighbours among those that rest, of the same kind of port; a free place has the next free
-    /// one.
-    previous: u32,
+    /// Sessions that use it; at rest, the second in which its rest is over.
+    sessions_or_rested: u32,
+    /// Of these, the ones that the internal endpoint opened or answered; at rest, the neighbour
+    /// that came to rest before, of the same kind of port.
+    own_or_previous: u32,
+    /// At rest, the neighbour that came later; a free place has the next free one.
     next: u32,
     /// The next one in the chain of its external endpoint.
     chained: u32,
@@ -84,10 +81,8 @@ impl Mappings {
         };
         let place = |next: u32| Place {
             mapping: unused,
-            sessions: 0,
-            own: 0,
-            rested: 0,
-            previous: NONE,
+            sessions_or_rested: 0,
+            own_or_previous: 0,
             next: if next < capacity { next } else { NONE },
             chained: NONE,
             list: AWAKE,
@@ -199,33 +194,40 @@ impl Mappings {
         }
     }
 
+    fn awake(&self, id: u32) -> Option<&Place> {
+        self.places.get(id as usize).filter(|place| place.list == AWAKE)
+    }
+
+    fn awake_mut(&mut self, id: u32) -> Option<&mut Place> {
+        self.places.get_mut(id as usize).filter(|place| place.list == AWAKE)
+    }
+
     /// A mapping that does not rest.
     pub(crate) fn in_use(&self, id: u32) -> Option<&Mapping> {
-        let place = self.places.get(id as usize).filter(|place| place.list == AWAKE);
-        place.map(|place| &place.mapping)
+        self.awake(id).map(|place| &place.mapping)
     }
 
     /// Whether it ends with one session.
     pub(crate) fn has_one_session(&self, id: u32) -> bool {
-        self.places.get(id as usize).is_some_and(|place| place.sessions == 1)
+        self.awake(id).is_some_and(|place| place.sessions_or_rested == 1)
     }
 
     /// Whether the internal endpoint opened or answered one of its sessions.
     pub(crate) fn is_owned(&self, id: u32) -> bool {
-        self.places.get(id as usize).is_some_and(|place| place.own > 0)
+        self.awake(id).is_some_and(|place| place.own_or_previous > 0)
     }
 
     /// The internal endpoint opened or answered one session more of it.
     pub(crate) fn own(&mut self, id: u32) {
-        if let Some(place) = self.places.get_mut(id as usize) {
-            place.own += 1;
+        if let Some(place) = self.awake_mut(id) {
+            place.own_or_previous += 1;
         }
     }
 
     /// One of those ended.
     pub(crate) fn disown(&mut self, id: u32) {
-        if let Some(place) = self.places.get_mut(id as usize) {
-            place.own = place.own.saturating_sub(1);
+        if let Some(place) = self.awake_mut(id) {
+            place.own_or_previous = place.own_or_previous.saturating_sub(1);
         }
     }
 
@@ -237,8 +239,8 @@ impl Mappings {
         self.index.insert_at(spot, id)?;
         self.free = place.next;
         let chained = core::mem::replace(head, id);
-        let (previous, next, list) = (NONE, NONE, AWAKE);
-        *place = Place { mapping, sessions: 0, own: 0, rested: 0, previous, next, chained, list };
+        let (sessions_or_rested, own_or_previous) = (0, 0);
+        *place = Place { mapping, sessions_or_rested, own_or_previous, next: NONE, chained, list: AWAKE };
         self.live += 1;
         Some(id)
     }
@@ -248,16 +250,16 @@ impl Mappings {
     pub(crate) fn acquire(&mut self, id: u32) {
         self.wake(id);
         if let Some(place) = self.places.get_mut(id as usize) {
-            place.sessions += 1;
+            place.sessions_or_rested += 1;
         }
     }
 
     /// One session less uses it. With the last one it is idle, and returned so that it can be laid
     /// to rest or ended.
     pub(crate) fn release(&mut self, id: u32) -> Option<Mapping> {
-        let place = self.places.get_mut(id as usize)?;
-        place.sessions = place.sessions.saturating_sub(1);
-        (place.sessions == 0).then_some(place.mapping)
+        let place = self.awake_mut(id)?;
+        place.sessions_or_rested = place.sessions_or_rested.saturating_sub(1);
+        (place.sessions_or_rested == 0).then_some(place.mapping)
     }
 
     /// Ends an idle mapping.
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_place_is_small() {
-        assert_eq!(size_of::<Place>(), 40);
+        assert_eq!(size_of::<Place>(), 32);
     }
 
     #[test]

@@ -26,8 +26,8 @@ impl Mappings {
             None => list.oldest = id,
         }
         if let Some(place) = self.places.get_mut(id as usize) {
-            (place.previous, place.next) = (previous, NONE);
-            (place.list, place.rested) = (kind as u16, until);
+            (place.own_or_previous, place.next) = (previous, NONE);
+            (place.list, place.sessions_or_rested) = (kind as u16, until);
         }
         self.live -= 1;
     }
@@ -38,7 +38,8 @@ impl Mappings {
             return;
         };
         let kind = usize::from(core::mem::replace(&mut place.list, AWAKE));
-        let (previous, next) = (place.previous, place.next);
+        let (previous, next) = (place.own_or_previous, place.next);
+        (place.sessions_or_rested, place.own_or_previous) = (0, 0);
         let Some(list) = self.resting.get_mut(kind) else {
             return;
         };
@@ -47,7 +48,7 @@ impl Mappings {
             None => list.oldest = next,
         }
         match self.places.get_mut(next as usize) {
-            Some(place) => place.previous = previous,
+            Some(place) => place.own_or_previous = previous,
             None => list.newest = previous,
         }
         self.live += 1;
@@ -76,7 +77,7 @@ impl Mappings {
     pub(crate) fn oldest_of_all(&self, now: u32) -> Option<u32> {
         let oldest = (0..self.resting.len()).filter_map(|kind| self.oldest(kind));
         oldest.min_by_key(|&id| {
-            let rested = self.places.get(id as usize).map_or(0, |place| place.rested);
+            let rested = self.places.get(id as usize).map_or(0, |place| place.sessions_or_rested);
             rested.wrapping_sub(now) as i32
         })
     }
@@ -85,6 +86,6 @@ impl Mappings {
     pub(crate) fn rested(&self, kind: usize, now: u32) -> Option<u32> {
         let id = self.oldest(kind)?;
         let place = self.places.get(id as usize)?;
-        (now.wrapping_sub(place.rested) as i32 >= 0).then_some(id)
+        (now.wrapping_sub(place.sessions_or_rested) as i32 >= 0).then_some(id)
     }
 }
