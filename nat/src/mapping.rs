@@ -350,6 +350,39 @@ mod tests {
     }
 
     #[test]
+    fn chains_stay_short_when_every_port_is_in_use() {
+        let mut mappings = Mappings::new(65_536, 1, Key::new([0xfeed, 0xbeef]));
+        for port in 0..=u16::MAX {
+            assert!(insert(&mut mappings, mapping(port)).is_some());
+        }
+        let length = |&head: &u32| {
+            let next = |&id: &u32| mappings.places.get(id as usize).map(|place| place.chained);
+            core::iter::successors(Some(head), next).count() - 1
+        };
+        let lengths: Vec<_> = mappings.chains.iter().map(length).collect();
+        assert_eq!(lengths.iter().sum::<usize>(), 65_536);
+        assert!(lengths.iter().all(|&length| length <= 12), "{:?}", lengths.iter().max());
+    }
+
+    #[test]
+    fn whoever_leaves_a_chain_the_others_stay_in_it() {
+        let mut mappings = Mappings::new(8, 1, Key::new([3, 4]));
+        // One chain for all, so that every place in it comes up.
+        mappings.chains = vec![NONE].into_boxed_slice();
+        let ports = 1..=8;
+        let ids: Vec<_> = ports.clone().filter_map(|port| insert(&mut mappings, mapping(port))).collect();
+        let mut left: Vec<_> = ids.into_iter().zip(ports).collect();
+        for gone in [3, 0, 5, 2, 3, 1, 0, 0] {
+            let (id, port) = left.remove(gone);
+            mappings.end(id);
+            assert_eq!(mappings.id_at_external(17, mapping(port).external), None);
+            for &(id, port) in &left {
+                assert_eq!(mappings.id_at_external(17, mapping(port).external), Some(id));
+            }
+        }
+    }
+
+    #[test]
     fn there_are_never_more_than_it_was_made_for() {
         let mut mappings = Mappings::new(2, 2, Key::new([1, 2]));
         assert!(insert(&mut mappings, mapping(1000)).is_some());
