@@ -1,6 +1,6 @@
 //! What the image will take of the memory that the site says it has.
 
-use rules::site::Filtering;
+use rules::site::{Filtering, SynAnswer};
 
 use crate::compiled::octets;
 use crate::diagnostics::Diagnostics;
@@ -23,8 +23,8 @@ const BUFFERS_OF_PORT: u64 = 384;
 /// Rings and heads of a port, in octets.
 const RINGS: u64 = 120 * KIB;
 
-/// A session: 64, its TCP windows 32, its mapping 36, their indices 24, its client 1, in octets.
-const SESSION: u64 = 157;
+/// A session: 64, its index 12, its TCP windows 32, its mapping with what finds it 42, in octets.
+const SESSION: u64 = 150;
 
 /// A session's contact with a peer's address, where filtering depends on it, in octets.
 const CONTACT: u64 = 24;
@@ -32,8 +32,11 @@ const CONTACT: u64 = 24;
 /// The free ports of an external address, for each of TCP, UDP and ICMP, in octets: a bit a port, and a tree over them.
 const FREE_PORTS: u64 = 9 * KIB;
 
-/// Neighbours, datagrams of which fragments have come, and the limits on our own answers, in octets.
-const TABLES: u64 = 512 * KIB;
+/// Neighbours, datagrams of which fragments have come, identifications, and the limits on our own answers, in octets.
+const TABLES: u64 = 576 * KIB;
+
+/// Unsolicited SYNs that wait to be answered, in octets: a buffer each.
+const SYNS: u64 = 128 * BUFFER;
 
 /// The program itself, in octets.
 const IMAGE: u64 = MIB;
@@ -54,13 +57,15 @@ pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics:
         ("rules", octets(program) as u64),
         ("frames", (BUFFERS + BUFFERS_OF_PORT * ports) * BUFFER + RINGS * ports),
         ("fragments", plan.nat.fragments.into()),
+        ("SYNs held", if plan.nat.syn_answer == SynAnswer::Silent { 0 } else { SYNS }),
         ("the machine and the image", KEPT + IMAGE + TABLES),
     ];
     let wanted: u64 = parts.iter().map(|(_, octets)| octets).sum();
     if wanted <= u64::from(memory) * MIB {
         return;
     }
-    let parts = parts.map(|(name, octets)| format!("{name} {} KiB", octets.div_ceil(KIB))).join(", ");
-    let message = format!("the site wants {} MiB, not {memory}: {parts}", wanted.div_ceil(MIB));
+    let told = parts.iter().filter(|(_, octets)| *octets > 0);
+    let told: Vec<_> = told.map(|(name, octets)| format!("{name} {} KiB", octets.div_ceil(KIB))).collect();
+    let message = format!("the site wants {} MiB, not {memory}: {}", wanted.div_ceil(MIB), told.join(", "));
     diagnostics.error(source, plan.memory_span.clone(), message);
 }
