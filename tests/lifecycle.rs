@@ -43,6 +43,24 @@ fn nothing_is_forwarded_from_or_to_a_client_that_is_away_until_it_is_back() {
 }
 
 #[test]
+fn a_removal_that_has_no_room_among_the_changes_under_way_changes_nothing() {
+    let mut world = World::default();
+    world.open_udp("10.0.1.7:5000", SERVER);
+    world.judges[0].own = [2, 3].map(|last| [192, 0, 2, last].into()).to_vec();
+    let addresses = world.judges[0].own.clone();
+    let mut others = addresses.iter().rev().cycle().take(1000);
+    assert!(
+        others.any(|&address| !world.datapath.renumber_uplink(Prefix { address, length: 24 }, None)),
+        "changes are bounded"
+    );
+    assert!(!world.datapath.remove_client(1));
+    // The client is not away.
+    let before = world.drops("work", Dropped::PortDown);
+    world.send("work", echo("10.0.1.7", "10.0.1.1", 7, 1, b"ping"));
+    assert_eq!((world.drops("work", Dropped::PortDown), world.answered("work")), (before, 1));
+}
+
+#[test]
 fn the_work_of_a_removal_is_spread_over_rounds_between_which_others_are_served() {
     let mut world = World::default();
     for port in 1024..3024 {

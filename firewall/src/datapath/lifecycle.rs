@@ -29,16 +29,18 @@ impl<L: Link> Datapath<L> {
     /// The client of a port is taken away (its VM is gone, its NIC unplugged): its sessions end, its
     /// external ports are free at once, and nothing is forwarded from or to it.
     ///
-    /// False, and nothing is changed, for the uplink and for one that is away already.
+    /// False, and nothing is changed, for the uplink, for one that is away already, and if too many
+    /// changes are under way.
     pub fn remove_client(&mut self, port: usize) -> bool {
         let Some(client) = port.checked_sub(1).and_then(|client| u8::try_from(client).ok()) else {
             return false;
         };
-        match self.ports.get_mut(port) {
-            Some(port) if !port.is_removed => port.is_removed = true,
-            _ => return false,
-        }
-        self.begin(Change { gone: Gone::Client(client), from: 0, comes: None })
+        let Some(port) = self.ports.get_mut(port).filter(|port| !port.is_removed) else {
+            return false;
+        };
+        let change = Change { gone: Gone::Client(client), from: 0, comes: None };
+        port.is_removed = self.changes.0.push_back(change).is_ok();
+        port.is_removed
     }
 
     /// A client that was taken away is back.
@@ -69,14 +71,12 @@ impl<L: Link> Datapath<L> {
         }
         self.routes.renumber(self.site, address, gateway);
         if old != address.address {
-            self.begin(Change { gone: Gone::External(old), from: 0, comes: Some(address.address) });
+            // There is room for it: that was seen above.
+            let change = Change { gone: Gone::External(old), from: 0, comes: Some(address.address) };
+            drop(self.changes.0.push_back(change));
         }
         self.announce(UPLINK);
         true
-    }
-
-    fn begin(&mut self, change: Change) -> bool {
-        self.changes.0.push_back(change).is_ok()
     }
 
     /// Does a part of the change that was asked for first; whether there is more to do.
