@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use firewall::Dropped;
 use nat::blocks::{Blocks, block};
@@ -141,10 +141,10 @@ fn blocks() -> World {
 fn rfc_7422_each_host_has_the_ports_of_its_block_and_no_others() {
     let mut world = blocks();
     let external = [address("192.0.2.2")];
-    let rule = Blocks { first: Ipv4Addr::UNSPECIFIED, external: &external, ports: (1024, 65_535), size: 100 };
+    let rule = Blocks { external: &external, ports: (1024, 65_535), size: 100 };
     let hosts = ["10.0.1.7", "10.0.1.8", "10.0.1.9", "10.0.2.7", "10.0.2.8"];
     for (number, host) in hosts.into_iter().enumerate() {
-        let (_, ports) = block(&rule, Ipv4Addr::from_bits(number as u32)).unwrap();
+        let (_, ports) = block(&rule, number as u32).unwrap();
         let mut used = BTreeSet::new();
         for port in [1, 80, 5000].into_iter().chain(6001..6098) {
             let external = open(&mut world, host, port);

@@ -77,8 +77,7 @@ fn blocks<'a>(site: &Site, shared: &'a [Ipv4Addr]) -> Result<Blocks<'a>> {
         )
         .advise("port_blocks in [nat] of weir.toml gives each host ports of its own"));
     }
-    // Hosts are told apart by their numbers.
-    Ok(Blocks { first: Ipv4Addr::UNSPECIFIED, external: shared, ports: site.nat.external_ports, size })
+    Ok(Blocks { external: shared, ports: site.nat.external_ports, size })
 }
 
 fn owner(site: &Site, shared: &[Ipv4Addr], asked: SocketAddrV4) -> Result<String> {
@@ -89,7 +88,7 @@ fn owner(site: &Site, shared: &[Ipv4Addr], asked: SocketAddrV4) -> Result<String
         return Ok(kept);
     }
     let blocks = blocks(site, shared)?;
-    let number = blocks::owner(&blocks, *asked.ip(), asked.port()).map(|number| number.to_bits().into());
+    let number = blocks::owner(&blocks, *asked.ip(), asked.port()).map(u64::from);
     let host = number.and_then(|number| site.host(number));
     let mut told = match host.and_then(|(client, host)| Some((site.clients.get(client)?.name, host))) {
         Some((name, host)) => format!("{asked}: {name} {host}{}", ports_of(site, &blocks, host)),
@@ -114,7 +113,7 @@ fn block(site: &Site, shared: &[Ipv4Addr], host: Ipv4Addr) -> Result<String> {
 /// `: 192.0.2.2 ports 1024-1274`
 fn ports_of(site: &Site, blocks: &Blocks, host: Ipv4Addr) -> String {
     let number = site.host_number(host).and_then(|number| u32::try_from(number).ok());
-    match number.and_then(|number| blocks::block(blocks, Ipv4Addr::from_bits(number))) {
+    match number.and_then(|number| blocks::block(blocks, number)) {
         Some((address, ports)) => format!(", {address} ports {}-{}", ports.start(), ports.end()),
         None => ", no ports: there are fewer blocks than hosts".to_owned(),
     }

@@ -78,14 +78,12 @@ impl<L: Link> Datapath<L> {
     /// address then, whichever a rule offers. Who had a port must not depend on anything else.
     fn block(&self, internal: Ipv4Addr) -> Option<(Ipv4Addr, RangeInclusive<u16>)> {
         let blocks = Blocks {
-            // Hosts are told apart by their numbers.
-            first: Ipv4Addr::UNSPECIFIED,
             external: self.routes.shared(),
             ports: self.site.nat.external_ports,
             size: u16::try_from(self.site.nat.port_blocks).unwrap_or(u16::MAX),
         };
         let number = u32::try_from(self.site.host_number(internal)?).ok()?;
-        block(&blocks, Ipv4Addr::from_bits(number))
+        block(&blocks, number)
     }
 }
 
