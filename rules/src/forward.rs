@@ -29,20 +29,25 @@ impl Forward {
     }
 }
 
+/// Whether forwards take every port of an external address (1:1): it has none for other hosts.
+#[must_use]
+pub fn take_all_of(forwards: &[Forward], address: Ipv4Addr) -> bool {
+    let all = |protocol| {
+        let whole = |forward: &Forward| (forward.first, forward.last) == (1, u16::MAX);
+        forwards.iter().any(|forward| forward.takes(protocol, address) && whole(forward))
+    };
+    all(6) && all(17)
+}
+
 impl Policy {
     /// The external ports that dnat rules answer for; the runs of an address and protocol are sorted and apart.
     pub fn forwards(&self) -> impl Iterator<Item = Forward> {
         self.forwards.iter().copied()
     }
 
-    /// Whether dnat rules answer for every port of an external address (1:1): it has none for other hosts.
+    /// Whether dnat rules answer for every port of an external address, see [`take_all_of`].
     #[must_use]
     pub fn takes_all_of(&self, address: Ipv4Addr) -> bool {
-        let all = |protocol| {
-            self.forwards().any(|forward| {
-                forward.takes(protocol, address) && (forward.first, forward.last) == (1, u16::MAX)
-            })
-        };
-        all(6) && all(17)
+        take_all_of(self.forwards, address)
     }
 }

@@ -1,7 +1,6 @@
 //! Whether every host has its block of ports, once it is known which addresses are one host's alone.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use rules::forward::take_all_of;
 
 use crate::diagnostics::Diagnostics;
 use crate::plan::Plan;
@@ -15,14 +14,10 @@ pub(crate) fn fit(plan: &Plan, program: &Program, source: &Source, diagnostics: 
     if plan.nat.port_blocks == 0 || !plan.is_sound || diagnostics.errors() > 0 {
         return;
     }
-    let all = |protocol, address: Ipv4Addr| {
-        let whole = |first, last| (first, last) == (1, u16::MAX);
-        program.forwards.iter().any(|it| it.takes(protocol, address) && whole(it.first, it.last))
-    };
-    let taken: BTreeSet<_> = plan.external().filter(|&it| all(6, it) && all(17, it)).collect();
-    let left = plan.external().filter(|address| !taken.contains(address)).count() as u64;
+    let (taken, left): (Vec<_>, Vec<_>) =
+        plan.external().partition(|&address| take_all_of(&program.forwards, address));
     let (first, last) = plan.nat.external_ports;
-    let blocks = left * ((u64::from(last - first) + 1) / u64::from(plan.nat.port_blocks));
+    let blocks = left.len() as u64 * ((u64::from(last - first) + 1) / u64::from(plan.nat.port_blocks));
     if let Some(one) = taken.first().filter(|_| blocks < plan.hosts) {
         let message = format!(
             "{blocks} blocks for {} hosts: rules.nft gives all ports of {one} to one host",

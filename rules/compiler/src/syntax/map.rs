@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::keys::Datatype;
 use super::lexer::Token;
-use super::parser::{DECLARATION, Parsed, Parser};
+use super::parser::{Parsed, Parser};
 use super::tree::{Elements, Form, MapItem, Mapping, NamedMap, Place, Target, What};
 use crate::diagnostics::{meant, quoted};
 
@@ -41,13 +41,7 @@ fn add<T>(items: &mut Rc<Vec<T>>, more: Vec<T>) {
 
 impl Parser<'_, '_> {
     pub(super) fn named_map(&mut self, table: usize) -> Parsed<()> {
-        self.next();
-        let (name, span) = self.name("map")?;
-        self.nodes(DECLARATION, &span)?;
-        self.set_is_new(table, &name, &span)?;
-        if self.peek() != Token::Open {
-            return self.unexpected("\"{\"");
-        }
+        let (name, span) = self.declared("map", table)?;
         let (key, elements) = (None, Elements::Untyped);
         let mut map =
             NamedMap { name, span: span.clone(), key, is_interval: false, elements, is_used: false };

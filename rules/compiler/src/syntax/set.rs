@@ -8,13 +8,7 @@ use crate::diagnostics::{meant, quoted};
 
 impl Parser<'_, '_> {
     pub(super) fn set(&mut self, table: usize) -> Parsed<()> {
-        self.next();
-        let (name, span) = self.name("set")?;
-        self.nodes(DECLARATION, &span)?;
-        self.set_is_new(table, &name, &span)?;
-        if self.peek() != Token::Open {
-            return self.unexpected("\"{\"");
-        }
+        let (name, span) = self.declared("set", table)?;
         let mut set = NamedSet {
             name,
             span: span.clone(),
@@ -34,13 +28,19 @@ impl Parser<'_, '_> {
         result
     }
 
-    /// Sets and maps of a table share their names.
-    pub fn set_is_new(&mut self, table: usize, name: &str, span: &Span) -> Parsed<()> {
+    /// The name of a set or map, up to its brace; those of a table share their names.
+    pub fn declared(&mut self, what: &str, table: usize) -> Parsed<(String, Span)> {
+        self.next();
+        let (name, span) = self.name(what)?;
+        self.nodes(DECLARATION, &span)?;
         let of = self.ruleset.tables.get_mut(table);
-        if of.is_some_and(|table| table.set_names.insert(name.to_owned())) {
-            return Ok(());
+        if !of.is_some_and(|table| table.set_names.insert(name.clone())) {
+            return self.error(span, format!("there is a set {} already", quoted(&name)));
         }
-        self.error(span.clone(), format!("there is a set {} already", quoted(name)))
+        match self.peek() {
+            Token::Open => Ok((name, span)),
+            _ => self.unexpected("\"{\""),
+        }
     }
 
     fn set_item(&mut self, set: &mut NamedSet) -> Parsed<()> {
