@@ -17,12 +17,11 @@ pub const HELD: usize = 128;
 /// SYNs kept of one source: a flood ends its own answers.
 const QUOTA: usize = 8;
 
-/// A SYN that is kept.
-pub struct Held<F> {
-    /// The frame that it came in.
-    pub frame: F,
+/// A SYN that is kept, in the frame that it came in.
+struct Held<F> {
+    frame: F,
     /// Its tuple, as it arrived.
-    pub tuple: Tuple,
+    tuple: Tuple,
     due: Instant,
 }
 
@@ -59,12 +58,10 @@ impl<F> Syns<F> {
         }
     }
 
-    /// A SYN that has waited long enough.
-    pub fn take_due(&mut self, now: Instant) -> Option<Held<F>> {
-        match self.held.front() {
-            Some(oldest) if oldest.due <= now => self.held.pop_front(),
-            _ => None,
-        }
+    /// The frame of a SYN that has waited long enough.
+    pub fn take_due(&mut self, now: Instant) -> Option<F> {
+        self.held.front().filter(|oldest| oldest.due <= now)?;
+        self.held.pop_front().map(|held| held.frame)
     }
 
     /// When the next one will have.
@@ -89,16 +86,16 @@ mod tests {
         let mut syns = Syns::new(HELD);
         let start = Instant::from_secs(1000);
         for port in 1..1000 {
-            syns.hold(tuple(1, port), (), start);
+            syns.hold(tuple(1, port), (1, port), start);
         }
         assert_eq!(syns.held.len(), QUOTA);
         for host in 2..250 {
-            syns.hold(tuple(host, 1), (), start + Duration::from_secs(1));
+            syns.hold(tuple(host, 1), (host, 1), start + Duration::from_secs(1));
         }
         assert_eq!(syns.held.len(), HELD);
         assert!(syns.take_due(start + Duration::from_millis(5_999)).is_none());
         assert_eq!(syns.next_due(), Some(start + SILENCE));
-        assert_eq!(syns.take_due(start + SILENCE).map(|held| held.tuple), Some(tuple(1, 1)));
+        assert_eq!(syns.take_due(start + SILENCE), Some((1, 1)));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What a packet is answered: by the appliance as a host, and for packets that it refuses.
 
 use super::*;
-use crate::syn::Held;
 
 /// SYNs that are answered in one round of upkeep.
 const SYNS_A_ROUND: usize = 16;
@@ -93,7 +92,7 @@ impl<L: Link> Datapath<L> {
     /// The senders of unsolicited SYNs that have waited long enough are told (RFC 5382 REQ-4).
     pub(super) fn answer_syns(&mut self, now: Instant) {
         for _ in 0..SYNS_A_ROUND {
-            let Some(Held { frame, .. }) = self.syns.take_due(now) else { return };
+            let Some(frame) = self.syns.take_due(now) else { return };
             self.answer_late(UPLINK, frame, Answer::PORT_UNREACHABLE, now);
         }
     }
