@@ -8,7 +8,8 @@ use crate::session::SessionId;
 
 /// Sessions that a full table looks at to let go of one.
 const LOOK: u32 = 64;
-const LOOK_UNFAIR: u32 = 8;
+/// The same where only one that is closed may go.
+const LOOK_CLOSED: u32 = 8;
 /// Places that are looked at to find out which host of a client has most.
 const SAMPLE: u32 = 16;
 
@@ -21,7 +22,7 @@ impl Nat {
         let is_fair = self.options.clients > 0 && largest != client;
         let sessions = &self.sessions;
         // Where nobody has to give way, only what is closed counts, and that is rare.
-        let looks = if is_fair { LOOK } else { LOOK_UNFAIR };
+        let looks = if is_fair { LOOK } else { LOOK_CLOSED };
         let found = self.expendable.next(looks, |id| {
             let session = sessions.get(id);
             session.is_closed() || is_fair && session.client == largest
