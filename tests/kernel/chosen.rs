@@ -1,0 +1,93 @@
+//! What Weir does otherwise than Linux, and means to: the only differences that pass.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use tests::View;
+
+/// A chosen difference, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Chosen {
+    /// A packet from the uplink to the appliance itself, which its rules let in, meets silence (RFC 5382 REQ-4); Linux
+    /// tells that nobody listens.
+    SilenceOutside,
+    /// A host that sends to an external endpoint reaches the one that it stands for (RFC 4787 REQ-9).
+    Hairpinning,
+    /// Who sent a packet of a translated connection hears of its end from the port's own address (NAT.md, own ICMP); Linux
+    /// puts the address there that the packet was for.
+    ErrorSource,
+    /// What belongs to no connection and opens none is never forwarded, even where rules accept `ct state invalid`: mid-stream
+    /// segments are not picked up.
+    Invalid,
+    /// An answer is held back by its rate (RFC 1812 4.3.2.8).
+    AnswerRate,
+}
+
+impl Chosen {
+    /// The difference that explains what was seen of a packet, if one does.
+    pub fn of(
+        is_uplink: bool,
+        sent: &View,
+        weir: &[(usize, Vec<u8>)],
+        kernel: &[(usize, Vec<u8>)],
+        reasons: &[&str],
+    ) -> Option<Self> {
+        let answers = |answer: &(usize, Vec<u8>)| View::new(answer.1.clone()).destination() == sent.source();
+        match (weir, kernel, reasons) {
+            ([], [answer], ["unsolicited"]) if is_uplink && answers(answer) => Some(Self::SilenceOutside),
+            ([], [_], ["invalid"]) => Some(Self::Invalid),
+            ([], [answer], [_, "answer_limited"] | ["answer_limited", _]) if answers(answer) => {
+                Some(Self::AnswerRate)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where rules leave a choice, which each router makes in its own way.
+#[derive(Clone, Debug, Default)]
+pub struct Freedom {
+    addresses: Vec<(Ipv4Addr, Ipv4Addr)>,
+    ports: Vec<(u16, u16)>,
+}
+
+impl Freedom {
+    /// The choices that the translations of these rules leave.
+    pub fn new(rules: &str) -> Self {
+        let mut freedom = Self::default();
+        for line in rules.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+            let Some(at) = ["snat", "dnat", "masquerade"].iter().find_map(|word| line.find(word)) else {
+                continue;
+            };
+            if line.contains("random") {
+                freedom.ports.push((1, u16::MAX));
+            }
+            for word in line[at..].split([' ', ',', ';', ':', '{', '}']) {
+                let Some((first, last)) = word.split_once('-') else { continue };
+                if let (Ok(first), Ok(last)) = (first.parse(), last.parse()) {
+                    freedom.addresses.push((first, last));
+                }
+                if let (Ok(first), Ok(last)) = (first.parse(), last.parse()) {
+                    freedom.ports.push((first, last));
+                }
+            }
+        }
+        freedom
+    }
+
+    /// Whether both are addresses of one range to choose from.
+    pub fn allows_addresses(&self, one: Ipv4Addr, other: Ipv4Addr) -> bool {
+        let is_in = |of: &(Ipv4Addr, Ipv4Addr)| [one, other].iter().all(|at| (of.0..=of.1).contains(at));
+        one == other || self.addresses.iter().any(is_in)
+    }
+
+    /// Whether both are ports of one range to choose from.
+    pub fn allows_ports(&self, one: u16, other: u16) -> bool {
+        let is_in = |of: &(u16, u16)| [one, other].iter().all(|at| (of.0..=of.1).contains(at));
+        one == other || self.ports.iter().any(is_in)
+    }
+
+    /// Whether both are endpoints to choose from.
+    pub fn allows(&self, one: SocketAddrV4, other: SocketAddrV4) -> bool {
+        self.allows_addresses(*one.ip(), *other.ip()) && self.allows_ports(one.port(), other.port())
+    }
+}
