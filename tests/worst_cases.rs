@@ -124,7 +124,7 @@ fn a_full_table_lets_go_of_what_was_never_answered_and_of_both_its_halves() {
         world.open_udp(&format!("10.0.2.9:{port}"), SERVER);
     }
     let nat = world.datapath.nat();
-    let alive: BTreeSet<_> = nat.iter().map(|(_, session)| session.reply().destination.port).collect();
+    let alive: BTreeSet<_> = nat.iter().map(|(_, session)| session.reply().destination().port).collect();
     let mut reached = 0;
     for external in &externals {
         world.send("uplink", udp(SERVER, *external, b"back"));

@@ -5,15 +5,15 @@ use rules::{Candidate, State};
 
 /// A packet as the policy sees it when it comes in.
 pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
-    let ports = packet.tuple().filter(|tuple| tuple.protocol != protocol::ICMP);
+    let ports = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
     Candidate {
         input: Some(input as u8),
         output: None,
         source: packet.source(),
         destination: packet.destination(),
         protocol: packet.protocol(),
-        source_port: ports.map_or(0, |tuple| tuple.source.port),
-        destination_port: ports.map_or(0, |tuple| tuple.destination.port),
+        source_port: ports.map_or(0, |tuple| tuple.source().port),
+        destination_port: ports.map_or(0, |tuple| tuple.destination().port),
         icmp: packet.icmp(),
         tcp_flags: packet.tcp_flags(),
         tos: packet.tos(),
@@ -28,16 +28,16 @@ pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidat
 
 /// Later packets of a tuple, as far as they are known before they come.
 pub(crate) fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Candidate {
-    let icmp = (tuple.protocol == protocol::ICMP).then(|| icmp_of(tuple, direction));
+    let icmp = (tuple.protocol() == protocol::ICMP).then(|| icmp_of(tuple, direction));
     let port = |endpoint: Endpoint| if icmp.is_some() { 0 } else { endpoint.port };
     Candidate {
         input: None,
         output: None,
-        source: tuple.source.address,
-        destination: tuple.destination.address,
-        protocol: tuple.protocol,
-        source_port: port(tuple.source),
-        destination_port: port(tuple.destination),
+        source: tuple.source().address,
+        destination: tuple.destination().address,
+        protocol: tuple.protocol(),
+        source_port: port(tuple.source()),
+        destination_port: port(tuple.destination()),
         icmp,
         tcp_flags: 0,
         tos: 0,
@@ -53,8 +53,8 @@ pub(crate) fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Can
 /// Type and code of an ICMP session's packets: the query's, or those of its reply (RFC 792).
 fn icmp_of(tuple: &Tuple, direction: Direction) -> (u8, u8) {
     match direction {
-        Direction::Original => tuple.destination.port.to_be_bytes().into(),
-        Direction::Reply => match tuple.source.port.to_be_bytes() {
+        Direction::Original => tuple.destination().port.to_be_bytes().into(),
+        Direction::Reply => match tuple.source().port.to_be_bytes() {
             [8, code] => (0, code),
             [query, code] => (query.saturating_add(1), code),
         },

@@ -157,6 +157,7 @@ impl<L: Link> Datapath<L> {
     pub fn turn(&mut self, now: Instant) -> bool {
         let mut received = 0;
         let mut scratch = Scratch { packet: Packet::EMPTY, head: nat::Head::EMPTY };
+        self.nat.advance_to(now);
         for port in &mut self.ports {
             port.link.begin();
         }
@@ -241,7 +242,7 @@ impl<L: Link> Datapath<L> {
     /// What becomes of a packet: its session knows, or the rules do.
     fn decide(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
         if let Some(embedded) = packet.embedded() {
-            let hit = self.nat.lookup_error(embedded, packet.destination(), now);
+            let hit = self.nat.lookup_error(embedded, packet.destination());
             return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
         }
         // TCP, UDP, ICMP queries; by address alone SCTP, GRE, ESP and whatever else.
@@ -251,18 +252,18 @@ impl<L: Link> Datapath<L> {
         };
         // A query and the reply to another one may have the same tuple: their directions differ.
         let answers = |hit: &Hit| {
-            tuple.protocol != protocol::ICMP || packet.opens() == (hit.direction == Direction::Original)
+            tuple.protocol() != protocol::ICMP || packet.opens() == (hit.direction == Direction::Original)
         };
-        match self.nat.lookup(&tuple, now).filter(answers) {
-            Some(hit) => self.proceed(input, packet, hit, now),
+        match self.nat.lookup(&tuple).filter(answers) {
+            Some(hit) => self.proceed(input, packet, hit),
             None => self.open(input, packet, tuple, now),
         }
     }
 
     /// A packet of a session: what the policy left to do, then what TCP allows.
-    fn proceed(&mut self, input: usize, packet: &Packet, hit: Hit, now: Instant) -> Result<Step, Refusal> {
+    fn proceed(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
-        let hop = self.hop(packet, translation.destination.address)?;
+        let hop = self.hop(packet, translation.destination().address)?;
         let session = self.nat.session(hit.session);
         let residue = Residue::from_bits(session.residue(hit.direction));
         if residue.is_per_packet() {
@@ -270,7 +271,7 @@ impl<L: Link> Datapath<L> {
             let state = if replied { State::Established } else { State::New };
             self.judge(input, hop, packet, &translation, hit, state)?;
         }
-        let admitted = self.nat.admit(hit, packet, now).map_err(|refused| match refused {
+        let admitted = self.nat.admit(hit, packet).map_err(|refused| match refused {
             nat::Refused::Reset => Dropped::TcpState,
             nat::Refused::Window => Dropped::TcpWindow,
         })?;
@@ -290,11 +291,11 @@ impl<L: Link> Datapath<L> {
     fn relate(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
         let session = self.nat.session(hit.session);
-        let side = session.tuple(hit.direction).source.address;
+        let side = session.tuple(hit.direction).source().address;
         if self.routes.lookup(side).map(|hop| hop.port) != Some(input) {
             return Err(Dropped::Spoofed.into());
         }
-        let hop = self.hop(packet, translation.destination.address)?;
+        let hop = self.hop(packet, translation.destination().address)?;
         self.judge(input, hop, packet, &translation, hit, State::Related)?;
         Ok(Step::Forward(Way { hop, translation, identification: None }))
     }
@@ -342,15 +343,15 @@ impl<L: Link> Datapath<L> {
         let destination = match (mapped, decision.dnat) {
             (Some(internal), _) => internal,
             (None, Some((address, port))) => {
-                Endpoint { address, port: port.unwrap_or(tuple.destination.port) }
+                Endpoint { address, port: port.unwrap_or(tuple.destination().port) }
             }
-            (None, None) => tuple.destination,
+            (None, None) => tuple.destination(),
         };
         // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
         let is_hairpin = mapped.is_some() && input != UPLINK && postrouting.snat.is_none();
         let source = match is_hairpin {
-            true => self.hairpin_source(candidate, tuple.destination),
-            false => self.source(postrouting.snat, tuple.source.address, hop.port),
+            true => self.hairpin_source(candidate, tuple.destination()),
+            false => self.source(postrouting.snat, tuple.source().address, hop.port),
         };
         let Some(source) = source else {
             return Err(self.exhausted(input, packet, Unbound::PortsExhausted.into(), now));
@@ -359,7 +360,7 @@ impl<L: Link> Datapath<L> {
         // The session is the client's on whose behalf it is: the opener's, or from outside the
         // receiver's.
         let client = if input == UPLINK { hop.port } else { input }.saturating_sub(1);
-        let hit = match self.nat.bind_for(client as u8, binding, packet, now) {
+        let hit = match self.nat.bind_for(client as u8, binding, packet) {
             Ok(hit) => hit,
             Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
@@ -408,14 +409,11 @@ impl<L: Link> Datapath<L> {
         now: Instant,
     ) -> Result<(), Dropped> {
         let Scratch { packet, head: network } = scratch;
-        match packet.embedded() {
-            None => packet.rewrite_to(network, &way.translation),
-            Some(_) => *network = packet.rewrite_error(&way.translation),
-        }
+        let network = packet.rewrite(network, way.translation);
         let output = &self.ports[way.hop.port];
         let mut head = Head::new(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
         head.offload = leaving_offload(packet);
-        head.extend_from_slice(network.as_slice()).map_err(|_| Dropped::Malformed)?;
+        head.extend_from_slice(network).map_err(|_| Dropped::Malformed)?;
         let is_cut = usize::from(packet.total_len()) > output.mtu;
         let identification = match way.identification {
             // What was whole becomes fragments.

@@ -137,7 +137,7 @@ pub fn tcp_reset(packet: &Packet) -> Option<Message> {
     if segment.flags & tcp_flags::RST != 0 {
         return None;
     }
-    let mut header = TcpHeader::new(tuple.destination.port, tuple.source.port, 0, 0);
+    let mut header = TcpHeader::new(tuple.destination().port, tuple.source().port, 0, 0);
     header.rst = true;
     if segment.flags & tcp_flags::ACK != 0 {
         header.sequence_number = segment.acknowledgement;

@@ -36,7 +36,7 @@ impl Identifications {
 
     /// A fresh identification for a datagram that leaves in fragments, if its source is translated.
     pub fn fresh(&mut self, packet: &Packet, translation: &Translation) -> Option<u16> {
-        if translation.source.address == packet.source() {
+        if translation.source().address == packet.source() {
             return None;
         }
         for _ in 0..TRIES {
@@ -53,7 +53,7 @@ impl Identifications {
     #[inline]
     pub fn distinct(&mut self, packet: &Packet, translation: &Translation) -> Option<u16> {
         let is_uncut = packet.dont_fragment() || packet.total_len() <= MTU_MIN || packet.is_fragment();
-        if is_uncut || translation.source.address == packet.source() {
+        if is_uncut || translation.source().address == packet.source() {
             return None;
         }
         match self.is_free(packet, translation, packet.identification()) {
@@ -65,7 +65,7 @@ impl Identifications {
     /// Whether nobody else is known to use an identification; then it is the sender's.
     fn is_free(&mut self, packet: &Packet, translation: &Translation, identification: u16) -> bool {
         let bits = |address: Ipv4Addr| u64::from(address.to_bits());
-        let (source, destination) = (translation.source.address, translation.destination.address);
+        let (source, destination) = (translation.source().address, translation.destination().address);
         let addresses = fold(self.seed ^ (bits(source) << 32 | bits(destination)));
         let rest = u64::from(packet.protocol()) << 16 | u64::from(identification);
         let key = fold(addresses ^ rest);

@@ -44,9 +44,10 @@ impl<F> Syns<F> {
 
     /// Keeps a SYN, unless one like it is kept already, or there is no room for it.
     pub fn hold(&mut self, tuple: Tuple, frame: F, now: Instant) {
-        let of = |source: Ipv4Addr| self.held.iter().filter(move |held| held.tuple.source.address == source);
-        let has_room = self.held.len() < self.capacity && of(tuple.source.address).count() < QUOTA;
-        if has_room && of(tuple.source.address).all(|held| held.tuple != tuple) {
+        let of =
+            |source: Ipv4Addr| self.held.iter().filter(move |held| held.tuple.source().address == source);
+        let has_room = self.held.len() < self.capacity && of(tuple.source().address).count() < QUOTA;
+        if has_room && of(tuple.source().address).all(|held| held.tuple != tuple) {
             self.held.push_back(Held { frame, tuple, due: now + SILENCE });
         }
     }
@@ -78,7 +79,7 @@ mod tests {
     fn tuple(host: u8, port: u16) -> Tuple {
         let source = Endpoint::new(Ipv4Addr::new(198, 51, 100, host), port);
         let destination = Endpoint::new(Ipv4Addr::new(192, 0, 2, 2), 80);
-        Tuple { protocol: protocol::TCP, source, destination }
+        Tuple::new(protocol::TCP, source, destination)
     }
 
     #[test]

@@ -20,15 +20,14 @@ const fn fold_few(sum: u32) -> u16 {
 ///
 /// Its sum is minus zero then; it is not zero, as the version is not.
 #[inline]
-pub(crate) const fn is_right(header: &[u8; 20]) -> bool {
-    let [a, b, c, d, e, f, g, h, rest @ ..] = *header;
-    let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    let [a, b, c, d, e, f, g, h, rest @ ..] = rest;
-    let second = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+pub(crate) fn is_right(header: &[u8; 20]) -> bool {
+    let (words, rest) = header.as_chunks::<8>();
+    let [first, second] = [words[0], words[1]].map(u64::from_ne_bytes);
     // End-around carries, as the machine adds them.
     let (sum, carry) = first.overflowing_add(second);
-    let (sum, last) = sum.overflowing_add(u32::from_ne_bytes(rest) as u64 + carry as u64);
-    fold(sum + last as u64) == 0xffff
+    let last = rest.first_chunk().copied().map_or(0, u32::from_ne_bytes);
+    let (sum, last) = sum.overflowing_add(u64::from(last) + u64::from(carry));
+    (sum + u64::from(last)).is_multiple_of(0xffff)
 }
 
 /// The ones-complement sum over the octets, not inverted. An odd last octet counts as if a zero
@@ -70,11 +69,10 @@ impl Difference {
         }
     }
 
-    /// Four octets became four others.
+    /// Octets became others, both as words in the machine's order.
     #[inline]
-    pub fn of_octets(old: [u8; 4], new: [u8; 4]) -> Self {
-        let (old, new) = (u32::from_ne_bytes(old), u32::from_ne_bytes(new));
-        Self::new(u64::from(!old) + u64::from(new))
+    pub(crate) const fn of_words(old: u64, new: u64) -> Self {
+        Self::new(!fold(old) as u64 + fold(new) as u64)
     }
 
     /// Two octets became two others, given in host order.
@@ -104,16 +102,12 @@ impl Difference {
         }
     }
 
-    /// The checksum after the change, from the one before.
+    /// The checksum after the change, from the one before: `~(~checksum + difference)`, which is
+    /// the checksum less the difference, with end-around borrow.
     #[inline]
     pub const fn update(self, checksum: u16) -> u16 {
-        !fold_few(!checksum as u32 + self.0 as u32)
-    }
-
-    /// The checksum after both changes, from the one before.
-    #[inline]
-    pub const fn update_both(self, other: Self, checksum: u16) -> u16 {
-        !fold_few(!checksum as u32 + self.0 as u32 + other.0 as u32)
+        let (less, borrow) = checksum.overflowing_sub(self.0);
+        less.wrapping_sub(borrow as u16)
     }
 
     /// The sum after the change, from the one before; for partial checksums, which hold a
@@ -152,7 +146,8 @@ mod tests {
             // Often extreme values, where the carries are.
             let new = [0; 4].map(|_: u8| [0, 0xff, chance.below(256) as u8][chance.below(3) as usize]);
             let old = core::mem::replace(field, new);
-            let difference = Difference::of_octets(old, new);
+            let difference =
+                Difference::of_words(u32::from_ne_bytes(old).into(), u32::from_ne_bytes(new).into());
             let updated = difference.update(before);
             // Both forms of zero are one number; which one a field has is the field's business.
             assert_eq!(updated % 0xffff, !sum(&octets) % 0xffff);
@@ -172,7 +167,7 @@ mod tests {
 
     #[test]
     fn nothing_changed_changes_nothing() {
-        assert_eq!(Difference::of_octets([1, 2, 3, 4], [1, 2, 3, 4]), Difference::NONE);
+        assert_eq!(Difference::of_words(0x1_0203, 0x1_0203), Difference::NONE);
         for checksum in [0, 1, 0xfffe, 0xffff] {
             assert_eq!(Difference::NONE.update(checksum), checksum);
             assert_eq!(Difference::NONE.reversed().update(checksum), checksum);

@@ -93,8 +93,8 @@ impl Lifetimes {
 
     /// The first second in which a session of a class that was refreshed now is no more.
     #[inline]
-    pub(crate) const fn end(&self, class: Class, now: i64) -> u32 {
-        (now as u32).wrapping_add(self.0[class as usize])
+    pub(crate) const fn end(&self, class: Class, now: u32) -> u32 {
+        now.wrapping_add(self.0[class as usize])
     }
 }
 
@@ -203,8 +203,8 @@ impl Options {
 
     /// The class of a new session.
     pub(crate) fn class(&self, original: &Tuple) -> Class {
-        match original.protocol {
-            protocol::UDP if self.udp_short.ports.contains(original.destination.port) => Class::UdpShort,
+        match original.protocol() {
+            protocol::UDP if self.udp_short.ports.contains(original.destination().port) => Class::UdpShort,
             protocol::UDP => Class::Udp,
             protocol::TCP => Class::TcpTransitory,
             protocol::ICMP => Class::Icmp,

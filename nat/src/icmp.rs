@@ -90,11 +90,11 @@ impl Embedded {
         let (ports, transport_len, is_query) = Self::transport(fixed[9], start, transport.len())?;
         let address = |at: [u8; 4]| Ipv4Addr::from(at);
         Ok(Self {
-            tuple: Tuple {
-                protocol: fixed[9],
-                source: Endpoint::new(address([fixed[12], fixed[13], fixed[14], fixed[15]]), ports.0),
-                destination: Endpoint::new(address([fixed[16], fixed[17], fixed[18], fixed[19]]), ports.1),
-            },
+            tuple: Tuple::new(
+                fixed[9],
+                Endpoint::new(address([fixed[12], fixed[13], fixed[14], fixed[15]]), ports.0),
+                Endpoint::new(address([fixed[16], fixed[17], fixed[18], fixed[19]]), ports.1),
+            ),
             header_len: header_len as u8,
             transport_len,
             is_query,

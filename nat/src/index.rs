@@ -76,15 +76,16 @@ impl Index {
     /// Finds the item with this hash that `is_it` recognises.
     #[inline]
     pub(crate) fn search(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Found {
-        let home = self.home(hash);
-        let mut found = Found { item: None, place: home, steps: 0 };
-        for &entry in self.places.get(home..).unwrap_or_default() {
+        let mut found = Found { item: None, place: self.home(hash), steps: 0 };
+        while let Some(&entry) = self.places.get(found.place) {
             found.steps += 1;
-            if distance(entry) < found.steps {
+            // What has the same home is as far from it.
+            let item = entry.wrapping_sub(found.steps << ITEM_BITS);
+            if item <= ITEM && is_it(item) {
+                found.item = Some(item);
                 break;
             }
-            if distance(entry) == found.steps && is_it(entry & ITEM) {
-                found.item = Some(entry & ITEM);
+            if distance(entry) < found.steps {
                 break;
             }
             found.place += 1;
@@ -96,6 +97,13 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.search(hash, is_it).item
+    }
+
+    /// The item that stands at home there, where most do: the one with this hash, or another.
+    #[inline]
+    pub(crate) fn at_home(&self, hash: u32) -> Option<u32> {
+        let item = self.places.get(self.home(hash))?.wrapping_sub(ONE_FURTHER);
+        (item <= ITEM).then_some(item)
     }
 
     /// As [`Index::find`]; where there is no such item, the spot for one.

@@ -6,7 +6,7 @@
 use core::net::Ipv4Addr;
 
 use crate::checksum;
-use crate::endpoint::{Endpoint, Tuple, protocol};
+use crate::endpoint::{Ends, Tuple, protocol};
 use crate::icmp::{self, Embedded, Kind};
 use crate::malformed::Malformed;
 use crate::segment::{Segment, flags};
@@ -53,9 +53,10 @@ pub struct Packet {
     pub(crate) header_len: u8,
     pub(crate) transport: Transport,
     pub(crate) checksum: Checksum,
+    /// UDP or TCP without IP options, and a complete transport checksum.
+    pub(crate) usual: bool,
     total_len: u16,
-    source_port: u16,
-    destination_port: u16,
+    ends: Ends,
     pub(crate) icmp: (u8, u8),
     pub(crate) segment: Segment,
     embedded: Option<Embedded>,
@@ -89,9 +90,9 @@ impl Packet {
         header_len: 0,
         transport: Transport::Opaque,
         checksum: Checksum::Complete,
+        usual: false,
         total_len: 0,
-        source_port: 0,
-        destination_port: 0,
+        ends: Ends::NONE,
         icmp: (0, 0),
         segment: Segment::NONE,
         embedded: None,
@@ -104,17 +105,17 @@ impl Packet {
     #[inline(always)]
     pub fn read(&mut self, octets: &[u8], checksum: Checksum) -> Result<(), Malformed> {
         let fixed = octets.first_chunk::<IPV4>().ok_or(Malformed::Short)?;
-        let total_len = u16::from_be_bytes([fixed[2], fixed[3]]);
-        let packet = octets.get(..usize::from(total_len)).ok_or(Malformed::TotalLength);
         put(&mut self.head, 0, fixed);
-        self.total_len = total_len;
+        let addresses = fixed.last_chunk().copied().unwrap_or_default();
+        self.ends.addresses = u64::from_ne_bytes(addresses);
+        self.total_len = u16::from_be_bytes([fixed[2], fixed[3]]);
         self.checksum = checksum;
         // What belongs to a transport is not cleared: it is another packet's, and not asked for.
         self.transport = Transport::Opaque;
         if fixed[0] != USUAL {
-            return self.read_behind_options(fixed[0], packet);
+            return self.read_behind_options(fixed[0], octets);
         }
-        let payload = packet?.get(IPV4..).ok_or(Malformed::TotalLength)?;
+        let payload = octets.get(IPV4..self.total_len.into()).ok_or(Malformed::TotalLength)?;
         (self.head_len, self.header_len) = (IPV4 as u8, IPV4 as u8);
         // The usual length is a constant from here on: no offset needs checking.
         match checksum::is_right(fixed) {
@@ -124,7 +125,7 @@ impl Packet {
     }
 
     #[cold]
-    fn read_behind_options(&mut self, first: u8, packet: Result<&[u8], Malformed>) -> Result<(), Malformed> {
+    fn read_behind_options(&mut self, first: u8, octets: &[u8]) -> Result<(), Malformed> {
         let header_len = first << 4 >> 2;
         if first >> 4 != 4 {
             return Err(Malformed::Version);
@@ -132,7 +133,8 @@ impl Packet {
         if usize::from(header_len) < IPV4 {
             return Err(Malformed::HeaderLength);
         }
-        let split = packet?.split_at_checked(header_len.into());
+        let packet = octets.get(..self.total_len.into());
+        let split = packet.and_then(|packet| packet.split_at_checked(header_len.into()));
         let (header, payload) = split.ok_or(Malformed::TotalLength)?;
         (self.head_len, self.header_len) = (header_len, header_len);
         let place = self.head.get_mut(..header.len());
@@ -158,14 +160,15 @@ impl Packet {
         }
     }
 
+    /// Reads the first octets of a UDP or TCP header.
     #[inline]
     pub(crate) fn read_ports(&mut self, ports: [u8; 4]) -> Result<(), Malformed> {
-        self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
-        self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-        if self.source_port == 0 || self.destination_port == 0 {
-            return Err(Malformed::PortZero);
+        let ports = u32::from_ne_bytes(ports);
+        self.ends.ports = ports;
+        match ports as u16 == 0 || ports >> 16 == 0 {
+            true => Err(Malformed::PortZero),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes the transport header into the head.
@@ -174,13 +177,15 @@ impl Packet {
         put(&mut self.head, at, header);
         self.head_len = (at + N) as u8;
         self.transport = transport;
+        self.usual = at == IPV4 && self.checksum == Checksum::Complete;
     }
 
     #[inline(always)]
     fn read_udp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let udp = payload.first_chunk::<UDP>().ok_or(Malformed::ShortTransport)?;
         let length = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
-        if length < UDP || length > payload.len() {
+        // Below 8 it is beyond everything.
+        if length.wrapping_sub(UDP) > payload.len() - UDP {
             return Err(Malformed::UdpLength);
         }
         self.take(at, udp, Transport::Udp);
@@ -203,12 +208,13 @@ impl Packet {
         self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]])
     }
 
+    #[cold]
     pub(crate) fn read_icmp(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         let header = payload.first_chunk::<{ icmp::HEADER }>().ok_or(Malformed::ShortTransport)?;
         self.icmp = (header[0], header[1]);
         let kind = Kind::of(header[0]);
-        if let Some(ports) = kind.ports(header) {
-            (self.source_port, self.destination_port) = ports;
+        if let Some((source, destination)) = kind.ports(header) {
+            self.ends.ports = Ends::ports_of(source, destination);
         }
         match kind {
             Kind::Query => self.take(at, header, Transport::Query),
@@ -238,6 +244,13 @@ impl Packet {
     #[inline]
     const fn word(&self, at: usize) -> u16 {
         u16::from_be_bytes([self.head[at], self.head[at + 1]])
+    }
+
+    /// The octets of fragment flags and offset, in the machine's order.
+    #[inline]
+    fn fragment_octets(&self) -> u16 {
+        let octets = self.head.get(6..).and_then(|octets| octets.first_chunk());
+        u16::from_ne_bytes(octets.copied().unwrap_or_default())
     }
 
     /// The source address.
@@ -303,8 +316,8 @@ impl Packet {
 
     /// Whether it is a fragment, the first one included.
     #[inline]
-    pub const fn is_fragment(&self) -> bool {
-        self.word(6) & 0x3fff != 0
+    pub fn is_fragment(&self) -> bool {
+        self.fragment_octets() & 0x3fff_u16.to_be() != 0
     }
 
     /// The tuple of its session; none for a later fragment, an ICMP error, and what has no
@@ -313,11 +326,7 @@ impl Packet {
     pub const fn tuple(&self) -> Option<Tuple> {
         match self.transport {
             Transport::Opaque | Transport::Error => None,
-            _ => Some(Tuple {
-                protocol: self.protocol(),
-                source: Endpoint::new(self.source(), self.source_port),
-                destination: Endpoint::new(self.destination(), self.destination_port),
-            }),
+            _ => Some(Tuple::of(self.protocol(), self.ends)),
         }
     }
 
@@ -327,11 +336,7 @@ impl Packet {
     pub const fn tuple_with(&self, other: bool) -> Option<Tuple> {
         match (self.tuple(), self.protocol()) {
             (None, protocol::ICMP | protocol::IGMP | protocol::TCP | protocol::UDP) => None,
-            (None, number) if other => Some(Tuple {
-                protocol: number,
-                source: Endpoint::new(self.source(), 0),
-                destination: Endpoint::new(self.destination(), 0),
-            }),
+            (None, number) if other => Some(Tuple::of(number, Ends { ports: 0, ..self.ends })),
             (tuple, _) => tuple,
         }
     }

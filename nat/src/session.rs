@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use crate::checksum::Difference;
-use crate::endpoint::{Direction, Endpoint, Tuple, protocol};
+use crate::endpoint::{Direction, Ends, Tuple, protocol};
 use crate::tcp::History;
+use crate::translate::{Changes, Translation};
 
 /// No session, no mapping, no link.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -46,31 +46,24 @@ pub(crate) enum Class {
     TcpEstablished,
 }
 
-/// The endpoints of a tuple; both tuples of a session have the same protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ends {
-    pub(crate) source: Endpoint,
-    pub(crate) destination: Endpoint,
-}
-
 /// A session: two tuples, and what was decided when it was bound.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Session {
-    pub(crate) original: Ends,
-    pub(crate) reply: Ends,
+    /// The endpoints of packets of each direction, original and reply, as they arrive.
+    pub(crate) addresses: [u64; 2],
+    pub(crate) ports: [u32; 2],
+    pub(crate) residue: [u32; 2],
     pub(crate) protocol: u8,
     pub(crate) flags: u8,
     pub(crate) history: History,
     pub(crate) class: Class,
     /// Whose it is.
     pub(crate) client: u8,
-    /// Checksum differences of the original direction; the reply direction's are the reverse.
-    pub(crate) addresses: Difference,
-    pub(crate) ports: Difference,
+    /// Of the original direction; the reply direction's are the reverse.
+    pub(crate) changes: Changes,
     /// The timer slot whose list it is in.
     pub(crate) slot: u16,
-    pub(crate) residue: [u32; 2],
     /// The first second in which it is no more.
     pub(crate) expires: u32,
     /// Neighbours in the timer list; a free place has the next free one.
@@ -80,11 +73,6 @@ pub struct Session {
     /// What acknowledges the TCP SYN that opened it.
     pub(crate) syn_end: u32,
 }
-
-const NOWHERE: Ends = Ends {
-    source: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
-    destination: Endpoint::new(Ipv4Addr::UNSPECIFIED, 0),
-};
 
 /// What a place without a session holds.
 static VACANT: Session = Session::VACANT;
@@ -97,17 +85,16 @@ fn vacant() -> &'static Session {
 
 impl Session {
     pub(crate) const VACANT: Self = Self {
-        original: NOWHERE,
-        reply: NOWHERE,
+        addresses: [0; 2],
+        ports: [0; 2],
+        residue: [0; 2],
         protocol: 0,
         flags: 0,
         history: History::NEW,
         class: Class::Other,
         client: 0,
-        addresses: Difference::NONE,
-        ports: Difference::NONE,
+        changes: Changes::NONE,
         slot: u16::MAX,
-        residue: [0; 2],
         expires: 0,
         previous: NONE,
         next: NONE,
@@ -130,25 +117,36 @@ impl Session {
     /// The tuple of packets of a direction, as they arrive.
     #[inline]
     pub const fn tuple(&self, direction: Direction) -> Tuple {
-        let Ends { source, destination } = *self.ends(direction);
-        Tuple { protocol: self.protocol, source, destination }
+        Tuple::of(self.protocol, self.ends(direction))
     }
 
     #[inline]
-    pub(crate) const fn ends(&self, direction: Direction) -> &Ends {
-        match direction {
-            Direction::Original => &self.original,
-            Direction::Reply => &self.reply,
-        }
+    pub(crate) const fn ends(&self, direction: Direction) -> Ends {
+        let at = direction as usize;
+        Ends { addresses: self.addresses[at], ports: self.ports[at] }
+    }
+
+    /// How packets of a direction are translated.
+    #[inline(always)]
+    pub const fn translation(&self, direction: Direction) -> Translation {
+        let changes = match direction {
+            Direction::Original => self.changes,
+            Direction::Reply => self.changes.reversed(),
+        };
+        // What leaves is the inverse of what comes back.
+        Translation::of(self.ends(direction.opposite()).inverted(), changes)
+    }
+
+    /// Makes these the endpoints of both directions.
+    pub(crate) const fn set_ends(&mut self, original: Ends, reply: Ends) {
+        self.addresses = [original.addresses, reply.addresses];
+        self.ports = [original.ports, reply.ports];
     }
 
     /// Whether packets of a direction have this tuple.
     #[inline]
     pub(crate) fn has(&self, tuple: &Tuple, direction: Direction) -> bool {
-        let ends = self.ends(direction);
-        ends.source == tuple.source
-            && ends.destination == tuple.destination
-            && self.protocol == tuple.protocol
+        self.ends(direction) == tuple.ends() && self.protocol == tuple.protocol()
     }
 
     /// Whether a packet was seen in the reply direction; until then the session's packets are new.
@@ -226,16 +224,16 @@ impl Session {
     /// The address that its mapping's internal endpoint talks to.
     pub(crate) const fn peer(&self) -> Ipv4Addr {
         match self.is_snat() {
-            true => self.reply.source.address,
-            false => self.original.source.address,
+            true => self.reply().source().address,
+            false => self.original().source().address,
         }
     }
 
     /// The internal host that it is charged to.
     pub(crate) const fn owner(&self) -> Ipv4Addr {
         match self.outbound() {
-            Direction::Original => self.original.source.address,
-            Direction::Reply => self.reply.source.address,
+            Direction::Original => self.original().source().address,
+            Direction::Reply => self.reply().source().address,
         }
     }
 

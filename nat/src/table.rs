@@ -30,7 +30,7 @@ use crate::mapping::Mappings;
 use crate::ports::Ports;
 use crate::quota::Quota;
 use crate::session::{Session, SessionId, Slab};
-use crate::timers::{Clock, Wheel};
+use crate::timers::Wheel;
 use crate::window::Windows;
 
 /// The session that a packet belongs to.
@@ -47,6 +47,10 @@ pub struct Hit {
 pub struct Admitted {
     /// It was the first packet in the reply direction: the session is established to the policy.
     pub first_reply: bool,
+}
+
+impl Admitted {
+    const NOTHING: Self = Self { first_reply: false };
 }
 
 /// The source that a session's packets get.
@@ -81,9 +85,9 @@ pub struct Binding {
 impl Binding {
     /// The internal host that the session is charged to, see [`Session::owner`].
     fn owner(&self) -> Ipv4Addr {
-        match self.source == SourceNat::None && self.destination != self.original.destination {
+        match self.source == SourceNat::None && self.destination != self.original.destination() {
             true => self.destination.address,
-            false => self.original.source.address,
+            false => self.original.source().address,
         }
     }
 }
@@ -154,7 +158,6 @@ pub struct Nat {
     lifetimes: Lifetimes,
     inbound_refresh: bool,
     options: Options,
-    clock: Clock,
     /// Where a full table looks next for who has most.
     hand: u32,
 }
@@ -198,9 +201,15 @@ impl Nat {
             lifetimes: Lifetimes::new(&config.timeouts, &options.udp_short),
             inbound_refresh: config.inbound_refresh,
             options,
-            clock: Clock::default(),
             hand: 0,
         }
+    }
+
+    /// The present is now, for all that follows; time that goes back stands still.
+    ///
+    /// Nothing ends by that: see [`Nat::expire`].
+    pub fn advance_to(&mut self, now: Instant) {
+        self.wheel.advance(now);
     }
 
     /// A session.
@@ -215,11 +224,11 @@ impl Nat {
     }
 
     /// Seconds that a session has left, if nothing refreshes it.
-    pub fn remaining(&self, id: SessionId, now: Instant) -> u32 {
-        let (expires, now) = (self.sessions.get(id.0).expires, self.clock.second(now));
-        match self.wheel.is_past(expires, now) {
+    pub fn remaining(&self, id: SessionId) -> u32 {
+        let expires = self.sessions.get(id.0).expires;
+        match self.wheel.is_past(expires) {
             true => 0,
-            false => expires.wrapping_sub(now as u32),
+            false => expires.wrapping_sub(self.wheel.present()),
         }
     }
 

@@ -17,7 +17,6 @@ const UNLINKED: u16 = u16::MAX;
 pub(crate) const TIMEOUT_MAX: u32 = 1 << 30;
 
 /// Whole seconds of an instant; time begins at 0.
-#[inline]
 fn seconds(now: Instant) -> i64 {
     (now.total_micros().max(0) as u64 / 1_000_000) as i64
 }
@@ -25,39 +24,21 @@ fn seconds(now: Instant) -> i64 {
 /// Seconds that never go back: when the clock that tells them does, they stand still and go on
 /// from there.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clock {
+struct Clock {
     /// What the clock that tells them has gone back by.
     lag: i64,
+    /// The present second.
     latest: i64,
 }
 
 impl Clock {
-    /// The second of an instant, as far as it was told until now.
-    #[inline]
-    pub(crate) fn second(&self, now: Instant) -> i64 {
-        seconds(now) + self.lag
-    }
-
-    /// The second of an instant, which is the present one.
-    #[inline]
-    pub(crate) fn advance(&mut self, now: Instant) -> i64 {
-        let second = self.second(now);
+    /// An instant is the present one.
+    fn advance(&mut self, now: Instant) {
+        let second = seconds(now).saturating_add(self.lag);
         if second < self.latest {
-            return self.went_back(second);
+            self.lag = self.lag.saturating_add(self.latest - second);
         }
-        self.latest = second;
-        second
-    }
-
-    #[cold]
-    const fn went_back(&mut self, second: i64) -> i64 {
-        self.lag = self.lag.saturating_add(self.latest - second);
-        self.latest
-    }
-
-    /// The last present second.
-    pub(crate) const fn latest(&self) -> i64 {
-        self.latest
+        self.latest = self.latest.max(second);
     }
 
     /// When a second begins.
@@ -75,6 +56,9 @@ pub(crate) struct Wheel {
     pending: u32,
     /// The last second whose slot came up.
     cursor: i64,
+    clock: Clock,
+    /// Whether the clock went on by half of the range of seconds since: nothing can be left.
+    is_over: bool,
 }
 
 impl Wheel {
@@ -84,21 +68,37 @@ impl Wheel {
             occupied: [0; SLOTS as usize / 64],
             pending: NONE,
             cursor: 0,
+            clock: Clock::default(),
+            is_over: false,
         }
     }
 
-    /// Starts at a second; only while no session is linked.
-    pub(crate) fn start(&mut self, now: i64) {
-        self.cursor = now;
+    /// The present is now. Nothing comes up before [`Wheel::pop`] is asked.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.clock.advance(now);
+        self.move_to(self.cursor);
+    }
+
+    /// The present second, its low 32 bits.
+    #[inline]
+    pub(crate) const fn present(&self) -> u32 {
+        self.clock.latest as u32
+    }
+
+    /// Starts at the present second; only while no session is linked.
+    pub(crate) const fn start(&mut self) {
+        self.move_to(self.clock.latest);
+    }
+
+    const fn move_to(&mut self, cursor: i64) {
+        self.cursor = cursor;
+        self.is_over = self.clock.latest.wrapping_sub(cursor) > i32::MAX as i64;
     }
 
     /// Whether a session that ends in the second `expires`, its low 32 bits, has ended.
-    ///
-    /// Where the wheel was not turned for half of the range, nothing can be left.
     #[inline]
-    pub(crate) const fn is_past(&self, expires: u32, now: i64) -> bool {
-        let elapsed = (now as u32).wrapping_sub(expires);
-        elapsed as i32 >= 0 || now.wrapping_sub(self.cursor) > i32::MAX as i64
+    pub(crate) const fn is_past(&self, expires: u32) -> bool {
+        self.present().wrapping_sub(expires) as i32 >= 0 || self.is_over
     }
 
     fn mark(&mut self, slot: usize, is_occupied: bool) {
@@ -153,17 +153,18 @@ impl Wheel {
 
     /// The next session whose slot came up, taken out of its list. It may have been refreshed
     /// since: then it is to be linked again.
-    pub(crate) fn pop(&mut self, sessions: &mut Slab, now: i64) -> Option<u32> {
+    pub(crate) fn pop(&mut self, sessions: &mut Slab) -> Option<u32> {
+        let now = self.clock.latest;
         while self.pending == NONE {
             if self.cursor >= now {
                 return None;
             }
             self.skip_turns(now);
             let Some(second) = self.next_occupied().filter(|&second| second <= now) else {
-                self.cursor = self.cursor.max(now);
+                self.move_to(self.cursor.max(now));
                 return None;
             };
-            self.cursor = second;
+            self.move_to(second);
             let slot = second.rem_euclid(SLOTS) as usize;
             if let Some(head) = self.heads.get_mut(slot) {
                 self.pending = core::mem::replace(head, NONE);
@@ -180,7 +181,7 @@ impl Wheel {
     fn skip_turns(&mut self, now: i64) {
         let behind = now.wrapping_sub(self.cursor);
         if behind > SLOTS && behind <= i64::from(i32::MAX) {
-            self.cursor = now - SLOTS;
+            self.move_to(now - SLOTS);
         }
     }
 
@@ -206,11 +207,11 @@ impl Wheel {
     }
 
     /// When there may be something to end next; nothing ends before.
-    pub(crate) fn next_expiry(&self, clock: &Clock) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let second = match self.pending {
             NONE => self.next_occupied()?,
             _ => self.cursor,
         };
-        Some(clock.instant(second))
+        Some(self.clock.instant(second))
     }
 }

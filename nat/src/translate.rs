@@ -4,9 +4,9 @@
 //! transport checksum is still wrong behind us.
 
 use crate::checksum::{self, Difference};
-use crate::endpoint::{Endpoint, Tuple};
+use crate::endpoint::{Endpoint, Ends, Tuple, protocol};
 use crate::icmp::{self, Embedded};
-use crate::packet::{Checksum, HEAD_MAX, IPV4, Packet, Transport};
+use crate::packet::{Checksum, HEAD_MAX, IPV4, Packet, TCP, Transport, UDP};
 
 /// Offset of the checksum in its header: IPv4 (RFC 791 3.1), UDP (RFC 768), TCP (RFC 9293 3.1),
 /// ICMP (RFC 792).
@@ -17,66 +17,106 @@ const ICMP_CHECKSUM: usize = 2;
 /// Offset of an ICMP query's identifier.
 const ICMP_ID: usize = 4;
 const IPV4_TTL: usize = 8;
-const IPV4_SOURCE: usize = 12;
-const IPV4_DESTINATION: usize = 16;
-/// The head of a UDP or TCP packet without IP options fits in here.
-const USUAL: usize = 40;
+const IPV4_ADDRESSES: usize = 12;
 
 /// What becomes of a packet's endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
-    /// The source behind us.
-    pub source: Endpoint,
-    /// The destination behind us.
-    pub destination: Endpoint,
-    pub(crate) addresses: Difference,
-    pub(crate) ports: Difference,
-    /// Whether the source's address changes: what stands behind it is not to be seen.
-    pub(crate) hides_source: bool,
+    /// The endpoints behind us.
+    addresses: u64,
+    ports: u32,
+    changes: Changes,
+}
+
+/// What translation adds to the sums that checksums are made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Changes {
+    /// To that over addresses: of the IPv4 header, and of a pseudo-header.
+    network: Difference,
+    /// To that of the transport: over addresses and ports; over the identifier of ICMP.
+    transport: Difference,
+}
+
+impl Changes {
+    /// None.
+    pub(crate) const NONE: Self = Self { network: Difference::NONE, transport: Difference::NONE };
+
+    /// Those of the other direction.
+    #[inline]
+    pub(crate) const fn reversed(self) -> Self {
+        Self { network: self.network.reversed(), transport: self.transport.reversed() }
+    }
 }
 
 impl Translation {
     /// The translation of packets of `tuple` to the endpoints given.
     pub fn new(tuple: &Tuple, source: Endpoint, destination: Endpoint) -> Self {
-        let address =
-            |old: Endpoint, new: Endpoint| Difference::of_octets(old.address.octets(), new.address.octets());
-        let port = |old: Endpoint, new: Endpoint| Difference::of_field(old.port, new.port);
-        Self {
-            source,
-            destination,
-            addresses: address(tuple.source, source).and(address(tuple.destination, destination)),
-            ports: port(tuple.source, source).and(port(tuple.destination, destination)),
-            hides_source: tuple.source.address != source.address,
-        }
+        Self::between(tuple, Ends::new(source, destination))
     }
 
     /// The translation that changes nothing.
     pub const fn identity(tuple: &Tuple) -> Self {
-        Self {
-            source: tuple.source,
-            destination: tuple.destination,
-            addresses: Difference::NONE,
-            ports: Difference::NONE,
-            hides_source: false,
-        }
+        Self::of(tuple.ends(), Changes::NONE)
+    }
+
+    /// The translation of packets of a tuple to other endpoints.
+    #[inline]
+    pub(crate) const fn between(tuple: &Tuple, ends: Ends) -> Self {
+        let network = Difference::of_words(tuple.ends().addresses, ends.addresses);
+        let ports = Difference::of_words(tuple.ends().ports as u64, ends.ports as u64);
+        let transport = match tuple.protocol() {
+            protocol::ICMP => ports,
+            _ => network.and(ports),
+        };
+        Self::of(ends, Changes { network, transport })
+    }
+
+    /// The translation to these endpoints, which means these changes.
+    #[inline]
+    pub(crate) const fn of(ends: Ends, changes: Changes) -> Self {
+        let Ends { addresses, ports } = ends;
+        Self { addresses, ports, changes }
+    }
+
+    #[inline]
+    const fn ends(&self) -> Ends {
+        Ends { addresses: self.addresses, ports: self.ports }
+    }
+
+    /// What it adds to sums.
+    #[inline]
+    pub(crate) const fn changes(&self) -> Changes {
+        self.changes
+    }
+
+    /// The source behind us.
+    #[inline]
+    pub const fn source(&self) -> Endpoint {
+        self.ends().source()
+    }
+
+    /// The destination behind us.
+    #[inline]
+    pub const fn destination(&self) -> Endpoint {
+        self.ends().destination()
     }
 }
 
-/// The headers that leave in place of those that arrived.
+/// Where the headers that leave in place of those that arrived are written: kept from packet to
+/// packet, so that it is not cleared for each.
 #[derive(Clone, Debug)]
 pub struct Head {
     octets: [u8; HEAD_MAX],
-    length: u8,
 }
 
 impl Head {
-    /// Nothing yet; [`Packet::rewrite_to`] fills it.
-    pub const EMPTY: Self = Self { octets: [0; HEAD_MAX], length: 0 };
+    /// Nothing yet; [`Packet::rewrite`] fills it.
+    pub const EMPTY: Self = Self { octets: [0; HEAD_MAX] };
 
-    /// The octets to send, from the IPv4 header on; the payload follows them.
+    /// The first octets.
     #[inline]
-    pub fn as_slice(&self) -> &[u8] {
-        self.octets.get(..usize::from(self.length)).unwrap_or_default()
+    fn first(&self, length: usize) -> &[u8] {
+        self.octets.get(..length).unwrap_or_default()
     }
 
     #[inline]
@@ -95,21 +135,16 @@ impl Head {
 
     #[inline]
     fn update(&mut self, at: usize, difference: Difference) {
-        self.update_both(at, difference, Difference::NONE);
-    }
-
-    #[inline]
-    fn update_both(&mut self, at: usize, one: Difference, other: Difference) {
-        let checksum = one.update_both(other, self.field(at));
+        let checksum = difference.update(self.field(at));
         self.set(at, checksum.to_ne_bytes());
     }
 
     /// RFC 768: 0 means that there is no checksum; one that comes out as 0 is sent as 0xffff.
     #[inline]
-    fn update_udp(&mut self, at: usize, one: Difference, other: Difference) {
+    fn update_udp(&mut self, at: usize, difference: Difference) {
         let checksum = self.field(at);
         if checksum != 0 {
-            let updated = match one.update_both(other, checksum) {
+            let updated = match difference.update(checksum) {
                 0 => 0xffff_u16,
                 updated => updated,
             };
@@ -119,108 +154,98 @@ impl Head {
 
     /// Writes the addresses of the IPv4 header at `at`.
     #[inline]
-    fn set_addresses(&mut self, at: usize, source: [u8; 4], destination: [u8; 4]) {
-        self.set(at + IPV4_SOURCE, source);
-        self.set(at + IPV4_DESTINATION, destination);
+    fn set_addresses(&mut self, at: usize, ends: Ends) {
+        self.set(at + IPV4_ADDRESSES, ends.addresses.to_ne_bytes());
     }
 
+    /// Writes the ports of the UDP or TCP header at `at`.
     #[inline]
-    fn set_ports(&mut self, at: usize, source: u16, destination: u16) {
-        self.set(at, source.to_be_bytes());
-        self.set(at + 2, destination.to_be_bytes());
+    fn set_ports(&mut self, at: usize, ends: Ends) {
+        self.set(at, ends.ports.to_ne_bytes());
     }
 
-    /// Lowers the time to live. It was checked before: 0 stays 0.
+    /// Lowers the time to live, whose checksum is the header's. It was checked before: 0 stays 0.
     #[inline]
-    fn lower_ttl(&mut self) -> Difference {
-        let ttl = self.octets[IPV4_TTL];
-        self.octets[IPV4_TTL] = ttl.saturating_sub(1);
-        if ttl > 0 { Difference::TTL } else { Difference::NONE }
+    fn lower_ttl(&mut self) {
+        if self.octets[IPV4_TTL] != 0 {
+            self.octets[IPV4_TTL] -= 1;
+            self.update(IPV4_CHECKSUM, Difference::TTL);
+        }
     }
 }
 
 impl Packet {
-    /// The head of the translated packet, time to live lowered by one.
+    /// Writes the head of the translated packet, time to live lowered by one, and returns its
+    /// octets, from the IPv4 header on; the payload follows them.
     ///
     /// The transport checksum follows. A partial one takes the change of addresses only: it holds
     /// the pseudo-header's sum, and the device sums the ports later (virtio 1.2, 5.1.6.2).
-    #[inline]
-    pub fn rewrite(&self, translation: &Translation) -> Head {
-        let mut head = Head::EMPTY;
-        self.rewrite_to(&mut head, translation);
-        head
+    #[inline(always)]
+    pub fn rewrite<'h>(&self, head: &'h mut Head, translation: Translation) -> &'h [u8] {
+        // Lengths, offsets and the kind of checksum are constants here.
+        match (self.usual, self.transport) {
+            (true, Transport::Udp) => {
+                self.rewrite_addresses(IPV4 + UDP, head, translation);
+                head.set_ports(IPV4, translation.ends());
+                head.update_udp(IPV4 + UDP_CHECKSUM, translation.changes.transport);
+                head.first(IPV4 + UDP)
+            }
+            (true, Transport::Tcp) => {
+                self.rewrite_addresses(IPV4 + TCP, head, translation);
+                head.set_ports(IPV4, translation.ends());
+                head.update(IPV4 + TCP_CHECKSUM, translation.changes.transport);
+                head.first(IPV4 + TCP)
+            }
+            _ => {
+                self.rewrite_any(head, translation);
+                head.first(self.head_len())
+            }
+        }
     }
 
-    /// As [`Packet::rewrite`], into a head at hand, which spares copying it.
-    #[inline]
-    pub fn rewrite_to(&self, head: &mut Head, translation: &Translation) {
-        // The usual length and checksum as constants: then no offset needs checking.
-        match (self.header_len(), self.checksum, self.transport) {
-            (IPV4, Checksum::Complete, Transport::Udp) => {
-                self.rewrite_addresses(USUAL, head, translation);
-                self.rewrite_udp(head, translation);
+    #[inline(never)]
+    fn rewrite_any(&self, head: &mut Head, translation: Translation) {
+        match self.embedded() {
+            None => {
+                self.rewrite_addresses(HEAD_MAX, head, translation);
+                self.rewrite_transport(self.header_len(), head, translation);
             }
-            (IPV4, Checksum::Complete, Transport::Tcp) => {
-                self.rewrite_addresses(USUAL, head, translation);
-                self.rewrite_tcp(head, translation);
-            }
-            (at, ..) => {
-                match usize::from(self.head_len) <= USUAL {
-                    true => self.rewrite_addresses(USUAL, head, translation),
-                    false => self.rewrite_addresses(HEAD_MAX, head, translation),
-                }
-                self.rewrite_transport(at, head, translation);
-            }
+            Some(embedded) => self.rewrite_error(head, embedded, translation),
         }
     }
 
     /// Copies so many octets of the head, and translates the IPv4 header.
     #[inline(always)]
-    fn rewrite_addresses(&self, length: usize, head: &mut Head, translation: &Translation) {
-        head.length = self.head_len;
+    fn rewrite_addresses(&self, length: usize, head: &mut Head, translation: Translation) {
         if let Some((to, from)) = head.octets.get_mut(..length).zip(self.head.get(..length)) {
             to.copy_from_slice(from);
         }
-        let ttl = head.lower_ttl();
-        head.update_both(IPV4_CHECKSUM, ttl, translation.addresses);
-        let (source, destination) = (translation.source, translation.destination);
-        head.set_addresses(0, source.address.octets(), destination.address.octets());
+        head.lower_ttl();
+        head.update(IPV4_CHECKSUM, translation.changes.network);
+        head.set_addresses(0, translation.ends());
     }
 
-    #[inline(always)]
-    fn rewrite_udp(&self, head: &mut Head, translation: &Translation) {
-        head.set_ports(IPV4, translation.source.port, translation.destination.port);
-        head.update_udp(IPV4 + UDP_CHECKSUM, translation.addresses, translation.ports);
-    }
-
-    #[inline(always)]
-    fn rewrite_tcp(&self, head: &mut Head, translation: &Translation) {
-        head.set_ports(IPV4, translation.source.port, translation.destination.port);
-        head.update_both(IPV4 + TCP_CHECKSUM, translation.addresses, translation.ports);
-    }
-
-    fn rewrite_transport(&self, at: usize, head: &mut Head, translation: &Translation) {
-        let (source, destination) = (translation.source.port, translation.destination.port);
-        let (addresses, ports) = (translation.addresses, translation.ports);
+    fn rewrite_transport(&self, at: usize, head: &mut Head, translation: Translation) {
+        let (ends, Changes { network, transport }) = (translation.ends(), translation.changes);
         let checksum = match self.transport {
             Transport::Udp => at + UDP_CHECKSUM,
             Transport::Tcp => at + TCP_CHECKSUM,
-            Transport::Query => return head.set_id(at, source, ports),
-            Transport::Reply => return head.set_id(at, destination, ports),
+            Transport::Query => return head.set_id(at, ends.source().port, transport),
+            Transport::Reply => return head.set_id(at, ends.destination().port, transport),
             Transport::Opaque | Transport::Error => return,
         };
-        head.set_ports(at, source, destination);
+        head.set_ports(at, ends);
         match (self.checksum, self.transport) {
             (Checksum::Partial, _) => {
-                let sum = addresses.add_to(head.field(checksum));
+                let sum = network.add_to(head.field(checksum));
                 head.set(checksum, sum.to_ne_bytes());
             }
-            (Checksum::Complete, Transport::Udp) => head.update_udp(checksum, addresses, ports),
-            (Checksum::Complete, _) => head.update_both(checksum, addresses, ports),
+            (Checksum::Complete, Transport::Udp) => head.update_udp(checksum, transport),
+            (Checksum::Complete, _) => head.update(checksum, transport),
         }
     }
 
-    /// The head of a translated ICMP error, for the direction in which the error travels.
+    /// Writes the head of a translated ICMP error, for the direction in which the error travels.
     ///
     /// Type, code, the word behind them and everything behind the quoted headers stay.
     ///
@@ -236,39 +261,38 @@ impl Packet {
     ///     inner server:53           -> 203.0.113.1:40000
     /// ```
     ///
-    /// RFC 5508 REQ-4 and REQ-5. A packet that is no error is rewritten as any other.
+    /// RFC 5508 REQ-4 and REQ-5.
     #[cold]
-    pub fn rewrite_error(&self, translation: &Translation) -> Head {
-        let Some(embedded) = self.embedded() else {
-            return self.rewrite(translation);
-        };
-        let mut head = Head { octets: self.head, length: self.head_len };
-        let icmp = self.header_len();
-        let quote = |head: &Head| checksum::sum(head.as_slice().get(icmp..).unwrap_or_default());
-        self.rewrite_outer(&mut head, translation);
-        let before = quote(&head);
+    fn rewrite_error(&self, head: &mut Head, embedded: &Embedded, translation: Translation) {
+        head.octets = self.head;
+        let (icmp, end) = (self.header_len(), self.head_len());
+        let quote = |head: &Head| checksum::sum(head.octets.get(icmp..end).unwrap_or_default());
+        let outer = self.outer(translation);
+        head.lower_ttl();
+        head.update(IPV4_CHECKSUM, outer.changes.network);
+        head.set_addresses(0, outer.ends());
+        let before = quote(head);
         head.rewrite_embedded(icmp + icmp::HEADER, embedded, translation);
-        let difference = Difference::of_sums(before, quote(&head));
+        let difference = Difference::of_sums(before, quote(head));
         head.update(icmp + ICMP_CHECKSUM, difference);
-        head
     }
 
+    /// What becomes of addresses where no ports are: of an ICMP error's outer header, which all of
+    /// its fragments have. Of other packets it is their translation.
+    ///
     /// The outer source may be a router on the way; if the endpoint's address is hidden, so is it.
-    fn rewrite_outer(&self, head: &mut Head, translation: &Translation) {
-        let source = match translation.hides_source {
-            true => translation.source.address,
-            false => self.source(),
+    pub fn outer(&self, translation: Translation) -> Translation {
+        let Some(embedded) = self.embedded() else {
+            return translation;
         };
-        let tuple = Tuple {
-            protocol: self.protocol(),
-            source: Endpoint::new(self.source(), 0),
-            destination: Endpoint::new(self.destination(), 0),
-        };
-        let target = Endpoint::new(translation.destination.address, 0);
-        let outer = Translation::new(&tuple, Endpoint::new(source, 0), target);
-        let difference = head.lower_ttl().and(outer.addresses);
-        head.update(IPV4_CHECKSUM, difference);
-        head.set_addresses(0, source.octets(), target.address.octets());
+        let outer = [self.source(), self.destination()].map(|address| Endpoint::new(address, 0));
+        let is_hidden = embedded.tuple.destination().address != translation.source().address;
+        let source = if is_hidden { translation.source().address } else { self.source() };
+        Translation::new(
+            &Tuple::new(self.protocol(), outer[0], outer[1]),
+            Endpoint::new(source, 0),
+            Endpoint::new(translation.destination().address, 0),
+        )
     }
 }
 
@@ -281,26 +305,25 @@ impl Head {
 
     /// Turns the quoted packet into what its sender sent. It travelled against the error, so its
     /// source is the error's destination.
-    fn rewrite_embedded(&mut self, at: usize, embedded: &Embedded, translation: &Translation) {
-        let (source, destination) = (translation.destination, translation.source);
-        let change = Translation::new(&embedded.tuple, source, destination);
-        let (addresses, ports) = (change.addresses, change.ports);
-        self.update(at + IPV4_CHECKSUM, addresses);
-        self.set_addresses(at, source.address.octets(), destination.address.octets());
+    fn rewrite_embedded(&mut self, at: usize, embedded: &Embedded, translation: Translation) {
+        let change = Translation::between(&embedded.tuple, translation.ends().inverted());
+        let (ends, Changes { network, transport: difference }) = (change.ends(), change.changes);
+        self.update(at + IPV4_CHECKSUM, network);
+        self.set_addresses(at, ends);
         let transport = at + usize::from(embedded.header_len);
-        match embedded.tuple.protocol {
-            crate::protocol::ICMP => {
-                let id = if embedded.is_query { source } else { destination };
-                self.set_id(transport, id.port, ports);
+        match embedded.tuple.protocol() {
+            protocol::ICMP => {
+                let id = if embedded.is_query { ends.source() } else { ends.destination() };
+                self.set_id(transport, id.port, difference);
             }
-            crate::protocol::UDP => {
-                self.set_ports(transport, source.port, destination.port);
-                self.update_udp(transport + UDP_CHECKSUM, addresses, ports);
+            protocol::UDP => {
+                self.set_ports(transport, ends);
+                self.update_udp(transport + UDP_CHECKSUM, difference);
             }
-            crate::protocol::TCP => {
-                self.set_ports(transport, source.port, destination.port);
+            protocol::TCP => {
+                self.set_ports(transport, ends);
                 if usize::from(embedded.transport_len) >= TCP_CHECKSUM + 2 {
-                    self.update_both(transport + TCP_CHECKSUM, addresses, ports);
+                    self.update(transport + TCP_CHECKSUM, difference);
                 }
             }
             // By address alone.

@@ -14,7 +14,7 @@ fn drain(world: &mut World) -> usize {
     let mut ended = 0;
     for _ in 0..100_000 {
         let before = world.nat.counts().sessions;
-        ended += world.nat.expire(world.now, 16);
+        ended += world.told().expire(16);
         let due = world.nat.next_expiry();
         if before == 0 || due.is_none_or(|due| due > world.now) {
             return ended;
@@ -56,7 +56,7 @@ fn a_random_life_agrees_with_a_list_of_times() {
             model.insert(key, world.now);
         }
         if random.below(8) == 0 {
-            world.nat.expire(world.now, random.below(20) as usize);
+            world.told().expire(random.below(20) as usize);
         }
         if random.below(100) == 0 {
             drain(&mut world);
@@ -121,7 +121,7 @@ fn the_budget_bounds_each_turn_and_every_turn_gets_on() {
     world.wait(302);
     let mut turns = 0;
     while world.nat.counts().sessions > 0 {
-        assert!(world.nat.expire(world.now, 7) <= 7);
+        assert!(world.told().expire(7) <= 7);
         turns += 1;
     }
     assert_eq!(turns, 143);
@@ -138,7 +138,7 @@ fn what_was_refreshed_is_kept_and_looked_at_seldom() {
     for _ in 0..7000 {
         world.wait(1);
         while world.nat.next_expiry().is_some_and(|due| due <= world.now) {
-            assert_eq!(world.nat.expire(world.now, 10), 0);
+            assert_eq!(world.told().expire(10), 0);
             looked_at += 10;
         }
     }
@@ -155,7 +155,7 @@ fn the_next_expiry_is_never_late_and_sleeping_until_it_is_enough() {
     let mut wakes = 0;
     while let Some(due) = world.nat.next_expiry() {
         world.now = world.now.max(due);
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         wakes += 1;
     }
     assert_eq!(world.now, Instant::from_secs(1000 + 100 + 7441));
@@ -170,7 +170,7 @@ fn a_shortened_life_ends_in_time() {
     world.wait(1);
     world.cross(&tcp(to, external, RST | ACK, (501, 101), &[])).unwrap();
     world.wait(241);
-    assert_eq!(world.nat.expire(world.now, 10), 1);
+    assert_eq!(world.told().expire(10), 1);
     assert_eq!(world.nat.counts().mappings, 0);
 }
 
@@ -184,7 +184,7 @@ fn expired_sessions_give_way_to_new_ones_of_the_same_tuple() {
     assert_eq!(world.nat.counts().sessions, 1);
     let (id, session) = world.nat.iter().next().unwrap();
     assert!(!session.has_reply());
-    assert_eq!(world.nat.remaining(id, world.now), 301);
+    assert_eq!(world.told().remaining(id), 301);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn removal_leaves_nothing_behind() {
         world.udp_out(end(address, 2000), TO).unwrap();
         world.udp_out(end(address, 2000), end(SERVER, 54)).unwrap();
     }
-    let gone = |session: &Session| session.original().source.address.octets()[2] == 1;
+    let gone = |session: &Session| session.original().source().address.octets()[2] == 1;
     let mut from = Some(0);
     while let Some(next) = from {
         from = world.nat.remove_where(next, 7, gone);
@@ -257,5 +257,5 @@ fn req_5_destination_ports_that_the_site_lists_have_their_own_shorter_time() {
     // TCP has no part in it.
     world.connect(end(CLIENT, 2000), end(SERVER, 53));
     let (id, _) = world.nat.iter().next().unwrap();
-    assert_eq!(world.nat.remaining(id, world.now), 7441);
+    assert_eq!(world.told().remaining(id), 7441);
 }

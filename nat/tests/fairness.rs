@@ -17,8 +17,8 @@ fn open(
     let packet = parse(&octets(end([10, 0, client, 7].into(), port)));
     let original = packet.tuple().unwrap();
     let source = SourceNat::Address(EXTERNAL);
-    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-    world.nat.bind_for(client, binding, &packet, world.now)
+    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+    world.told().bind_for(client, binding, &packet)
 }
 
 fn udp_to(from: Endpoint) -> Vec<u8> {
@@ -45,7 +45,7 @@ fn a_client_that_opens_all_it_can_leaves_the_others_their_floor_of_sessions() {
         }
     }
     world.wait(302);
-    world.nat.expire(world.now, 1000);
+    world.told().expire(1000);
     assert!(open(&mut world, 1, 9999, udp_to).is_ok(), "what expired is free");
 }
 
@@ -88,7 +88,7 @@ fn a_full_table_lets_go_of_unassured_sessions_of_the_largest_user_only() {
     for port in 2000..2010 {
         let hit = open(&mut world, 1, port, syn_to).unwrap();
         let reply = world.nat.session(hit.session).reply();
-        world.cross(&tcp(reply.source, reply.destination, SYN | ACK, (500, 101), &[])).unwrap();
+        world.cross(&tcp(reply.source(), reply.destination(), SYN | ACK, (500, 101), &[])).unwrap();
         let from = end([10, 0, 1, 7].into(), port);
         world.cross(&tcp(from, end(SERVER, 80), ACK, (101, 501), &[])).unwrap();
         established.push(hit.session);
@@ -126,7 +126,7 @@ fn quotas_come_back_when_sessions_end_and_survive_resting_ports() {
             assert_eq!(opened, 100);
         }
         world.wait(303);
-        while world.nat.expire(world.now, 1000) > 0 {}
+        while world.told().expire(1000) > 0 {}
         assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
     }
 }
@@ -152,8 +152,8 @@ fn open_from(
     let packet = parse(&octets(end([10, 0, client, host].into(), port)));
     let original = packet.tuple().unwrap();
     let source = SourceNat::Address(EXTERNAL);
-    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-    world.nat.bind_for(client, binding, &packet, world.now).is_ok()
+    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+    world.told().bind_for(client, binding, &packet).is_ok()
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_host_that_took_all_sessions_of_its_client_gives_way_but_no_established_sess
     let mut world = four(800);
     let hit = open(&mut world, 1, 80, syn_to).unwrap();
     let reply = world.nat.session(hit.session).reply();
-    world.cross(&tcp(reply.source, reply.destination, SYN | ACK, (500, 101), &[])).unwrap();
+    world.cross(&tcp(reply.source(), reply.destination(), SYN | ACK, (500, 101), &[])).unwrap();
     world.cross(&tcp(end([10, 0, 1, 7].into(), 80), end(SERVER, 80), ACK, (101, 501), &[])).unwrap();
     let taken = (2000..4000).filter(|&port| open_from(&mut world, 1, 7, port, udp_to)).count();
     assert_eq!(taken, 499);
@@ -212,13 +212,13 @@ fn req_8_a_stranger_takes_no_mapping_from_whom_it_talks_to() {
             let Some(internal) = world.nat.inbound(&tuple, false) else { continue };
             let binding =
                 Binding { original: tuple, destination: internal, source: SourceNat::None, residue: [0; 2] };
-            if let Ok(hit) = world.nat.bind_for(0, binding, &packet, world.now) {
-                assert_eq!(world.nat.internal(protocol::UDP, tuple.destination), Some(internal));
-                assert_eq!(world.nat.translation(hit).destination, internal);
+            if let Ok(hit) = world.told().bind_for(0, binding, &packet) {
+                assert_eq!(world.nat.internal(protocol::UDP, tuple.destination()), Some(internal));
+                assert_eq!(world.nat.translation(hit).destination(), internal);
             }
             let lost = world.nat.iter().filter(|(_, session)| session.is_dnat()).any(|(_, session)| {
                 let original = session.original();
-                world.nat.internal(protocol::UDP, original.destination) != Some(session.reply().source)
+                world.nat.internal(protocol::UDP, original.destination()) != Some(session.reply().source())
             });
             assert!(!lost, "a session without its mapping");
         }

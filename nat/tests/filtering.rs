@@ -38,7 +38,7 @@ fn req_8_each_filtering_admits_whom_it_says() {
         }
         assert_eq!(world.cross(&query(SERVER, EXTERNAL, 8, 5000)), Err(Dropped::NoSession));
         world.wait(7443);
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
         assert!(world.udp_in(same, OUT).is_err());
     }
@@ -51,13 +51,13 @@ fn req_6_an_outsider_cannot_keep_a_mapping_by_ever_new_sessions() {
     let mut port = 1000;
     for _ in 0..40 {
         world.wait(10);
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         port += 1;
         let _ = world.udp_in(end(SERVER, port), OUT);
     }
     assert!(world.udp_in(end(SERVER, 999), OUT).is_err());
     world.wait(302);
-    world.nat.expire(world.now, 100);
+    world.told().expire(100);
     assert_eq!(world.nat.counts().mappings, 0);
     // Whom the client answers, it talks to.
     world.udp_out(FROM, end(SERVER, 53)).unwrap();
@@ -65,7 +65,7 @@ fn req_6_an_outsider_cannot_keep_a_mapping_by_ever_new_sessions() {
     world.udp_in(end(SERVER, 54), OUT).unwrap();
     world.udp_out(FROM, end(SERVER, 54)).unwrap();
     world.wait(100);
-    world.nat.expire(world.now, 100);
+    world.told().expire(100);
     world.udp_in(end(ROUTER, 1), OUT).unwrap();
 }
 
@@ -82,7 +82,7 @@ fn req_9_hairpin_shows_the_external_endpoint_whatever_the_filtering() {
         judge(&left);
         assert_eq!(ends(&left), (OUT, other));
         let nobody = Endpoint::new(EXTERNAL, 7777);
-        let tuple = nat::Tuple { protocol: protocol::UDP, source: other, destination: nobody };
+        let tuple = nat::Tuple::new(protocol::UDP, other, nobody);
         assert_eq!(world.nat.inbound(&tuple, true), None);
     }
 }

@@ -16,8 +16,8 @@ fn open(world: &mut World, client: u8, port: u16, external: Ipv4Addr) -> Result<
     let packet = parse(&udp(end([10, 0, client, 7].into(), port), TO, b"data"));
     let original = packet.tuple().unwrap();
     let source = SourceNat::Address(external);
-    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-    world.nat.bind_for(client, binding, &packet, world.now)
+    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+    world.told().bind_for(client, binding, &packet)
 }
 
 /// The external endpoint of a client's port.
@@ -49,7 +49,7 @@ fn a_client_that_is_gone_leaves_neither_sessions_nor_ports_behind() {
         open(&mut world, 2, port + 50, EXTERNAL).unwrap();
     }
     // Ten of each rest.
-    let resting: Vec<_> = world.nat.iter().filter(|(_, s)| s.original().source.port % 5 == 0).collect();
+    let resting: Vec<_> = world.nat.iter().filter(|(_, s)| s.original().source().port % 5 == 0).collect();
     let resting: Vec<_> = resting.into_iter().map(|(id, _)| id).collect();
     resting.into_iter().for_each(|id| world.nat.remove(id));
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (80, 80));
@@ -77,7 +77,7 @@ fn sessions_from_outside_to_a_client_that_is_gone_go_too() {
     let packet = parse(&udp(end(SERVER, 4000), FORWARD, b"in"));
     let original = packet.tuple().unwrap();
     let binding = Binding { original, destination: FORWARDED, source: SourceNat::None, residue: [0; 2] };
-    world.nat.bind_for(2, binding, &packet, world.now).unwrap();
+    world.told().bind_for(2, binding, &packet).unwrap();
     forget(&mut world, Gone::Client(1), 64);
     assert_eq!(world.nat.counts().sessions, 1);
     forget(&mut world, Gone::Client(2), 64);
@@ -103,7 +103,7 @@ fn an_address_that_is_gone_takes_its_sessions_mappings_and_reservations_along() 
     forget(&mut world, gone, 64);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (45, 45));
     assert!((2000..2050).all(|port| seen(&world, 1, port, EXTERNAL).is_none()));
-    assert!(world.nat.iter().all(|(_, session)| session.reply().destination.address == SECOND));
+    assert!(world.nat.iter().all(|(_, session)| session.reply().destination().address == SECOND));
     // Another address in its place, with other reservations.
     assert!(
         world.nat.take_in(THIRD, &[Reserved { protocol: protocol::UDP, address: THIRD, ports: 2001..=2001 }])
@@ -164,18 +164,18 @@ fn a_clock_that_goes_back_lets_nobody_live_longer_and_ends_nobody_sooner() {
             world.udp_out(from, TO).unwrap();
         }
         world.wait(100);
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         world.wait(-back);
         // Refreshed at a time that was before.
         world.udp_out(busy, TO).unwrap();
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         assert!(world.is_live(protocol::UDP, idle, TO) && world.is_live(protocol::UDP, busy, TO));
         assert_eq!(world.nat.next_expiry(), Some(world.now + smoltcp::time::Duration::from_secs(201)));
         world.wait(202);
-        assert_eq!(world.nat.expire(world.now, 100), 1, "back by {back}");
+        assert_eq!(world.told().expire(100), 1, "back by {back}");
         assert!(!world.is_live(protocol::UDP, idle, TO) && world.is_live(protocol::UDP, busy, TO));
         world.wait(100);
-        assert_eq!(world.nat.expire(world.now, 100), 1, "back by {back}");
+        assert_eq!(world.told().expire(100), 1, "back by {back}");
         assert_eq!((world.nat.counts().sessions, world.nat.next_expiry()), (0, None));
     }
 }
@@ -190,9 +190,9 @@ fn ports_rest_around_the_end_of_32_bits_of_seconds_and_when_the_clock_goes_back(
         world.now = Instant::from_secs(start);
         open(&mut world, 1, 10_000, EXTERNAL).unwrap();
         world.wait(302);
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         world.wait(-back);
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
         for _ in 0..2 {
             world.wait(59);
             open(&mut world, 2, 10_000, EXTERNAL).unwrap();
@@ -218,7 +218,7 @@ fn sixty_thousand_sessions_that_end_in_one_second_end_in_bounded_rounds() {
     let mut rounds = 0;
     while world.nat.counts().sessions > 1 {
         let before = world.nat.counts().sessions;
-        assert!(world.nat.expire(world.now, 256) <= 256);
+        assert!(world.told().expire(256) <= 256);
         assert!(before - world.nat.counts().sessions <= 256);
         rounds += 1;
     }

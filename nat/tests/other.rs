@@ -11,8 +11,8 @@ const OTHERS: [u8; 6] = [4, 47, 50, 51, 132, 200];
 
 fn open(world: &mut World, packet: &Packet, source: SourceNat) -> Result<Hit, Unbound> {
     let original = packet.tuple_with(true).unwrap();
-    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-    world.nat.bind(binding, packet, world.now)
+    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+    world.told().bind(binding, packet)
 }
 
 fn allowing() -> World {
@@ -30,15 +30,15 @@ fn other_protocols_cross_by_address_with_nothing_but_the_ip_header_changed() {
         let mut world = allowing();
         let out = packet(number, CLIENT, SERVER);
         let hit = open(&mut world, &out, SourceNat::Address(EXTERNAL)).unwrap();
-        let head = out.rewrite(&world.nat.translation(hit));
-        let (header, rest) = Ipv4Header::from_slice(head.as_slice()).unwrap();
+        let head = head(&out, world.nat.translation(hit));
+        let (header, rest) = Ipv4Header::from_slice(&head).unwrap();
         assert_eq!((header.source, header.destination), (EXTERNAL.octets(), SERVER.octets()));
         assert_eq!((header.header_checksum, rest.len()), (header.calc_header_checksum(), 0));
         let back = packet(number, SERVER, EXTERNAL);
-        let hit = world.nat.lookup(&back.tuple_with(true).unwrap(), world.now).unwrap();
-        world.nat.admit(hit, &back, world.now).unwrap();
-        assert_eq!(world.nat.translation(hit).destination, Endpoint::new(CLIENT, 0));
-        assert_eq!(world.nat.remaining(hit.session, world.now), 601);
+        let hit = world.told().lookup(&back.tuple_with(true).unwrap()).unwrap();
+        world.told().admit(hit, &back).unwrap();
+        assert_eq!(world.nat.translation(hit).destination(), Endpoint::new(CLIENT, 0));
+        assert_eq!(world.told().remaining(hit.session), 601);
         assert_eq!(world.nat.counts().mappings, 0);
     }
 }
@@ -80,13 +80,12 @@ fn req_4_an_error_about_another_protocol_shows_the_client_what_it_sent() {
         let sent = ipv4(CLIENT, SERVER, number, &[7; 24]);
         let out = parse(&sent);
         let hit = open(&mut world, &out, SourceNat::Address(EXTERNAL)).unwrap();
-        let mut seen = out.rewrite(&world.nat.translation(hit)).as_slice().to_vec();
+        let mut seen = head(&out, world.nat.translation(hit));
         seen.extend_from_slice(&[7; 8]);
         let octets = error(ROUTER, EXTERNAL, (3, 2), &seen);
         let packet = parse(&octets);
-        let hit = world.nat.lookup_error(packet.embedded().unwrap(), EXTERNAL, world.now).unwrap();
-        let head = packet.rewrite_error(&world.nat.translation(hit));
-        let whole = [head.as_slice(), &octets[packet.head_len()..]].concat();
+        let hit = world.told().lookup_error(packet.embedded().unwrap(), EXTERNAL).unwrap();
+        let whole = [&head(&packet, world.nat.translation(hit)), &octets[packet.head_len()..]].concat();
         let (header, message) = Ipv4Header::from_slice(&whole).unwrap();
         assert_eq!((header.source, header.destination), (ROUTER.octets(), CLIENT.octets()));
         assert_eq!(nat::checksum::sum(message), 0xffff);

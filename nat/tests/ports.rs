@@ -15,7 +15,7 @@ fn resting() -> World {
 
 fn pass(world: &mut World, seconds: i64) {
     world.wait(seconds);
-    world.nat.expire(world.now, 1000);
+    world.told().expire(1000);
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn places_for_mappings_are_never_lacking_for_those_at_rest() {
 fn source(world: &mut World, from: Endpoint, source: SourceNat) -> Result<Endpoint, nat::Unbound> {
     let packet = parse(&udp(from, TO, b"data"));
     let original = packet.tuple().unwrap();
-    let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-    let hit = world.nat.bind(binding, &packet, world.now)?;
-    Ok(world.nat.translation(hit).source)
+    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+    let hit = world.told().bind(binding, &packet)?;
+    Ok(world.nat.translation(hit).source())
 }
 
 #[test]
@@ -159,9 +159,9 @@ fn rfc_6056_a_source_that_is_to_be_random_is_not_preserved_and_stays_endpoint_in
         let seen = [53, 54].map(|to| {
             let packet = parse(&udp(end(CLIENT, port), end(SERVER, to), b"x"));
             let original = packet.tuple().unwrap();
-            let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-            let hit = world.nat.bind(binding, &packet, world.now).unwrap();
-            world.nat.session(hit.session).reply().destination.port
+            let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+            let hit = world.told().bind(binding, &packet).unwrap();
+            world.nat.session(hit.session).reply().destination().port
         });
         assert_eq!(seen[0], seen[1], "one external endpoint whatever the destination");
         let (first, last) = range.unwrap_or((1024, u16::MAX));

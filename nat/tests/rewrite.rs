@@ -21,8 +21,8 @@ fn random_end(random: &mut Random) -> Endpoint {
 fn random_packet(random: &mut Random, tuple: &Tuple) -> Vec<u8> {
     let length = random.below(60) as usize;
     let payload = random.octets(length);
-    let (from, to) = (tuple.source, tuple.destination);
-    let segment = match tuple.protocol {
+    let (from, to) = (tuple.source(), tuple.destination());
+    let segment = match tuple.protocol() {
         protocol::UDP => udp_segment(from, to, &payload),
         protocol::TCP => tcp_segment(from, to, ACK, (random.next() as u32, 5), &payload),
         _ => {
@@ -31,7 +31,7 @@ fn random_packet(random: &mut Random, tuple: &Tuple) -> Vec<u8> {
         }
     };
     let words = random.below(11) as usize;
-    ipv4_with(from.address, to.address, tuple.protocol, &segment, |header| {
+    ipv4_with(from.address, to.address, tuple.protocol(), &segment, |header| {
         header.options = options(&vec![1; words * 4]);
         header.time_to_live = random.below(255) as u8 + 1;
         header.identification = random.next() as u16;
@@ -42,11 +42,10 @@ fn random_packet(random: &mut Random, tuple: &Tuple) -> Vec<u8> {
 }
 
 /// Rewrites a packet and returns it whole.
-fn rewrite(octets: &[u8], checksum: Checksum, translation: &Translation) -> Vec<u8> {
+fn rewrite(octets: &[u8], checksum: Checksum, translation: Translation) -> Vec<u8> {
     let packet = Packet::parse(octets, checksum).unwrap();
-    let head = packet.rewrite(translation);
     let payload = &octets[packet.head_len()..usize::from(packet.total_len())];
-    [head.as_slice(), payload].concat()
+    [&head(&packet, translation), payload].concat()
 }
 
 #[test]
@@ -55,27 +54,26 @@ fn any_packet_gets_its_new_endpoints_and_keeps_all_else() {
     let mut random = Random(seed);
     for round in 0..60_000 {
         let number = [protocol::UDP, protocol::TCP, protocol::ICMP][random.below(3) as usize];
-        let mut tuple =
-            Tuple { protocol: number, source: random_end(&mut random), destination: random_end(&mut random) };
-        let (mut source, mut destination) = (random_end(&mut random), random_end(&mut random));
+        let [from, mut source] = [(); 2].map(|()| random_end(&mut random));
+        let [mut to, mut destination] = [(); 2].map(|()| random_end(&mut random));
         if random.below(3) == 0 {
-            source = tuple.source;
+            source = from;
         }
         if number == protocol::ICMP {
-            tuple.destination.port = 8 << 8;
-            destination.port = 8 << 8;
+            (to.port, destination.port) = (8 << 8, 8 << 8);
         }
+        let tuple = Tuple::new(number, from, to);
         let octets = random_packet(&mut random, &tuple);
         judge(&octets);
         assert_eq!(parse(&octets).tuple(), Some(tuple));
         let translation = Translation::new(&tuple, source, destination);
-        let left = rewrite(&octets, Checksum::Complete, &translation);
+        let left = rewrite(&octets, Checksum::Complete, translation);
         judge(&left);
-        let expected = Tuple { source, destination, ..tuple };
+        let expected = Tuple::new(tuple.protocol(), source, destination);
         assert_eq!(parse(&left).tuple(), Some(expected), "seed {seed:#x} round {round}");
 
-        let back = Translation::new(&expected, tuple.source, tuple.destination);
-        let mut back = rewrite(&left, Checksum::Complete, &back);
+        let back = Translation::new(&expected, tuple.source(), tuple.destination());
+        let mut back = rewrite(&left, Checksum::Complete, back);
         // Two hops: the rest is as it was.
         let ttl = octets[8];
         assert_eq!(back[8], ttl.saturating_sub(2));
@@ -93,7 +91,7 @@ fn identity_lowers_the_time_to_live_and_changes_nothing_else() {
     let (from, to) = (end(CLIENT, 1), end(SERVER, 2));
     let octets = udp(from, to, b"data");
     let tuple = parse(&octets).tuple().unwrap();
-    let left = rewrite(&octets, Checksum::Complete, &Translation::identity(&tuple));
+    let left = rewrite(&octets, Checksum::Complete, Translation::identity(&tuple));
     judge(&left);
     assert_eq!(left[8], 63);
     assert_eq!((&left[..8], &left[12..]), (&octets[..8], &octets[12..]));
@@ -107,7 +105,7 @@ fn udp_checksum_zero_stays_zero() {
     octets[26..28].fill(0);
     let tuple = parse(&octets).tuple().unwrap();
     let translation = Translation::new(&tuple, end(EXTERNAL, 40_000), to);
-    let left = rewrite(&octets, Checksum::Complete, &translation);
+    let left = rewrite(&octets, Checksum::Complete, translation);
     judge(&left);
     assert_eq!(left[26..28], [0, 0]);
 }
@@ -123,7 +121,7 @@ fn udp_checksum_that_comes_out_as_zero_is_sent_as_ones() {
     assert_eq!(udp_segment(external, to, payload)[6..8], [0xff, 0xff]);
     let octets = udp(from, to, payload);
     let tuple = parse(&octets).tuple().unwrap();
-    let left = rewrite(&octets, Checksum::Complete, &Translation::new(&tuple, external, to));
+    let left = rewrite(&octets, Checksum::Complete, Translation::new(&tuple, external, to));
     judge(&left);
     assert_eq!(left[26..28], [0xff, 0xff]);
 }
@@ -136,7 +134,7 @@ fn tcp_checksum_zero_is_a_checksum() {
     let octets = tcp(from, to, ACK, (1, 1), &probe[16..18]);
     assert_eq!(octets[36..38], [0, 0]);
     let tuple = parse(&octets).tuple().unwrap();
-    judge(&rewrite(&octets, Checksum::Complete, &Translation::new(&tuple, external, to)));
+    judge(&rewrite(&octets, Checksum::Complete, Translation::new(&tuple, external, to)));
 }
 
 #[test]
@@ -145,10 +143,10 @@ fn a_wrong_transport_checksum_stays_wrong() {
     for octets in [udp(from, to, b"data"), tcp(from, to, ACK, (1, 1), b"data")] {
         let tuple = parse(&octets).tuple().unwrap();
         let translation = Translation::new(&tuple, end(EXTERNAL, 40_000), to);
-        let right = rewrite(&octets, Checksum::Complete, &translation);
+        let right = rewrite(&octets, Checksum::Complete, translation);
         let mut broken = octets.clone();
         *broken.last_mut().unwrap() ^= 1;
-        let left = rewrite(&broken, Checksum::Complete, &translation);
+        let left = rewrite(&broken, Checksum::Complete, translation);
         let length = left.len() - 1;
         assert_eq!(left[..length], right[..length], "as wrong as before");
     }
@@ -171,16 +169,15 @@ fn a_partial_checksum_takes_the_change_of_addresses_only() {
     let mut random = Random(seed);
     for round in 0..20_000 {
         let number = [protocol::UDP, protocol::TCP][random.below(2) as usize];
-        let tuple =
-            Tuple { protocol: number, source: random_end(&mut random), destination: random_end(&mut random) };
+        let tuple = Tuple::new(number, random_end(&mut random), random_end(&mut random));
         let mut octets = random_packet(&mut random, &tuple);
         let start = parse(&octets).header_len();
         let offset = start + if number == protocol::UDP { 6 } else { 16 };
         // The sender's sum of the pseudo-header: addresses, protocol, length.
         let length = (octets.len() - start) as u16;
         let pseudo = etherparse::checksum::Sum16BitWords::new()
-            .add_4bytes(tuple.source.address.octets())
-            .add_4bytes(tuple.destination.address.octets())
+            .add_4bytes(tuple.source().address.octets())
+            .add_4bytes(tuple.destination().address.octets())
             .add_2bytes([0, number])
             .add_2bytes(length.to_be_bytes());
         let field = (!pseudo.ones_complement()).to_ne_bytes();
@@ -189,7 +186,7 @@ fn a_partial_checksum_takes_the_change_of_addresses_only() {
 
         let (source, destination) = (random_end(&mut random), random_end(&mut random));
         let translation = Translation::new(&tuple, source, destination);
-        let left = completed(rewrite(&octets, Checksum::Partial, &translation));
+        let left = completed(rewrite(&octets, Checksum::Partial, translation));
         // The device writes a UDP checksum of zero as it is: the judge knows it as absent.
         judge(&left);
         assert_eq!(ends(&left), (source, destination), "seed {seed:#x} round {round}");
@@ -204,9 +201,9 @@ fn a_later_fragment_gets_addresses_only() {
     let packet = parse(&octets);
     assert_eq!(packet.fragment(), Some(Fragment { offset: 24, length: 24, more: false }));
     assert!(packet.tuple().is_none() && !packet.opens());
-    let tuple = Tuple { protocol: protocol::UDP, source: end(CLIENT, 0), destination: end(SERVER, 0) };
+    let tuple = Tuple::new(protocol::UDP, end(CLIENT, 0), end(SERVER, 0));
     let translation = Translation::new(&tuple, end(EXTERNAL, 0), end(SERVER, 0));
-    let left = rewrite(&octets, Checksum::Complete, &translation);
+    let left = rewrite(&octets, Checksum::Complete, translation);
     let (header, payload) = Ipv4Header::from_slice(&left).unwrap();
     assert_eq!(header.header_checksum, header.calc_header_checksum());
     assert_eq!((header.source, payload), (EXTERNAL.octets(), &[9; 24][..]));
@@ -218,13 +215,13 @@ fn a_first_fragment_has_its_ports_translated() {
     let first = ipv4_with(CLIENT, SERVER, protocol::UDP, &whole[20..44], |header| {
         header.more_fragments = true;
     });
-    let tuple = Tuple { protocol: protocol::UDP, source: end(CLIENT, 5000), destination: end(SERVER, 53) };
+    let tuple = Tuple::new(protocol::UDP, end(CLIENT, 5000), end(SERVER, 53));
     assert_eq!(parse(&first).tuple(), Some(tuple));
     let translation = Translation::new(&tuple, end(EXTERNAL, 7), end(SERVER, 53));
-    let left = rewrite(&first, Checksum::Complete, &translation);
+    let left = rewrite(&first, Checksum::Complete, translation);
     assert_eq!(ends(&left), (end(EXTERNAL, 7), end(SERVER, 53)));
     // The checksum is that of the whole datagram.
-    let mut datagram = rewrite(&whole, Checksum::Complete, &translation);
+    let mut datagram = rewrite(&whole, Checksum::Complete, translation);
     datagram.truncate(44);
     assert_eq!(left[20..], datagram[20..]);
 }
@@ -248,22 +245,20 @@ fn rfc_1858_and_3128_fragments_that_hide_the_transport_header_are_refused() {
 
 #[test]
 fn an_error_in_fragments_is_translated_by_its_first() {
-    let tuple = Tuple { protocol: protocol::UDP, source: end(SERVER, 53), destination: end(EXTERNAL, 7) };
+    let tuple = Tuple::new(protocol::UDP, end(SERVER, 53), end(EXTERNAL, 7));
     let quote = udp(end(EXTERNAL, 7), end(SERVER, 53), &[7; 100]);
     let whole = error(ROUTER, EXTERNAL, (3, 3), &quote);
     let translation = Translation::new(&tuple, end(SERVER, 53), end(CLIENT, 5000));
     let expected = {
         let packet = parse(&whole);
-        let head = packet.rewrite_error(&translation);
-        [head.as_slice(), &whole[packet.head_len()..]].concat()
+        [&head(&packet, translation), &whole[packet.head_len()..]].concat()
     };
     judge(&expected);
     let first =
         ipv4_with(ROUTER, EXTERNAL, protocol::ICMP, &whole[20..84], |header| header.more_fragments = true);
     let packet = parse(&first);
     assert_eq!(packet.icmp(), Some((3, 3)));
-    let head = packet.rewrite_error(&translation);
-    let left = [head.as_slice(), &first[packet.head_len()..]].concat();
+    let left = [&head(&packet, translation), &first[packet.head_len()..]].concat();
     assert_eq!(left[20..], expected[20..84]);
     // What hides the quote is refused.
     let tiny =

@@ -42,7 +42,7 @@ fn req_1_a_mapping_ends_with_its_last_session_and_its_port_returns() {
     world.wait(200);
     world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
     world.wait(200);
-    world.nat.expire(world.now, 10);
+    world.told().expire(10);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (1, 1));
     let other = world.udp_out(end(OTHER_CLIENT, 5000), to);
     assert_eq!(other, Err(Dropped::Unbound(Unbound::PortsExhausted)));
@@ -248,7 +248,7 @@ fn two_ways_to_one_server_cannot_share_a_tuple() {
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (1, 1));
     // The refused one left nothing behind.
     world.wait(302);
-    world.nat.expire(world.now, 10);
+    world.told().expire(10);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
 }
 
@@ -263,7 +263,7 @@ fn a_packet_to_its_own_sender_opens_nothing() {
         source: nat::SourceNat::None,
         residue: [0; 2],
     };
-    let bound = world.nat.bind(binding, &packet, world.now);
+    let bound = world.told().bind(binding, &packet);
     assert_eq!(bound, Err(Unbound::Conflict));
     assert_eq!(world.nat.counts().sessions, 0);
 }

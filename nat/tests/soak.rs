@@ -43,16 +43,14 @@ fn a_random_life_with_every_option_leaves_nothing_and_every_port_is_free_again()
         };
         let packet = parse(&octets);
         let original = packet.tuple_with(true).unwrap();
-        match world.nat.lookup(&original, world.now) {
+        match world.told().lookup(&original) {
             Some(hit) => {
-                let _ = world.nat.admit(hit, &packet, world.now);
-                let left =
-                    [packet.rewrite(&world.nat.translation(hit)).as_slice(), &octets[packet.head_len()..]]
-                        .concat();
-                judge(&left);
+                let _ = world.told().admit(hit, &packet);
+                let head = head(&packet, world.nat.translation(hit));
+                judge(&[&head, &octets[packet.head_len()..]].concat());
             }
             None => {
-                let is_inside = original.source.address.octets()[0] == 10;
+                let is_inside = original.source().address.octets()[0] == 10;
                 let inbound = world.nat.inbound(&original, is_inside);
                 let source = match random.below(4) {
                     _ if !is_inside => SourceNat::None,
@@ -60,24 +58,24 @@ fn a_random_life_with_every_option_leaves_nothing_and_every_port_is_free_again()
                     1 => SourceNat::Static([203, 0, 113, 100 + client].into()),
                     _ => SourceNat::Address(EXTERNAL),
                 };
-                let destination: Endpoint = inbound.unwrap_or(original.destination);
+                let destination: Endpoint = inbound.unwrap_or(original.destination());
                 let binding = Binding { original, destination, source, residue: [0; 2] };
-                let _ = world.nat.bind_for(client, binding, &packet, world.now);
+                let _ = world.told().bind_for(client, binding, &packet);
             }
         }
         if random.below(50) == 0 {
             world.wait(random.below(40) as i64);
-            world.nat.expire(world.now, random.below(100) as usize);
+            world.told().expire(random.below(100) as usize);
         }
         if random.below(5000) == 0 {
-            world.nat.remove_where(0, 300, |session| session.original().source.port % 2 == 0);
+            world.nat.remove_where(0, 300, |session| session.original().source().port % 2 == 0);
         }
         let counts = world.nat.counts();
         assert!(counts.mappings <= counts.sessions, "seed {seed:#x} round {round}: {counts:?}");
     }
     world.wait(8000);
     for _ in 0..100 {
-        world.nat.expire(world.now, 100);
+        world.told().expire(100);
     }
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
     // All ports, and every client its ceiling of 200 or what the floors leave of 100 ports.
@@ -87,9 +85,9 @@ fn a_random_life_with_every_option_leaves_nothing_and_every_port_is_free_again()
             let packet = parse(&udp(end([10, 0, client, 9].into(), port), end(SERVER, 53), b""));
             let original = packet.tuple().unwrap();
             let source = SourceNat::Address(EXTERNAL);
-            let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-            if let Ok(hit) = world.nat.bind_for(client, binding, &packet, world.now) {
-                assert!(ports.insert(world.nat.translation(hit).source.port));
+            let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+            if let Ok(hit) = world.told().bind_for(client, binding, &packet) {
+                assert!(ports.insert(world.nat.translation(hit).source().port));
             }
         }
     }

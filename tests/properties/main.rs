@@ -58,10 +58,10 @@ impl Play {
     }
 
     fn standing(&self) -> Standing {
-        let (nat, now) = (self.world.datapath.nat(), self.world.now());
+        let nat = self.world.datapath.nat();
         let entry = |(id, session): (_, &nat::Session)| {
             let tuples = format!("{:?} {:?}", session.original(), session.reply());
-            (tuples, (nat.remaining(id, now), session.has_reply()))
+            (tuples, (nat.remaining(id), session.has_reply()))
         };
         nat.iter().map(entry).filter(|(_, (left, _))| *left > 0).collect()
     }
@@ -73,6 +73,8 @@ impl Play {
     /// A packet arrives; what left. If nothing was forwarded, nothing has changed.
     fn send(&mut self, from: Ipv4Addr, packets: &[Packet]) -> Vec<(&'static str, Seen)> {
         let port = self.port_of(from);
+        // Sessions are told the time with every turn.
+        self.world.settle();
         for packet in packets {
             let (standing, forwarded) = (self.standing(), self.forwarded());
             self.world.send(port, packet);
@@ -125,14 +127,18 @@ impl Play {
     fn owner(&self, protocol: u8, server: SocketAddrV4, external: SocketAddrV4) -> Option<SocketAddrV4> {
         let at = |endpoint: nat::Endpoint| SocketAddrV4::new(endpoint.address, endpoint.port);
         let is_it = |tuple: nat::Tuple| {
-            let ports_match = protocol == 1 || at(tuple.source) == server;
-            (tuple.protocol, tuple.source.address, at(tuple.destination))
+            let ports_match = protocol == 1 || at(tuple.source()) == server;
+            (tuple.protocol(), tuple.source().address, at(tuple.destination()))
                 == (protocol, *server.ip(), external)
                 && ports_match
         };
         self.world.datapath.nat().iter().find_map(|(_, session)| {
             let (original, reply) = (session.original(), session.reply());
-            if is_it(reply) { Some(at(original.source)) } else { is_it(original).then(|| at(reply.source)) }
+            if is_it(reply) {
+                Some(at(original.source()))
+            } else {
+                is_it(original).then(|| at(reply.source()))
+            }
         })
     }
 
@@ -311,11 +317,11 @@ impl Play {
         let (mut sessions, mut mappings) = (0, BTreeSet::new());
         for (_, session) in self.world.datapath.nat().iter() {
             let (original, reply) = (session.original(), session.reply());
-            let inside = self.port_of(original.source.address) != "uplink";
-            let owner = if inside { original.source } else { reply.source };
+            let inside = self.port_of(original.source().address) != "uplink";
+            let owner = if inside { original.source() } else { reply.source() };
             sessions += u32::from(self.port_of(owner.address) == name);
-            let used = [(original.source, reply.destination), (reply.source, original.destination)];
-            for (internal, external) in used.into_iter().filter(|_| original.protocol == protocol) {
+            let used = [(original.source(), reply.destination()), (reply.source(), original.destination())];
+            for (internal, external) in used.into_iter().filter(|_| original.protocol() == protocol) {
                 let is_mapped = self.world.datapath.nat().internal(protocol, external) == Some(internal);
                 if is_mapped && self.port_of(internal.address) == name && (internal.port < 1024) == low {
                     mappings.insert(external);
@@ -364,9 +370,9 @@ impl Play {
             for direction in [Direction::Original, Direction::Reply] {
                 assert!(tuples.insert(format!("{:?}", session.tuple(direction))), "one tuple, two sessions");
             }
-            let protocol = original.protocol;
+            let protocol = original.protocol();
             if session.is_snat() {
-                let (internal, external) = (original.source, reply.destination);
+                let (internal, external) = (original.source(), reply.destination());
                 assert!(own.contains(&external.address), "{external:?} is not ours");
                 if matches!(protocol, 1 | 6 | 17) {
                     let owner = owners.entry((protocol, external)).or_insert(internal);
@@ -374,7 +380,7 @@ impl Play {
                     // Towards other clients too: they see what the outside sees.
                     let one = externals.entry((protocol, internal, external.address)).or_insert(external);
                     assert_eq!(*one, external, "{internal:?} has two external endpoints");
-                    let outward = self.port_of(reply.source.address) == "uplink";
+                    let outward = self.port_of(reply.source().address) == "uplink";
                     assert_eq!(nat.internal(protocol, external), Some(internal));
                     if outward {
                         self.in_pool(protocol, internal.port, external.port);
@@ -383,7 +389,7 @@ impl Play {
             }
             // From outside, or hairpinned: the mapping that it came through stays as long.
             if session.is_dnat() {
-                let (internal, external) = (reply.source, original.destination);
+                let (internal, external) = (reply.source(), original.destination());
                 let owner = owners.entry((protocol, external)).or_insert(internal);
                 assert_eq!(*owner, internal, "{external:?} is overloaded");
                 assert_eq!(nat.internal(protocol, external), Some(internal), "{original:?}");

@@ -22,7 +22,9 @@ impl<L: Link> Datapath<L> {
                 let step = self.decide_first(input, &scratch.packet, now);
                 let is_echo = matches!(step, Ok(Step::Deliver)) && scratch.packet.icmp() == Some((8, 0));
                 let way = match &step {
-                    Ok(Step::Forward(way)) => Some(self.others(&scratch.packet, way)),
+                    Ok(Step::Forward(way)) => {
+                        Some(Way { translation: scratch.packet.outer(way.translation), ..*way })
+                    }
                     _ => None,
                 };
                 let result = self.act(input, frame, sender, scratch, step, now);
@@ -53,25 +55,6 @@ impl<L: Link> Datapath<L> {
             way.identification = self.identifications.fresh(packet, &way.translation);
         }
         Ok(step)
-    }
-
-    /// The way of the other fragments of a datagram whose first one leaves like this: they have
-    /// addresses only. Those of an ICMP error are the outer ones, and its sender may be a router on
-    /// the way; what it quotes is in the first fragment.
-    fn others(&self, packet: &Packet, way: &Way) -> Way {
-        let Some(embedded) = packet.embedded() else { return *way };
-        let endpoint = |address| Endpoint::new(address, 0);
-        let Translation { source, destination, .. } = way.translation;
-        // Whose address is hidden: the endpoint that the quoted packet was for.
-        let is_hidden = embedded.tuple.destination.address != source.address;
-        let source = if is_hidden { source.address } else { packet.source() };
-        let tuple = Tuple {
-            protocol: packet.protocol(),
-            source: endpoint(packet.source()),
-            destination: endpoint(packet.destination()),
-        };
-        let translation = Translation::new(&tuple, endpoint(source), endpoint(destination.address));
-        Way { translation, ..*way }
     }
 
     /// The fragments that waited for their first one go its way.

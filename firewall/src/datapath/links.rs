@@ -65,7 +65,7 @@ impl<L: Link> Datapath<L> {
     /// One round of upkeep: what has expired ends, what is due is done. True if more has expired
     /// than a round takes: then the next one is due at once.
     pub(super) fn upkeep(&mut self, now: Instant) -> bool {
-        let expires = self.nat.expire(now, SESSIONS_A_ROUND) == SESSIONS_A_ROUND;
+        let expires = self.nat.expire(SESSIONS_A_ROUND) == SESSIONS_A_ROUND;
         let more = self.change() || expires;
         self.upkeep_due = if more { now } else { now + ROUND };
         self.keep_neighbors(now);

@@ -20,9 +20,9 @@ impl<L: Link> Datapath<L> {
             if hook == Hook::Forward {
                 candidate.output = Some(hop.port as u8);
                 candidate.ttl = candidate.ttl.saturating_sub(1);
-                candidate.destination = translation.destination.address;
+                candidate.destination = translation.destination().address;
                 if candidate.destination_port != 0 {
-                    candidate.destination_port = translation.destination.port;
+                    candidate.destination_port = translation.destination().port;
                 }
             }
             let verdict = self.policy.evaluate_later(hook, &candidate, &mut self.rule_counters);
@@ -69,13 +69,13 @@ impl<L: Link> Datapath<L> {
         };
         let port = |address| self.routes.lookup(address).map(|hop| hop.port as u8);
         let mut candidate = foreseen(&arriving, direction, state);
-        candidate.input = port(arriving.source.address);
+        candidate.input = port(arriving.source().address);
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
         let prerouting = self.policy.residue(Hook::Prerouting, &candidate);
-        candidate.output = port(leaving.destination.address);
-        candidate.destination = leaving.destination.address;
+        candidate.output = port(leaving.destination().address);
+        candidate.destination = leaving.destination().address;
         if candidate.destination_port != 0 {
-            candidate.destination_port = leaving.destination.port;
+            candidate.destination_port = leaving.destination().port;
         }
         let forward = self.policy.residue(Hook::Forward, &candidate);
         prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))

@@ -18,7 +18,7 @@ impl<L: Link> Datapath<L> {
         forwarded: bool,
     ) -> Option<Endpoint> {
         let new = candidate.state == State::New && !forwarded;
-        let external = new && self.routes.external().contains(&tuple.destination.address);
+        let external = new && self.routes.external().contains(&tuple.destination().address);
         external.then(|| self.nat.inbound(tuple, input != UPLINK)).flatten()
     }
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant as Clock};
 
-use nat::{Binding, Checksum, Config, Head, Hit, Nat, Options, Packet, SessionId, SourceNat, Timeouts};
+use nat::{Binding, Checksum, Config, Head, Hit, Nat, Options, Packet, SourceNat, Timeouts};
 use smoltcp::time::Instant;
 
 use crate::floor::Floor;
@@ -44,7 +44,6 @@ pub const CASES: [Case; 11] = [
 /// The translator as the datapath uses it: headers are read and written in buffers made once.
 struct Gate {
     nat: Nat,
-    now: Instant,
     packet: Packet,
     head: Head,
 }
@@ -58,8 +57,9 @@ impl Gate {
             timeouts: Timeouts::default(),
             inbound_refresh: false,
         };
-        let nat = Nat::with_options(&config, &[], [0x5eed, 0x5eed << 40], options);
-        Self { nat, now: Instant::from_secs(1000), packet: Packet::EMPTY, head: Head::EMPTY }
+        let mut nat = Nat::with_options(&config, &[], [0x5eed, 0x5eed << 40], options);
+        nat.advance_to(Instant::from_secs(1000));
+        Self { nat, packet: Packet::EMPTY, head: Head::EMPTY }
     }
 
     fn with_flows(kind: Kind, flows: usize) -> Self {
@@ -72,29 +72,32 @@ impl Gate {
         gate
     }
 
-    /// A packet of a session, or one that opens one; none if there is no room.
-    #[inline]
-    fn translate(&mut self, octets: &Octets) -> Option<SessionId> {
-        let Self { nat, now, packet, head } = self;
+    /// The head of what leaves: a packet of a session, or one that opens one; none if there is no
+    /// room.
+    #[inline(always)]
+    fn translate(&mut self, octets: &Octets) -> Option<&[u8]> {
+        let Self { nat, packet, head } = self;
         packet.read(octets, Checksum::Complete).ok()?;
         let tuple = packet.tuple()?;
-        let hit = match nat.lookup(&tuple, *now) {
-            Some(hit) => {
-                nat.admit(hit, packet, *now).ok()?;
-                hit
-            }
-            None => Self::open(nat, packet, 0, *now)?,
+        let Some(hit) = nat.lookup(&tuple) else {
+            let hit = Self::open(nat, packet, 0)?;
+            return Some(packet.rewrite(head, nat.translation(hit)));
         };
-        packet.rewrite_to(head, &nat.translation(hit));
-        black_box(head.as_slice());
-        Some(hit.session)
+        let translation = nat.translation(hit);
+        nat.admit(hit, packet).ok()?;
+        Some(packet.rewrite(head, translation))
     }
 
-    fn open(nat: &mut Nat, packet: &Packet, client: u8, now: Instant) -> Option<Hit> {
+    #[inline(always)]
+    fn pass(&mut self, octets: &Octets) {
+        assert!(black_box(self.translate(octets)).is_some());
+    }
+
+    fn open(nat: &mut Nat, packet: &Packet, client: u8) -> Option<Hit> {
         let original = packet.tuple()?;
         let source = SourceNat::Address(EXTERNAL);
-        let binding = Binding { original, destination: original.destination, source, residue: [0; 2] };
-        nat.bind_for(client, binding, packet, now).ok()
+        let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
+        nat.bind_for(client, binding, packet).ok()
     }
 }
 
@@ -173,47 +176,32 @@ fn outbound(kind: Kind, flows: usize) -> Vec<Octets> {
 
 fn hits(kind: Kind, flows: usize) -> Run {
     let mut gate = Gate::with_flows(kind, flows);
-    known(outbound(kind, flows), move |octets| {
-        assert!(gate.translate(octets).is_some());
-    })
+    known(outbound(kind, flows), move |octets| gate.pass(octets))
 }
 
 fn batches() -> Run {
     let gate = Gate::with_flows(Kind::Udp, MANY);
-    known_ahead(
-        gate,
-        |gate, octets| gate.nat.warm(octets),
-        |gate, octets| {
-            assert!(gate.translate(octets).is_some());
-        },
-    )
+    known_ahead(gate, |gate, octets| gate.nat.warm(octets), |gate, octets| gate.pass(octets))
 }
 
 fn errors() -> Run {
     let mut gate = Gate::with_flows(Kind::Udp, 1000);
-    let left = outbound(Kind::Udp, 1000).into_iter().map(|octets| {
-        gate.translate(&octets);
-        packets::error(gate.head.as_slice())
-    });
+    let left = outbound(Kind::Udp, 1000)
+        .into_iter()
+        .map(|octets| packets::error(gate.translate(&octets).expect("a session")));
     let left = left.collect();
     known(left, move |octets| {
-        let Gate { nat, now, packet, head } = &mut gate;
+        let Gate { nat, packet, head } = &mut gate;
         packet.read(octets, Checksum::Complete).expect("a packet");
         let embedded = packet.embedded().expect("an error");
-        let hit = nat.lookup_error(embedded, packet.destination(), *now).expect("a session");
-        nat.admit(hit, packet, *now).expect("nothing to refuse");
-        *head = packet.rewrite_error(&nat.translation(hit));
-        black_box(head.as_slice());
+        let hit = nat.lookup_error(embedded, packet.destination()).expect("a session");
+        nat.admit(hit, packet).expect("nothing to refuse");
+        black_box(packet.rewrite(head, nat.translation(hit)));
     })
 }
 
 fn new_flows() -> Run {
-    unknown(
-        || Gate::with_flows(Kind::Udp, MANY),
-        |gate, octets| {
-            assert!(gate.translate(octets).is_some());
-        },
-    )
+    unknown(|| Gate::with_flows(Kind::Udp, MANY), |gate, octets| gate.pass(octets))
 }
 
 /// All sessions are the one client's.
@@ -246,12 +234,11 @@ fn replaced() -> Run {
         gate
     };
     unknown(world, |gate, octets| {
-        let Gate { nat, now, packet, head } = gate;
+        let Gate { nat, packet, head } = gate;
         packet.read(octets, Checksum::Complete).expect("a packet");
-        assert!(packet.tuple().is_some_and(|tuple| nat.lookup(&tuple, *now).is_none()));
-        let hit = Gate::open(nat, packet, 1, *now).expect("room of the other's");
-        packet.rewrite_to(head, &nat.translation(hit));
-        black_box(head.as_slice());
+        assert!(packet.tuple().is_some_and(|tuple| nat.lookup(&tuple).is_none()));
+        let hit = Gate::open(nat, packet, 1).expect("room of the other's");
+        black_box(packet.rewrite(head, nat.translation(hit)));
     })
 }
 
@@ -290,9 +277,8 @@ pub fn check() {
     let mut floor = floor(10, 10);
     for flow in 0..10 {
         let mut octets = packets::outbound(Kind::Udp, flow);
-        gate.translate(&octets).expect("a session");
         let mut left = octets;
-        left[..gate.head.as_slice().len()].copy_from_slice(gate.head.as_slice());
+        left[..28].copy_from_slice(gate.translate(&octets).expect("a session"));
         assert!(floor.translate(&mut octets) && packets::is_right(&octets));
         assert!(packets::is_right(&left) && left[12..16] == EXTERNAL.octets());
     }

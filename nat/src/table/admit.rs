@@ -1,7 +1,5 @@
 //! What a packet of a session means to it, once it is sure to leave.
 
-use smoltcp::time::Instant;
-
 use super::{Admitted, Hit, Nat};
 use crate::endpoint::Direction;
 use crate::packet::{Packet, Transport};
@@ -16,30 +14,40 @@ impl Nat {
     /// # Errors
     /// [`Refused`], and nothing is changed: the packet is to be dropped.
     #[inline(always)]
-    pub fn admit(&mut self, hit: Hit, packet: &Packet, now: Instant) -> Result<Admitted, Refused> {
-        let counts = match packet.transport {
-            Transport::Error => false,
-            Transport::Tcp => self.take_segment(hit, &packet.segment)?,
-            _ => true,
-        };
-        let Some(session) = self.sessions.get_mut(hit.session.0).filter(|_| counts) else {
-            return Ok(Admitted { first_reply: false });
-        };
-        let first_reply = hit.direction == Direction::Reply && !session.has_reply();
-        // RFC 4787 REQ-6: an outsider cannot keep a session alive.
-        if !first_reply && !session.is_refreshed_by(hit.direction) {
-            return Ok(Admitted { first_reply });
+    pub fn admit(&mut self, hit: Hit, packet: &Packet) -> Result<Admitted, Refused> {
+        match packet.transport {
+            Transport::Error => return Ok(Admitted::NOTHING),
+            Transport::Tcp if !self.take_segment(hit, &packet.segment)? => return Ok(Admitted::NOTHING),
+            _ => {}
         }
-        let before = session.expires;
-        session.expires = self.lifetimes.end(session.class, self.clock.advance(now));
-        // An end that comes later is found when the slot comes up; a nearer one is not.
-        if (session.expires.wrapping_sub(before) as i32) < 0 {
-            self.hasten(hit.session.0);
-        }
-        if first_reply {
+        let Some(session) = self.sessions.get_mut(hit.session.0) else {
+            return Ok(Admitted::NOTHING);
+        };
+        if hit.direction == Direction::Reply && !session.has_reply() {
             self.answered(hit.session.0);
+            return Ok(Admitted { first_reply: true });
         }
-        Ok(Admitted { first_reply })
+        // RFC 4787 REQ-6: an outsider cannot keep a session alive.
+        if session.is_refreshed_by(hit.direction) {
+            let end = self.lifetimes.end(session.class, self.wheel.present());
+            if end != session.expires {
+                self.refresh(hit.session.0, end);
+            }
+        }
+        Ok(Admitted::NOTHING)
+    }
+
+    /// A session ends at another time.
+    fn refresh(&mut self, id: u32, end: u32) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let before = core::mem::replace(&mut session.expires, end);
+        // An end that comes later is found when the slot comes up; a nearer one is not.
+        if (end.wrapping_sub(before) as i32) < 0 {
+            self.wheel.unlink(&mut self.sessions, id);
+            self.wheel.link(&mut self.sessions, id);
+        }
     }
 
     /// What a segment means to its connection; false if it passes but counts for nothing.
@@ -77,16 +85,11 @@ impl Nat {
         };
         session.flags |= REPLIED;
         self.expendable.set(id, session.is_expendable());
+        let end = self.lifetimes.end(session.class, self.wheel.present());
         if !session.is_snat() {
             // Its mapping is the internal endpoint's, which answers.
             self.mappings.own(session.mapping);
         }
-    }
-
-    /// A session ends sooner than it was to end.
-    #[cold]
-    fn hasten(&mut self, id: u32) {
-        self.wheel.unlink(&mut self.sessions, id);
-        self.wheel.link(&mut self.sessions, id);
+        self.refresh(id, end);
     }
 }

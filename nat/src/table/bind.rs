@@ -1,12 +1,10 @@
 //! How a session begins.
 
-use smoltcp::time::Instant;
-
 use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Direction, Tuple};
 use crate::index::Spot;
 use crate::packet::Packet;
-use crate::session::{DNAT, Ends, HOLDS, NONE, SNAT, Session, SessionId};
+use crate::session::{DNAT, HOLDS, NONE, SNAT, Session, SessionId};
 use crate::tcp::History;
 use crate::translate::Translation;
 use crate::window::Windows;
@@ -19,8 +17,8 @@ impl Nat {
     ///
     /// # Errors
     /// [`Unbound`], and nothing is changed but that sessions which had expired may be gone.
-    pub fn bind(&mut self, binding: Binding, packet: &Packet, now: Instant) -> Result<Hit, Unbound> {
-        self.bind_for(0, binding, packet, now).map_err(|refusal| match refusal {
+    pub fn bind(&mut self, binding: Binding, packet: &Packet) -> Result<Hit, Unbound> {
+        self.bind_for(0, binding, packet).map_err(|refusal| match refusal {
             Refusal::Quota => Unbound::TableFull,
             Refusal::Unbound(unbound) => unbound,
         })
@@ -31,27 +29,20 @@ impl Nat {
     /// # Errors
     /// [`Refusal`], and nothing is changed but that sessions which had expired, were closed, or
     /// were never answered may be gone.
-    pub fn bind_for(
-        &mut self,
-        client: u8,
-        binding: Binding,
-        packet: &Packet,
-        now: Instant,
-    ) -> Result<Hit, Refusal> {
+    pub fn bind_for(&mut self, client: u8, binding: Binding, packet: &Packet) -> Result<Hit, Refusal> {
         let is_other = packet.tuple().is_none() && packet.tuple_with(self.options.other_protocols).is_some();
         if !packet.opens() && !is_other && !self.may_pick_up(packet) {
             return Err(Unbound::NotOpening.into());
         }
-        let second = self.clock.advance(now);
         if self.sessions.live() == 0 {
-            self.wheel.start(second);
+            self.wheel.start();
         }
         // The mapping that a packet came through stays, whoever has to go for it.
         let addressed = self.addressed(&binding);
         if addressed != NONE {
             self.mappings.acquire(addressed);
         }
-        let bound = self.bind_in_room(client, &binding, packet, now);
+        let bound = self.bind_in_room(client, &binding, packet);
         if addressed != NONE {
             self.hold(addressed, &binding, bound.ok());
         }
@@ -71,9 +62,9 @@ impl Nat {
     }
 
     /// Room for one session more of a client, if it may have one.
-    fn make_room(&mut self, client: u8, binding: &Binding, now: Instant) -> Result<(), Refusal> {
+    fn make_room(&mut self, client: u8, binding: &Binding) -> Result<(), Refusal> {
         if self.sessions.is_full() || !self.session_quota.admits(client) {
-            self.expire(now, RECLAIM);
+            self.expire(RECLAIM);
         }
         let quota = &self.session_quota;
         let lacks_room = !quota.admits(client) && quota.is_below_ceiling(client);
@@ -90,27 +81,19 @@ impl Nat {
     }
 
     #[inline]
-    fn bind_in_room(
-        &mut self,
-        client: u8,
-        binding: &Binding,
-        packet: &Packet,
-        now: Instant,
-    ) -> Result<Hit, Refusal> {
+    fn bind_in_room(&mut self, client: u8, binding: &Binding, packet: &Packet) -> Result<Hit, Refusal> {
         if self.sessions.is_full() || !self.session_quota.admits(client) {
-            self.make_room(client, binding, now)?;
+            self.make_room(client, binding)?;
         }
-        let second = self.clock.latest();
-        let original = self.vacate(&binding.original, second)?;
-        let (source, mapping) = self.source(client, binding, now)?;
-        let reply =
-            Tuple { protocol: binding.original.protocol, source: binding.destination, destination: source };
+        let original = self.vacate(&binding.original)?;
+        let (source, mapping) = self.source(client, binding)?;
+        let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
         let bound = match reply == binding.original {
             true => Err(Unbound::Conflict),
             false => {
-                let session = self.session_to_be(client, binding, reply, mapping, packet, second);
-                self.insert(session, original, &reply, second)
+                let session = self.session_to_be(client, binding, reply, mapping, packet);
+                self.insert(session, original, &reply)
             }
         };
         match bound {
@@ -128,17 +111,17 @@ impl Nat {
     /// Makes sure that no session has this tuple, one that expired is removed; returns the spot
     /// for one that will have it.
     #[inline(always)]
-    fn vacate(&mut self, tuple: &Tuple, now: i64) -> Result<Spot, Unbound> {
+    fn vacate(&mut self, tuple: &Tuple) -> Result<Spot, Unbound> {
         let hash = self.hash(tuple);
         match self.spot(tuple, hash) {
-            Ok(item) => self.vacate_of(SessionId(item >> 1), tuple, now),
+            Ok(item) => self.vacate_of(SessionId(item >> 1), tuple),
             Err(spot) => Ok(spot),
         }
     }
 
     #[cold]
-    fn vacate_of(&mut self, session: SessionId, tuple: &Tuple, now: i64) -> Result<Spot, Unbound> {
-        if !self.is_expired(session, now) {
+    fn vacate_of(&mut self, session: SessionId, tuple: &Tuple) -> Result<Spot, Unbound> {
+        if !self.is_expired(session) {
             return Err(Unbound::Conflict);
         }
         self.remove(session);
@@ -152,21 +135,16 @@ impl Nat {
         reply: Tuple,
         mapping: u32,
         packet: &Packet,
-        now: i64,
     ) -> Session {
         let original = binding.original;
-        let change = Translation::new(&original, reply.destination, reply.source);
-        let is_dnat = binding.destination != original.destination;
+        let change = Translation::between(&original, reply.ends().inverted());
+        let is_dnat = binding.destination != original.destination();
         let is_snat = binding.source != SourceNat::None;
-        let ends = |tuple: Tuple| Ends { source: tuple.source, destination: tuple.destination };
         let mut session = Session {
-            original: ends(original),
-            reply: ends(reply),
-            protocol: original.protocol,
+            protocol: original.protocol(),
             class: self.options.class(&original),
             flags: if is_dnat { DNAT } else { 0 } | if is_snat { SNAT } else { 0 },
-            addresses: change.addresses,
-            ports: change.ports,
+            changes: change.changes(),
             residue: binding.residue,
             mapping,
             syn_end: packet.tcp().map_or(0, |segment| segment.end()),
@@ -177,21 +155,22 @@ impl Nat {
             client,
             ..Session::VACANT
         };
+        session.set_ends(original.ends(), reply.ends());
         session.set_refreshed(self.inbound_refresh);
         session.classify();
-        session.expires = self.lifetimes.end(session.class, now);
+        session.expires = self.lifetimes.end(session.class, self.wheel.present());
         session
     }
 
     /// Gives a session its place and its two keys.
-    fn insert(&mut self, session: Session, original: Spot, reply: &Tuple, now: i64) -> Result<u32, Unbound> {
+    fn insert(&mut self, session: Session, original: Spot, reply: &Tuple) -> Result<u32, Unbound> {
         let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
         let hash = original.hash();
         if self.index.insert_at(original, id << 1).is_none() {
             self.sessions.remove(id);
             return Err(Unbound::TableFull);
         }
-        let indexed = self.vacate(reply, now).and_then(|spot| {
+        let indexed = self.vacate(reply).and_then(|spot| {
             let steps = self.index.insert_at(spot, id << 1 | 1);
             steps.map(|_| id).ok_or(Unbound::TableFull)
         });

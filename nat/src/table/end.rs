@@ -3,7 +3,6 @@
 use smoltcp::time::Instant;
 
 use super::Nat;
-use crate::endpoint::Tuple;
 use crate::session::{HOLDS, NONE, Session, SessionId};
 
 impl Nat {
@@ -35,8 +34,9 @@ impl Nat {
     /// The mapping that a hairpinned session holds besides its own.
     pub(super) fn held(&self, session: &Session) -> u32 {
         let holds = session.flags & HOLDS != 0;
-        let Tuple { protocol, destination, .. } = session.original();
-        let held = holds.then(|| self.mappings.id_at_external(protocol, destination)).flatten();
+        let original = session.original();
+        let at = || self.mappings.id_at_external(original.protocol(), original.destination());
+        let held = holds.then(at).flatten();
         held.unwrap_or(NONE)
     }
 
@@ -59,14 +59,13 @@ impl Nat {
     }
 
     /// Ends what expired, looking at no more than `budget` sessions, and returns how many ended.
-    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
-        let now = self.clock.advance(now);
+    pub fn expire(&mut self, budget: usize) -> usize {
         let mut ended = 0;
         for _ in 0..budget {
-            let Some(id) = self.wheel.pop(&mut self.sessions, now) else {
+            let Some(id) = self.wheel.pop(&mut self.sessions) else {
                 break;
             };
-            if self.is_expired(SessionId(id), now) {
+            if self.is_expired(SessionId(id)) {
                 self.remove(SessionId(id));
                 ended += 1;
             } else {
@@ -78,6 +77,6 @@ impl Nat {
 
     /// When [`Nat::expire`] may have something to do; not before.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.wheel.next_expiry(&self.clock)
+        self.wheel.next_expiry()
     }
 }

@@ -26,7 +26,7 @@ impl Nat {
     /// (RFC 4787 REQ-9, RFC 5382 REQ-8), and the policy has the last word. An outsider finds only
     /// mappings whose internal endpoint itself sent something in a session that lives.
     pub fn inbound(&self, tuple: &Tuple, from_inside: bool) -> Option<Endpoint> {
-        let (protocol, external) = (tuple.protocol, tuple.destination);
+        let (protocol, external) = (tuple.protocol(), tuple.destination());
         if !matches!(protocol, protocol::UDP | protocol::TCP) {
             return None;
         }
@@ -34,7 +34,7 @@ impl Nat {
         let admits = from_inside
             || match self.options.filtering(protocol) {
                 Filtering::AddressAndPortDependent => false,
-                Filtering::AddressDependent => self.contacts.knows(mapping, tuple.source.address),
+                Filtering::AddressDependent => self.contacts.knows(mapping, tuple.source().address),
                 Filtering::EndpointIndependent => true,
             };
         match admits && self.mappings.is_owned(mapping) {

@@ -104,7 +104,7 @@ fn concerns(session: &Session, gone: Gone) -> bool {
     match gone {
         Gone::Client(client) => session.client == client,
         Gone::External(address) => {
-            [session.original.destination.address, session.reply.destination.address].contains(&address)
+            [session.original(), session.reply()].map(|tuple| tuple.destination().address).contains(&address)
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Which session a packet belongs to, and how it is translated. Nothing changes here.
 
 use core::net::Ipv4Addr;
-use smoltcp::time::Instant;
 
 use super::{Hit, Nat};
-use crate::endpoint::{Direction, Endpoint, Tuple};
+use crate::endpoint::{Direction, Ends, Tuple};
 use crate::icmp::Embedded;
 use crate::index::Spot;
 use crate::session::SessionId;
@@ -16,25 +15,37 @@ impl Nat {
         self.key.hash(tuple.words())
     }
 
-    /// The session that has this tuple, whether it ended or not.
     #[inline]
+    fn is_it(&self, item: u32, tuple: &Tuple) -> bool {
+        self.sessions.get(item >> 1).has(tuple, direction(item))
+    }
+
+    /// The session that has this tuple, whether it ended or not.
+    #[inline(always)]
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Hit> {
-        let is_it = |item: u32| self.sessions.get(item >> 1).has(tuple, direction(item));
-        let item = self.index.find(self.hash(tuple), is_it)?;
+        let hash = self.hash(tuple);
+        let item = match self.index.at_home(hash).filter(|&item| self.is_it(item, tuple)) {
+            Some(item) => item,
+            None => self.find_away(*tuple, hash)?,
+        };
         Some(Hit { session: SessionId(item >> 1), direction: direction(item) })
     }
 
-    /// As [`Nat::find`], where the tuple's hash is known, for one that will have it: the item, or
-    /// the spot for one.
+    #[inline(never)]
+    fn find_away(&self, tuple: Tuple, hash: u32) -> Option<u32> {
+        self.index.find(hash, |item| self.is_it(item, &tuple))
+    }
+
+    /// The same where its hash is known, for one that will have it: the item, or the spot for one.
     #[inline(always)]
     pub(super) fn spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
-        self.index.find_or_spot(hash, |item| self.sessions.get(item >> 1).has(tuple, direction(item)))
+        self.index.find_or_spot(hash, |item| self.is_it(item, tuple))
     }
 
     /// The session that a packet with this tuple belongs to; one that expired is none.
     #[inline]
-    pub fn lookup(&self, tuple: &Tuple, now: Instant) -> Option<Hit> {
-        self.find(tuple).filter(|hit| !self.is_expired(hit.session, self.clock.second(now)))
+    pub fn lookup(&self, tuple: &Tuple) -> Option<Hit> {
+        self.find(tuple).filter(|hit| !self.is_expired(hit.session))
     }
 
     /// Loads what the lookup of an IPv4 packet will read, so that the misses of a batch overlap.
@@ -47,14 +58,9 @@ impl Nat {
         else {
             return;
         };
-        let word = |at: usize| rest.get(at..).and_then(|o| o.first_chunk()).copied().unwrap_or([0; 4]);
-        let [source, destination] = [word(0), word(4)].map(Ipv4Addr::from);
-        let [a, b, c, d] = word(8);
-        let tuple = Tuple {
-            protocol,
-            source: Endpoint::new(source, u16::from_be_bytes([a, b])),
-            destination: Endpoint::new(destination, u16::from_be_bytes([c, d])),
-        };
+        let [a, b, c, d, e, f, g, h, ref ports @ ..] = *rest;
+        let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let tuple = Tuple::of(protocol, Ends { addresses, ports: u32::from_ne_bytes(*ports) });
         // Of those that have its home the first: seldom are there more.
         if let Some(item) = self.index.find(self.hash(&tuple), |_| true) {
             core::hint::black_box(self.sessions.get(item >> 1).expires);
@@ -64,40 +70,22 @@ impl Nat {
     /// The session that an ICMP error is about, in the direction in which the error travels.
     ///
     /// The error must go to whom the quoted packet came from (RFC 5508 REQ-4, CVE-2019-5598).
-    pub fn lookup_error(
-        &self,
-        embedded: &Embedded,
-        outer_destination: Ipv4Addr,
-        now: Instant,
-    ) -> Option<Hit> {
-        match embedded.tuple.source.address == outer_destination {
-            true => self.lookup(&embedded.tuple.inverted(), now),
+    pub fn lookup_error(&self, embedded: &Embedded, outer_destination: Ipv4Addr) -> Option<Hit> {
+        match embedded.tuple.source().address == outer_destination {
+            true => self.lookup(&embedded.tuple.inverted()),
             false => None,
         }
     }
 
-    #[inline]
-    pub(super) fn is_expired(&self, id: SessionId, now: i64) -> bool {
-        self.wheel.is_past(self.sessions.get(id.0).expires, now)
-    }
-
-    /// How packets of a direction are translated.
+    /// How packets of a session are translated in a direction.
     #[inline(always)]
     pub fn translation(&self, hit: Hit) -> Translation {
-        let session = self.session(hit.session);
-        // What leaves is the inverse of what comes back.
-        let (arrives, returns) = (session.ends(hit.direction), session.ends(hit.direction.opposite()));
-        let (addresses, ports) = match hit.direction {
-            Direction::Original => (session.addresses, session.ports),
-            Direction::Reply => (session.addresses.reversed(), session.ports.reversed()),
-        };
-        Translation {
-            source: returns.destination,
-            destination: returns.source,
-            addresses,
-            ports,
-            hides_source: arrives.source.address != returns.destination.address,
-        }
+        self.session(hit.session).translation(hit.direction)
+    }
+
+    #[inline]
+    pub(super) fn is_expired(&self, id: SessionId) -> bool {
+        self.wheel.is_past(self.sessions.get(id.0).expires)
     }
 }
 

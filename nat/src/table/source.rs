@@ -1,7 +1,6 @@
 //! The external endpoint of a session: its mapping, or a new one.
 
 use core::ops::RangeInclusive;
-use smoltcp::time::Instant;
 
 use super::bind::RECLAIM;
 use super::{Binding, Nat, Refusal, SourceNat, Unbound};
@@ -14,13 +13,8 @@ use crate::timers::TIMEOUT_MAX;
 
 impl Nat {
     /// The source behind us, and its mapping with one use held by the caller.
-    pub(super) fn source(
-        &mut self,
-        client: u8,
-        binding: &Binding,
-        now: Instant,
-    ) -> Result<(Endpoint, u32), Refusal> {
-        let (protocol, internal) = (binding.original.protocol, binding.original.source);
+    pub(super) fn source(&mut self, client: u8, binding: &Binding) -> Result<(Endpoint, u32), Refusal> {
+        let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let (address, ports) = match binding.source {
             SourceNat::None => {
                 let mapping = self.addressed(binding);
@@ -62,10 +56,10 @@ impl Nat {
             SourceNat::Random(..) => self.ports.draw(&class),
             _ => internal.port,
         };
-        let port = self.port(&class, kind, preferred, now).ok_or(Unbound::PortsExhausted)?;
+        let port = self.port(&class, kind, preferred).ok_or(Unbound::PortsExhausted)?;
         let external = Endpoint::new(address, port);
         if self.mappings.is_full()
-            && let Some(oldest) = self.mappings.oldest_of_all(self.clock.latest() as u32)
+            && let Some(oldest) = self.mappings.oldest_of_all(self.wheel.present())
         {
             self.end_mapping(oldest);
         }
@@ -82,7 +76,7 @@ impl Nat {
     /// The mapping that a packet came through, from outside or hairpinned; none if it was no mapping's.
     #[inline]
     pub(super) fn addressed(&self, binding: &Binding) -> u32 {
-        let (protocol, external) = (binding.original.protocol, binding.original.destination);
+        let (protocol, external) = (binding.original.protocol(), binding.original.destination());
         if external == binding.destination {
             return NONE;
         }
@@ -102,23 +96,17 @@ impl Nat {
     }
 
     /// An external port that is free by now, or whose rest has to be short.
-    fn port(
-        &mut self,
-        class: &RangeInclusive<u16>,
-        kind: usize,
-        preferred: u16,
-        now: Instant,
-    ) -> Option<u16> {
+    fn port(&mut self, class: &RangeInclusive<u16>, kind: usize, preferred: u16) -> Option<u16> {
         // One more than may have come.
         for _ in 0..2 {
-            let Some(rested) = self.mappings.rested(kind, self.clock.latest() as u32) else {
+            let Some(rested) = self.mappings.rested(kind, self.wheel.present()) else {
                 break;
             };
             self.end_mapping(rested);
         }
         let mut allocation = self.ports.allocate_in(kind, class, preferred);
         if allocation.is_none() {
-            self.expire(now, RECLAIM);
+            self.expire(RECLAIM);
             if let Some(oldest) = self.mappings.oldest_within(kind, class) {
                 self.end_mapping(oldest);
             }
@@ -137,7 +125,7 @@ impl Nat {
         }
         match (self.options.port_rest, kind) {
             (1.., Some(kind)) => {
-                let now = self.clock.latest() as u32;
+                let now = self.wheel.present();
                 let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
                 self.mappings.rest(mapping, kind, until);
             }

@@ -4,8 +4,8 @@
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 use nat::{
-    Binding, Checksum, Config, Direction, Endpoint, Hit, Nat, Options, Packet, Reserved, SourceNat, Timeouts,
-    Tuple, Unbound, protocol,
+    Binding, Checksum, Config, Direction, Endpoint, Head, Hit, Nat, Options, Packet, Reserved, SourceNat,
+    Timeouts, Translation, Tuple, Unbound, protocol,
 };
 use smoltcp::time::Instant;
 
@@ -162,7 +162,7 @@ pub fn judge(octets: &[u8]) {
 /// Source and destination, as the packet's headers have them.
 pub fn ends(octets: &[u8]) -> (Endpoint, Endpoint) {
     let tuple = parse(octets).tuple().unwrap();
-    (tuple.source, tuple.destination)
+    (tuple.source(), tuple.destination())
 }
 
 pub fn parse(octets: &[u8]) -> Packet {
@@ -179,6 +179,12 @@ pub enum Dropped {
     NoSession,
     Refused,
     Unbound(Unbound),
+}
+
+/// The head of a translated packet.
+pub fn head(packet: &Packet, translation: Translation) -> Vec<u8> {
+    let mut head = Head::EMPTY;
+    packet.rewrite(&mut head, translation).to_vec()
 }
 
 /// Clients in 10/8 may open anything and are hidden behind [`EXTERNAL`]; others may use the
@@ -224,6 +230,12 @@ impl World {
         self.now = Instant::from_micros(self.now.total_micros() + seconds * 1_000_000);
     }
 
+    /// The translator, told what time it is.
+    pub fn told(&mut self) -> &mut Nat {
+        self.nat.advance_to(self.now);
+        &mut self.nat
+    }
+
     /// The octets that leave when these arrive.
     pub fn cross(&mut self, octets: &[u8]) -> Result<Vec<u8>, Dropped> {
         let packet = parse(octets);
@@ -231,49 +243,45 @@ impl World {
         let (hit, is_error) = match packet.embedded() {
             Some(embedded) => {
                 let outer = packet.destination();
-                (self.nat.lookup_error(embedded, outer, self.now), true)
+                (self.told().lookup_error(embedded, outer), true)
             }
             None => {
                 let tuple = packet.tuple().ok_or(Dropped::NoSession)?;
-                (self.nat.lookup(&tuple, self.now), false)
+                (self.told().lookup(&tuple), false)
             }
         };
         let hit = match hit {
             Some(hit) => {
-                let admitted = self.nat.admit(hit, &packet, self.now);
+                let admitted = self.told().admit(hit, &packet);
                 admitted.map_err(|_| Dropped::Refused)?;
                 hit
             }
             None if is_error => return Err(Dropped::NoSession),
             None => self.open(&packet)?,
         };
-        let translation = self.nat.translation(hit);
-        let head = match is_error {
-            true => packet.rewrite_error(&translation),
-            false => packet.rewrite(&translation),
-        };
-        assert_eq!(head.as_slice().len(), packet.head_len());
-        Ok([head.as_slice(), payload].concat())
+        let head = head(&packet, self.nat.translation(hit));
+        assert_eq!(head.len(), packet.head_len());
+        Ok([&head, payload].concat())
     }
 
     fn open(&mut self, packet: &Packet) -> Result<Hit, Dropped> {
         let original = packet.tuple().ok_or(Dropped::NoSession)?;
-        let is_client = original.source.address.octets()[0] == 10;
-        let is_forward = original.destination == FORWARD && original.protocol != protocol::ICMP;
+        let is_client = original.source().address.octets()[0] == 10;
+        let is_forward = original.destination() == FORWARD && original.protocol() != protocol::ICMP;
         let inbound = self.nat.inbound(&original, is_client);
         if !is_client && !is_forward && inbound.is_none() || !packet.opens() && !self.pickup {
             return Err(Dropped::NoSession);
         }
         let binding = Binding {
             original,
-            destination: if is_forward { FORWARDED } else { inbound.unwrap_or(original.destination) },
+            destination: if is_forward { FORWARDED } else { inbound.unwrap_or(original.destination()) },
             source: match is_client {
                 true => SourceNat::Address(EXTERNAL),
                 false => SourceNat::None,
             },
             residue: [1, 2],
         };
-        let bound = self.nat.bind(binding, packet, self.now);
+        let bound = self.told().bind(binding, packet);
         bound.map_err(Dropped::Unbound)
     }
 
@@ -293,9 +301,15 @@ impl World {
     }
 
     /// Whether the session of this tuple is in force.
-    pub fn is_live(&self, number: u8, source: Endpoint, destination: Endpoint) -> bool {
-        let tuple = Tuple { protocol: number, source, destination };
-        self.nat.lookup(&tuple, self.now).is_some()
+    pub fn is_live(&mut self, number: u8, source: Endpoint, destination: Endpoint) -> bool {
+        let tuple = Tuple::new(number, source, destination);
+        self.told().lookup(&tuple).is_some()
+    }
+
+    /// Seconds that the session of this tuple has left.
+    pub fn remaining(&mut self, number: u8, source: Endpoint, destination: Endpoint) -> u32 {
+        let hit = self.told().lookup(&Tuple::new(number, source, destination));
+        hit.map_or(0, |hit| self.nat.remaining(hit.session))
     }
 
     /// A TCP connection after its handshake; the client's external endpoint.
