@@ -72,7 +72,8 @@ impl Difference {
     /// Octets became others, both as words in the machine's order.
     #[inline]
     pub(crate) const fn of_words(old: u64, new: u64) -> Self {
-        Self::new(!fold(old) as u64 + fold(new) as u64)
+        let (difference, borrow) = new.overflowing_sub(old);
+        Self::new(difference.wrapping_sub(borrow as u64))
     }
 
     /// Two octets became two others, given in host order.
@@ -90,7 +91,11 @@ impl Difference {
     /// Both changes.
     #[inline]
     pub const fn and(self, other: Self) -> Self {
-        Self::new(self.0 as u64 + other.0 as u64)
+        let (sum, carry) = self.0.overflowing_add(other.0);
+        match sum.wrapping_add(carry as u16) {
+            0xffff => Self(0),
+            sum => Self(sum),
+        }
     }
 
     /// The change undone.

@@ -37,7 +37,7 @@ pub(crate) struct Found {
 }
 
 /// Where an item that was searched for in vain would stand, as long as nothing changes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
     hash: u32,
     steps: u32,
@@ -113,6 +113,12 @@ impl Index {
         item.ok_or(Spot { hash, steps, place, changes: self.changes })
     }
 
+    /// Whether a spot is still good.
+    #[inline]
+    pub(crate) const fn is_current(&self, spot: &Spot) -> bool {
+        spot.changes == self.changes
+    }
+
     /// Takes in an item whose key is not there yet, and returns the steps that it took; none, and
     /// nothing changed, if there is no room within reach of its home.
     pub(crate) fn insert(&mut self, hash: u32, item: u32) -> Option<u32> {
@@ -123,7 +129,7 @@ impl Index {
     /// As [`Index::insert`], where the key was searched for in vain.
     #[inline]
     pub(crate) fn insert_at(&mut self, spot: Spot, item: u32) -> Option<u32> {
-        if spot.changes != self.changes {
+        if !self.is_current(&spot) {
             return self.insert(spot.hash, item);
         }
         if spot.steps > DISTANCE_MAX {
@@ -141,22 +147,24 @@ impl Index {
     /// The spot is another's, which is nearer to its home.
     #[inline(never)]
     fn insert_before_others(&mut self, spot: Spot, item: u32) -> Option<u32> {
+        let end = self.places.len().min(spot.place + RUN_MAX);
+        let run = self.places.get_mut(spot.place..end)?;
         // Each takes the place of the next one, which moves on by one.
         let mut moving = spot.steps << ITEM_BITS | item;
-        let mut length = spot.steps;
-        for place in self.places.get_mut(spot.place..)?.iter_mut().take(RUN_MAX) {
+        for (moved, place) in run.iter_mut().enumerate() {
             let entry = core::mem::replace(place, moving);
             if entry == 0 {
                 self.changes = self.changes.wrapping_add(1);
-                return Some(length);
+                return Some(spot.steps + moved as u32);
             }
             moving = entry.wrapping_add(ONE_FURTHER);
-            length += 1;
             if entry >= FURTHEST {
-                break;
+                self.move_back(spot.place, moved + 1, moving);
+                return None;
             }
         }
-        self.move_back(spot.place, (length - spot.steps) as usize, moving);
+        let moved = run.len();
+        self.move_back(spot.place, moved, moving);
         None
     }
 

@@ -57,27 +57,35 @@ const fn sip_round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     [a, b, c, d]
 }
 
-/// Numbers for port choice (RFC 6056 3.1), one keyed hash of a counter for two of them.
+/// Numbers for port choice (RFC 6056 3.1), one keyed hash of a counter for three of them.
 pub(crate) struct Chance {
     key: Key,
-    drawn: u64,
-    /// The last hash, its unused half below.
+    hashes: u64,
+    /// Draws that the last hash is still good for, and what is left of it.
+    left: u8,
     hash: u64,
 }
 
 impl Chance {
     pub(crate) const fn new(key: Key) -> Self {
-        Self { key, drawn: 0, hash: 0 }
+        Self { key, hashes: 0, left: 0, hash: 0 }
     }
 
-    /// A number below `bound`, or 0 if that is 0.
+    /// A number below `bound`, which is at most 2^17, or 0 if that is 0.
+    ///
+    /// The hash is a fraction of one. Its product with a bound has the number before the point;
+    /// what is behind is a fraction again, as many bits shorter as the bound has.
     pub(crate) const fn below(&mut self, bound: u32) -> u32 {
-        self.drawn = self.drawn.wrapping_add(1);
-        self.hash = match self.drawn & 1 {
-            0 => self.hash << 32,
-            _ => self.key.sip(self.drawn),
-        };
-        (((self.hash >> 32) * bound as u64) >> 32) as u32
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => {
+                self.hashes = self.hashes.wrapping_add(1);
+                (self.hash, self.left) = (self.key.sip(self.hashes), 2);
+            }
+        }
+        let product = self.hash as u128 * bound as u128;
+        self.hash = product as u64;
+        (product >> 64) as u32
     }
 }
 

@@ -24,7 +24,7 @@ use crate::config::{ClientQuota, Config, Lifetimes, Options, Reserved};
 use crate::contacts::Contacts;
 use crate::endpoint::{Direction, Endpoint, Tuple};
 use crate::expendable::Expendable;
-use crate::index::{ITEMS_MAX, Index};
+use crate::index::{ITEMS_MAX, Index, Spot};
 use crate::keyed::{Chance, Key};
 use crate::mapping::Mappings;
 use crate::ports::Ports;
@@ -160,6 +160,8 @@ pub struct Nat {
     options: Options,
     /// Where a full table looks next for who has most.
     hand: u32,
+    /// What was looked up last in vain, and where its session would be found.
+    missed: Option<(Tuple, Spot)>,
 }
 
 impl Nat {
@@ -202,6 +204,7 @@ impl Nat {
             inbound_refresh: config.inbound_refresh,
             options,
             hand: 0,
+            missed: None,
         }
     }
 

@@ -112,8 +112,7 @@ impl Nat {
     /// for one that will have it.
     #[inline(always)]
     fn vacate(&mut self, tuple: &Tuple) -> Result<Spot, Unbound> {
-        let hash = self.hash(tuple);
-        match self.spot(tuple, hash) {
+        match self.spot_for(tuple) {
             Ok(item) => self.vacate_of(SessionId(item >> 1), tuple),
             Err(spot) => Ok(spot),
         }
@@ -125,7 +124,7 @@ impl Nat {
             return Err(Unbound::Conflict);
         }
         self.remove(session);
-        self.spot(tuple, self.hash(tuple)).err().ok_or(Unbound::Conflict)
+        self.spot_for(tuple).err().ok_or(Unbound::Conflict)
     }
 
     fn session_to_be(

@@ -20,32 +20,49 @@ impl Nat {
         self.sessions.get(item >> 1).has(tuple, direction(item))
     }
 
-    /// The session that has this tuple, whether it ended or not.
+    /// The item that stands for this tuple at home, where most do.
     #[inline(always)]
-    pub(super) fn find(&self, tuple: &Tuple) -> Option<Hit> {
-        let hash = self.hash(tuple);
-        let item = match self.index.at_home(hash).filter(|&item| self.is_it(item, tuple)) {
-            Some(item) => item,
-            None => self.find_away(*tuple, hash)?,
-        };
-        Some(Hit { session: SessionId(item >> 1), direction: direction(item) })
+    fn find_at_home(&self, tuple: &Tuple, hash: u32) -> Option<u32> {
+        self.index.at_home(hash).filter(|&item| self.is_it(item, tuple))
     }
 
+    /// The item that stands for this tuple, wherever it is.
     #[inline(never)]
-    fn find_away(&self, tuple: Tuple, hash: u32) -> Option<u32> {
-        self.index.find(hash, |item| self.is_it(item, &tuple))
+    fn find_away(&mut self, tuple: Tuple, hash: u32) -> Option<u32> {
+        match self.spot(&tuple, hash) {
+            Ok(item) => Some(item),
+            Err(spot) => {
+                self.missed = Some((tuple, spot));
+                None
+            }
+        }
     }
 
-    /// The same where its hash is known, for one that will have it: the item, or the spot for one.
+    /// The item that stands for a tuple whose hash this is, or the spot for one.
     #[inline(always)]
-    pub(super) fn spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
+    fn spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
         self.index.find_or_spot(hash, |item| self.is_it(item, tuple))
     }
 
-    /// The session that a packet with this tuple belongs to; one that expired is none.
+    /// As [`Nat::spot`], which may have been found before.
     #[inline]
-    pub fn lookup(&self, tuple: &Tuple) -> Option<Hit> {
-        self.find(tuple).filter(|hit| !self.is_expired(hit.session))
+    pub(super) fn spot_for(&self, tuple: &Tuple) -> Result<u32, Spot> {
+        match &self.missed {
+            Some((missed, spot)) if missed == tuple && self.index.is_current(spot) => Err(*spot),
+            _ => self.spot(tuple, self.hash(tuple)),
+        }
+    }
+
+    /// The session that a packet with this tuple belongs to; one that expired is none.
+    #[inline(always)]
+    pub fn lookup(&mut self, tuple: &Tuple) -> Option<Hit> {
+        let hash = self.hash(tuple);
+        let item = match self.find_at_home(tuple, hash) {
+            Some(item) => item,
+            None => self.find_away(*tuple, hash)?,
+        };
+        let hit = Hit { session: SessionId(item >> 1), direction: direction(item) };
+        (!self.is_expired(hit.session)).then_some(hit)
     }
 
     /// Loads what the lookup of an IPv4 packet will read, so that the misses of a batch overlap.
@@ -70,7 +87,7 @@ impl Nat {
     /// The session that an ICMP error is about, in the direction in which the error travels.
     ///
     /// The error must go to whom the quoted packet came from (RFC 5508 REQ-4, CVE-2019-5598).
-    pub fn lookup_error(&self, embedded: &Embedded, outer_destination: Ipv4Addr) -> Option<Hit> {
+    pub fn lookup_error(&mut self, embedded: &Embedded, outer_destination: Ipv4Addr) -> Option<Hit> {
         match embedded.tuple.source().address == outer_destination {
             true => self.lookup(&embedded.tuple.inverted()),
             false => None,
