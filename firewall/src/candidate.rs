@@ -1,12 +1,12 @@
 //! Packets as the policy sees them: as they are, and as they will be.
 
-use nat::{Direction, Endpoint, Packet, Tuple, protocol};
-use rules::{Candidate, State};
+use nat::{Direction, Endpoint, Packet, Session, Tuple, protocol};
+use rules::{Candidate, Connection, Endpoints, State};
 
 /// A packet as the policy sees it when it comes in.
 pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
     let ports = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
-    Candidate {
+    let mut candidate = Candidate {
         input: Some(input as u8),
         output: None,
         source: packet.source(),
@@ -23,6 +23,33 @@ pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidat
         state,
         dnat: false,
         snat: false,
+        mark: 0,
+        connection: None,
+    };
+    if state == State::New {
+        candidate.connection = Some(Connection::opened(candidate.endpoints()));
+    }
+    candidate
+}
+
+/// The connection of a session's packets.
+pub(crate) fn connection(session: &Session, direction: Direction, mark: u32) -> Connection {
+    let direction = match direction {
+        Direction::Original => rules::Direction::Original,
+        Direction::Reply => rules::Direction::Reply,
+    };
+    let (original, reply) = (endpoints(&session.original()), Some(endpoints(&session.reply())));
+    Connection { mark, direction, original, reply }
+}
+
+fn endpoints(tuple: &Tuple) -> Endpoints {
+    let (source, destination) = (tuple.source(), tuple.destination());
+    let port = |endpoint: Endpoint| if tuple.protocol() == protocol::ICMP { 0 } else { endpoint.port };
+    Endpoints {
+        source: source.address,
+        destination: destination.address,
+        source_port: port(source),
+        destination_port: port(destination),
     }
 }
 
@@ -47,6 +74,8 @@ pub(crate) fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Can
         state,
         dnat: false,
         snat: false,
+        mark: 0,
+        connection: None,
     }
 }
 

@@ -170,9 +170,3 @@ impl RuleCounters {
         }
     }
 }
-
-impl rules::Tally for RuleCounters {
-    fn count(&mut self, counter: rules::CounterId, octets: u32) {
-        self.add(counter.0, octets);
-    }
-}

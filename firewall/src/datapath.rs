@@ -30,9 +30,10 @@ use rules::{Candidate, Hook, Policy, Reject, Residue, SourceNat, State, Tally, V
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
-use crate::candidate::{candidate, foreseen};
+use crate::candidate::{candidate, connection, foreseen};
 use crate::config::{held_fragments, held_syns, nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
+use crate::effects::Effects;
 use crate::fragment::{self, Fate, Fragments, Way};
 use crate::icmp::{self, Answer, Limiter, Message};
 use crate::identification::Identifications;
@@ -70,7 +71,7 @@ pub struct Datapath<L: Link> {
     nat: Nat,
     site: &'static Site,
     policy: &'static Policy,
-    rule_counters: RuleCounters,
+    effects: Effects,
     /// Packets that each rule, or chain's policy, ended.
     refused: RuleCounters,
     errors: Limiter,
@@ -139,7 +140,7 @@ impl<L: Link> Datapath<L> {
             nat,
             site,
             policy: &site.policy,
-            rule_counters: RuleCounters::new(site.policy.counters().len()),
+            effects: Effects::new(site, seed[2].rotate_left(17) ^ seed[3]),
             refused: RuleCounters::new(site.policy.locations.len()),
             // RFC 1812 4.3.2.8: a burst of 6, then one a second per destination.
             errors: Limiter::new(4096, 6, 1000, seed[3]),
@@ -156,6 +157,7 @@ impl<L: Link> Datapath<L> {
     /// True if there was something to do.
     pub fn turn(&mut self, now: Instant) -> bool {
         let mut received = 0;
+        self.effects.now = now;
         let mut scratch = Scratch { packet: Packet::EMPTY, head: nat::Head::EMPTY };
         self.nat.advance_to(now);
         for port in &mut self.ports {
@@ -276,7 +278,7 @@ impl<L: Link> Datapath<L> {
             nat::Refused::Window => Dropped::TcpWindow,
         })?;
         for counter in residue.counters() {
-            self.rule_counters.count(counter, packet.total_len().into());
+            self.effects.count(counter, packet.total_len().into());
         }
         if admitted.first_reply {
             // `ct state new` ends here: from now on the original direction is `established`.
@@ -316,7 +318,7 @@ impl<L: Link> Datapath<L> {
         let opens = packet.opens() || is_portless || self.nat.may_pick_up(packet);
         let state = if opens { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
-        let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.rule_counters);
+        let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.effects);
         self.refuse(packet, decision.verdict)?;
         let mapped = self.mapped(input, &tuple, &candidate, decision.dnat.is_some());
         if let Some(internal) = mapped {
@@ -324,7 +326,7 @@ impl<L: Link> Datapath<L> {
             candidate.destination_port = internal.port;
             candidate.dnat = true;
         } else if self.routes.is_own(candidate.destination) {
-            let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.rule_counters);
+            let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.effects);
             if input == UPLINK && self.is_kept(packet, decision.verdict) {
                 return Ok(Step::Hold(tuple));
             }
@@ -333,9 +335,9 @@ impl<L: Link> Datapath<L> {
         let hop = self.hop(packet, candidate.destination)?;
         candidate.output = Some(hop.port as u8);
         candidate.ttl = candidate.ttl.saturating_sub(1);
-        let forward = self.policy.evaluate(Hook::Forward, &mut candidate, &mut self.rule_counters);
+        let forward = self.policy.evaluate(Hook::Forward, &mut candidate, &mut self.effects);
         self.refuse(packet, forward.verdict)?;
-        let postrouting = self.policy.evaluate(Hook::Postrouting, &mut candidate, &mut self.rule_counters);
+        let postrouting = self.policy.evaluate(Hook::Postrouting, &mut candidate, &mut self.effects);
         self.refuse(packet, postrouting.verdict)?;
         if state == State::Invalid {
             return Err(Dropped::Invalid.into());
@@ -348,6 +350,7 @@ impl<L: Link> Datapath<L> {
             (None, None) => tuple.destination(),
         };
         // RFC 4787 REQ-9 a: the receiver sees the external endpoint, whatever the rules leave out.
+        let mark = candidate.connection.map_or(0, |connection| connection.mark);
         let is_hairpin = mapped.is_some() && input != UPLINK && postrouting.snat.is_none();
         let source = match is_hairpin {
             true => self.hairpin_source(candidate, tuple.destination()),
@@ -364,6 +367,7 @@ impl<L: Link> Datapath<L> {
             Ok(hit) => hit,
             Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
+        self.effects.set_mark(hit.session.index(), mark);
         self.syns.cancel(&self.nat.session(hit.session).reply());
         for (direction, state) in [(Direction::Original, State::New), (Direction::Reply, State::Established)]
         {

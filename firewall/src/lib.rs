@@ -14,6 +14,7 @@ mod candidate;
 mod config;
 pub mod counters;
 pub mod datapath;
+mod effects;
 pub mod fragment;
 pub mod icmp;
 pub mod identification;

@@ -52,6 +52,50 @@ impl State {
     }
 }
 
+/// Which way a packet of a connection goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// As its first packet.
+    Original,
+    /// As the answers to it.
+    Reply,
+}
+
+/// The endpoints of one direction of a connection; ports are 0 for protocols without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Endpoints {
+    /// The source address.
+    pub source: Ipv4Addr,
+    /// The destination address.
+    pub destination: Ipv4Addr,
+    /// The source port.
+    pub source_port: u16,
+    /// The destination port.
+    pub destination_port: u16,
+}
+
+/// The packet's connection, as `ct` reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// `ct mark`.
+    pub mark: u32,
+    /// `ct direction`.
+    pub direction: Direction,
+    /// `ct original`: the endpoints of its first packet as it came.
+    pub original: Endpoints,
+    /// `ct reply`: the endpoints of its answers as they come; `None` while the first packet is on its way, and
+    /// they follow from what it is translated to.
+    pub reply: Option<Endpoints>,
+}
+
+impl Connection {
+    /// The connection that a packet with these endpoints opens.
+    #[must_use]
+    pub const fn opened(original: Endpoints) -> Self {
+        Self { mark: 0, direction: Direction::Original, original, reply: None }
+    }
+}
+
 /// A packet as the policy sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -87,4 +131,32 @@ pub struct Candidate {
     pub dnat: bool,
     /// `ct status snat`: the session's source is translated.
     pub snat: bool,
+    /// `meta mark`: 0 as received.
+    pub mark: u32,
+    /// Its connection; `None` for packets that belong to none and open none.
+    pub connection: Option<Connection>,
+}
+
+impl Candidate {
+    /// The endpoints of the packet at this hook.
+    #[must_use]
+    pub const fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
+    /// The endpoints of the answers to the connection, as far as they are known.
+    pub(crate) fn reply(&self) -> Option<Endpoints> {
+        let connection = self.connection?;
+        Some(connection.reply.unwrap_or(Endpoints {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+        }))
+    }
 }

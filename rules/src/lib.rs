@@ -7,9 +7,14 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 pub mod candidate;
+mod dynamic;
 pub mod forward;
 pub mod hosts;
+pub mod memory;
+pub mod object;
 pub mod policy;
 pub mod residue;
 pub mod site;
@@ -17,8 +22,9 @@ pub mod table;
 pub mod translation;
 mod walk;
 
-pub use candidate::{Candidate, Hook, State};
+pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State};
 pub use forward::Forward;
+pub use memory::Memory;
 pub use policy::{Decision, Policy, Reject, Tally, Verdict};
 pub use residue::Residue;
 pub use table::{CounterId, Location, RuleId};

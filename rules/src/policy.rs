@@ -8,8 +8,10 @@ use core::net::Ipv4Addr;
 
 use crate::candidate::{Candidate, Hook, State};
 use crate::forward::Forward;
+use crate::memory::{Memory, Numbers};
+use crate::object::{DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
-use crate::table::{Base, Chain, CounterId, Kind, Location, Match, Rule, RuleId};
+use crate::table::{Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, Rule, RuleId};
 use crate::translation::SourceNat;
 use crate::walk::{self, Ending, Walker};
 
@@ -26,12 +28,27 @@ pub struct Policy {
     pub counters: &'static [Location],
     /// The external ports that dnat rules answer for, see [`Policy::forwards`](Policy::forwards()).
     pub forwards: &'static [Forward],
+    /// Indexed by [`LimitId`](crate::object::LimitId).
+    pub limits: &'static [Limit],
+    /// Indexed by [`QuotaId`](crate::object::QuotaId).
+    pub quotas: &'static [Quota],
+    /// Indexed by [`LogId`].
+    pub logs: &'static [Log],
+    /// Indexed by [`SetId`](crate::object::SetId).
+    pub dynamic_sets: &'static [DynamicSet],
+    /// Whether rules set `ct mark`: else it is 0 for every connection.
+    pub marks_connections: bool,
 }
 
-/// Takes what `counter` statements count.
+/// Takes what statements count, remember and log.
 pub trait Tally {
     /// A packet of this length, in octets, met the counter.
     fn count(&mut self, counter: CounterId, octets: u32);
+    /// A packet met a log statement.
+    fn log(&mut self, log: LogId, candidate: &Candidate);
+    /// What stateful statements remember, and the time in nanoseconds. Without it each of them lets the packet
+    /// go on, and nothing is remembered.
+    fn memory(&mut self) -> Option<(&mut Memory, u64)>;
 }
 
 /// How the sender of a refused packet is told.
@@ -67,8 +84,18 @@ pub struct Decision {
 
 impl Policy {
     /// A policy without chains: everything passes.
-    pub const EMPTY: Self =
-        Self { hooks: [&[]; 5], chains: &[], locations: &[], counters: &[], forwards: &[] };
+    pub const EMPTY: Self = Self {
+        hooks: [&[]; 5],
+        chains: &[],
+        locations: &[],
+        counters: &[],
+        forwards: &[],
+        limits: &[],
+        quotas: &[],
+        logs: &[],
+        dynamic_sets: &[],
+        marks_connections: false,
+    };
 
     /// What the chains of `hook` say about the first packet of a session, or a packet of none.
     ///
@@ -95,7 +122,8 @@ impl Policy {
     }
 
     /// What the chains of `hook` say about a later packet of a session: nat chains have had their say.
-    pub fn evaluate_later(&self, hook: Hook, candidate: &Candidate, tally: &mut impl Tally) -> Verdict {
+    /// Marks that rules set are the candidate's for the chains that follow.
+    pub fn evaluate_later(&self, hook: Hook, candidate: &mut Candidate, tally: &mut impl Tally) -> Verdict {
         for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
             let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
             match verdict(base, ending) {
@@ -198,8 +226,27 @@ fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision)
 
 /// Walks with the packet at hand.
 struct Seen<'a, T> {
-    candidate: &'a Candidate,
+    candidate: &'a mut Candidate,
     tally: &'a mut T,
+}
+
+impl<T: Tally> Seen<'_, T> {
+    /// Asks what is remembered about a key of the packet; no packet without the key goes on.
+    fn remembered(&mut self, key: &Key, ask: impl FnOnce(&mut Memory, &Numbers, u32, u64) -> bool) -> bool {
+        let Some(numbers) = walk::numbers(key, self.candidate) else { return false };
+        let octets = u32::from(self.candidate.length);
+        self.tally.memory().is_none_or(|(memory, now)| ask(memory, &numbers, octets, now))
+    }
+
+    fn set_mark_of_connection(&mut self, mark: Option<u32>) -> bool {
+        match (&mut self.candidate.connection, mark) {
+            (Some(connection), Some(mark)) => {
+                connection.mark = mark;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl<T: Tally> Walker for Seen<'_, T> {
@@ -209,6 +256,41 @@ impl<T: Tally> Walker for Seen<'_, T> {
 
     fn count(&mut self, counter: CounterId) {
         self.tally.count(counter, self.candidate.length.into());
+    }
+
+    fn looks_up(&mut self, wanted: &Lookup) -> Option<bool> {
+        Some(walk::looks_up(wanted, self.candidate))
+    }
+
+    fn act(&mut self, effect: &Effect) -> Option<bool> {
+        let octets = u32::from(self.candidate.length);
+        Some(match effect {
+            Effect::Limit(id) => {
+                self.tally.memory().is_none_or(|(memory, now)| memory.limit(*id, octets, now))
+            }
+            Effect::Quota(id) => self.tally.memory().is_none_or(|(memory, _)| memory.quota(*id, octets)),
+            Effect::Log(log) => {
+                self.tally.log(*log, self.candidate);
+                true
+            }
+            Effect::Mark(write) => match walk::written(write, self.candidate) {
+                Some(mark) => {
+                    self.candidate.mark = mark;
+                    true
+                }
+                None => false,
+            },
+            Effect::ConnectionMark(write) => {
+                let mark = walk::written(write, self.candidate);
+                self.set_mark_of_connection(mark)
+            }
+            Effect::Update(update) => self.remembered(&update.key, |memory, numbers, octets, now| {
+                memory.change(update.set, (update.how, update.timeout), numbers, octets, now)
+            }),
+            Effect::Member { set, key, negated } => self.remembered(key, |memory, numbers, octets, now| {
+                memory.is_member(*set, numbers, *negated, octets, now)
+            }),
+        })
     }
 }
 
@@ -229,5 +311,15 @@ impl Walker for Foreseen<'_> {
 
     fn count(&mut self, counter: CounterId) {
         self.residue = self.residue.with(counter);
+    }
+
+    fn looks_up(&mut self, wanted: &Lookup) -> Option<bool> {
+        let is_known =
+            |field: &crate::table::Field| !field.is_per_packet() || !walk::has(*field, self.candidate);
+        wanted.key.fields().iter().all(is_known).then(|| walk::looks_up(wanted, self.candidate))
+    }
+
+    fn act(&mut self, _: &Effect) -> Option<bool> {
+        None
     }
 }

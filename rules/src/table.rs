@@ -4,6 +4,7 @@
 //! match reads one number of the packet and compares it, so a step costs the same whatever it looks at (a set:
 //! the logarithm of its size).
 
+use crate::object::{LimitId, LogId, QuotaId, SetId};
 use crate::policy::Reject;
 use crate::translation::{DestinationChoice, SourceChoice};
 
@@ -73,8 +74,12 @@ pub struct Rule {
 pub enum Step {
     /// Goes on if the number is as wanted, else ends the rule.
     Match(Match),
+    /// Goes on if the concatenation of some numbers is, or is not, among these.
+    Lookup(Lookup),
     /// Counts the packet.
     Count(CounterId),
+    /// Does something that is remembered; ends the rule if that says so.
+    Act(Effect),
     /// Ends the rule with a verdict; the last step.
     Do(Action),
 }
@@ -98,6 +103,125 @@ pub enum Action {
     Dnat(DestinationChoice),
     /// Translates the source.
     Snat(SourceChoice),
+}
+
+/// What a statement remembers, and asks of what was remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// `limit`: goes on as its bucket says.
+    Limit(LimitId),
+    /// `quota`: goes on as its octets say.
+    Quota(QuotaId),
+    /// `log`.
+    Log(LogId),
+    /// `meta mark set`.
+    Mark(Write),
+    /// `ct mark set`; ends the rule for packets without a connection.
+    ConnectionMark(Write),
+    /// `add`, `update` or `delete` of an element of a dynamic set.
+    Update(Update),
+    /// A dynamic set holds the key, or holds it not.
+    Member {
+        /// The set.
+        set: SetId,
+        /// What is looked up.
+        key: Key,
+        /// Whether it must not be there.
+        negated: bool,
+    },
+}
+
+/// A new value of a mark: `(from & and) ^ xor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// What it is made from; nothing is 0.
+    pub from: Option<Field>,
+    /// The bits that are kept.
+    pub and: u32,
+    /// The bits that are turned round then.
+    pub xor: u32,
+}
+
+/// A change of a dynamic set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update {
+    /// The set.
+    pub set: SetId,
+    /// The element.
+    pub key: Key,
+    /// What is done with it.
+    pub how: Change,
+    /// How long a new element stays, in milliseconds; 0 for what the set says.
+    pub timeout: u64,
+}
+
+/// What is done with an element of a dynamic set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is put there unless it is there.
+    Add,
+    /// The same, and its time begins anew.
+    Update,
+    /// It is taken away.
+    Delete,
+}
+
+/// The most numbers that a concatenation joins.
+pub const KEY_MAX: usize = 5;
+
+/// Some numbers of the packet, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The numbers; those from `width` on do not count.
+    pub fields: [Field; KEY_MAX],
+    /// How many there are, 1 to [`KEY_MAX`].
+    pub width: u8,
+}
+
+impl Key {
+    /// The numbers that count.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        self.fields.get(..usize::from(self.width)).unwrap_or(&self.fields)
+    }
+}
+
+/// A set of concatenations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lookup {
+    /// What is looked up.
+    pub key: Key,
+    /// The elements, each a range for every number of the key, one after the other.
+    pub rows: &'static [(u32, u32)],
+    /// Whether every range is a single value, and the elements are sorted.
+    pub is_sorted: bool,
+    /// Whether it must not be there. A packet without one of the numbers matches neither way.
+    pub negated: bool,
+}
+
+impl Lookup {
+    /// Whether an element holds these values, one for each number of the key.
+    #[must_use]
+    pub fn holds(&self, values: &[u32]) -> bool {
+        let width = values.len().max(1);
+        if !self.is_sorted {
+            let is_within = |row: &[(u32, u32)]| {
+                row.iter().zip(values).all(|(&(first, last), value)| (first..=last).contains(value))
+            };
+            return self.rows.chunks_exact(width).any(is_within);
+        }
+        let (mut start, mut end) = (0, self.rows.len() / width);
+        while start < end {
+            let middle = start + (end - start) / 2;
+            let row = self.rows.get(middle * width..(middle + 1) * width).unwrap_or_default();
+            match row.iter().map(|&(value, _)| value).cmp(values.iter().copied()) {
+                core::cmp::Ordering::Equal => return true,
+                core::cmp::Ordering::Less => start = middle + 1,
+                core::cmp::Ordering::Greater => end = middle,
+            }
+        }
+        false
+    }
 }
 
 /// A comparison of one number of the packet.
@@ -164,8 +288,30 @@ pub enum Field {
     Identification,
     /// The state's [bit](crate::State::bit).
     State,
-    /// [`STATUS_SNAT`] and [`STATUS_DNAT`].
+    /// [`STATUS_SNAT`] and [`STATUS_DNAT`], of packets with a connection only.
     Status,
+    /// `meta mark`.
+    Mark,
+    /// `ct mark`; like all that follow, of packets with a connection only.
+    ConnectionMark,
+    /// `ct direction`: 0 for original, 1 for reply.
+    Direction,
+    /// `ct original saddr`.
+    OriginalSource,
+    /// `ct original daddr`.
+    OriginalDestination,
+    /// `ct original proto-src`, of TCP and UDP only.
+    OriginalSourcePort,
+    /// `ct original proto-dst`, of TCP and UDP only.
+    OriginalDestinationPort,
+    /// `ct reply saddr`.
+    ReplySource,
+    /// `ct reply daddr`.
+    ReplyDestination,
+    /// `ct reply proto-src`, of TCP and UDP only.
+    ReplySourcePort,
+    /// `ct reply proto-dst`, of TCP and UDP only.
+    ReplyDestinationPort,
 }
 
 /// The value of a port field that has no port.
@@ -202,13 +348,23 @@ impl Field {
     pub const fn is_per_packet(self) -> bool {
         matches!(
             self,
-            Self::TcpFlags | Self::Dscp | Self::Ecn | Self::Ttl | Self::Length | Self::Identification
+            Self::TcpFlags
+                | Self::Dscp
+                | Self::Ecn
+                | Self::Ttl
+                | Self::Length
+                | Self::Identification
+                // A packet of either direction may set it.
+                | Self::ConnectionMark
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -219,5 +375,19 @@ mod tests {
         let (t, f) = (true, false);
         assert_eq!(held, [f, f, t, t, t, f, f, t, f, f, t, t]);
         assert!(!Test::In(&[]).holds(0));
+    }
+
+    #[test]
+    fn a_concatenation_is_found_among_points_and_within_ranges() {
+        let key = Key { fields: [Field::Source; KEY_MAX], width: 2 };
+        let points = [(1, 1), (9, 9), (2, 2), (3, 3), (2, 2), (5, 5)];
+        let points = Lookup { key, rows: Vec::from(points).leak(), is_sorted: true, negated: false };
+        let held: Vec<_> =
+            [[1, 9], [2, 3], [2, 5], [2, 4], [9, 1], [0, 0]].iter().map(|v| points.holds(v)).collect();
+        assert_eq!(held, [true, true, true, false, false, false]);
+        let boxes = [(1, 4), (9, 9), (2, 2), (3, 8)];
+        let boxes = Lookup { rows: Vec::from(boxes).leak(), is_sorted: false, ..points };
+        let held: Vec<_> = [[4, 9], [2, 8], [3, 8], [5, 9]].iter().map(|v| boxes.holds(v)).collect();
+        assert_eq!(held, [true, true, false, false]);
     }
 }

@@ -94,6 +94,14 @@ pub enum DestinationChoice {
         /// Without it each port stays.
         ports: Option<(u16, u16)>,
     },
+    /// The same address, and a port from the first to the last: one within them stays, any other becomes the
+    /// first.
+    Ports {
+        /// The first port, at least 1.
+        first: u16,
+        /// The last port.
+        last: u16,
+    },
     /// An address of a block for each of another.
     Netmap(Netmap),
 }
@@ -101,14 +109,16 @@ pub enum DestinationChoice {
 impl DestinationChoice {
     /// The new destination of this packet: the address, and the port unless that stays.
     pub(crate) fn of(&self, candidate: &Candidate) -> (Ipv4Addr, Option<u16>) {
+        let port_of = |first: u16, last: u16| {
+            let port = candidate.destination_port;
+            if (first..=last).contains(&port) { port } else { first }
+        };
         match *self {
             Self::To { first, last, ports } => {
-                let port = ports.map(|(first, last)| {
-                    let port = candidate.destination_port;
-                    if (first..=last).contains(&port) { port } else { first }
-                });
+                let port = ports.map(|(first, last)| port_of(first, last));
                 (one_of(first, last, candidate.source), port)
             }
+            Self::Ports { first, last } => (candidate.destination, Some(port_of(first, last))),
             Self::Netmap(netmap) => (netmap.of(candidate.destination), None),
         }
     }

@@ -1,8 +1,12 @@
 //! One walk through a base chain, shared by whoever knows the packet and whoever knows only its session.
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, Direction};
+use crate::memory::Numbers;
 use crate::policy::{Policy, Reject};
-use crate::table::{Action, CounterId, Field, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT, Step};
+use crate::table::{
+    Action, CounterId, Effect, Field, Key, Lookup, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT,
+    Step, Write,
+};
 use crate::translation::{DestinationChoice, SourceChoice};
 
 /// The most nested jumps that a policy may have.
@@ -15,8 +19,12 @@ const PROTOCOL_UDP: u8 = 17;
 pub trait Walker {
     /// Whether the match holds; `None` when that is not known.
     fn holds(&mut self, wanted: &Match) -> Option<bool>;
+    /// The same for a set of concatenations.
+    fn looks_up(&mut self, wanted: &Lookup) -> Option<bool>;
     /// A counter was met.
     fn count(&mut self, counter: CounterId);
+    /// A stateful statement was met; whether the rule goes on, `None` when that is not known.
+    fn act(&mut self, effect: &Effect) -> Option<bool>;
 }
 
 /// How a base chain ended.
@@ -105,8 +113,18 @@ fn apply(rule: &Rule, walker: &mut impl Walker) -> Outcome {
                 Some(false) => return Outcome::Next,
                 None => sure = false,
             },
+            Step::Lookup(wanted) => match walker.looks_up(wanted) {
+                Some(true) => {}
+                Some(false) => return Outcome::Next,
+                None => sure = false,
+            },
             _ if !sure => return Outcome::Unknown,
             Step::Count(counter) => walker.count(*counter),
+            Step::Act(effect) => match walker.act(effect) {
+                Some(true) => {}
+                Some(false) => return Outcome::Next,
+                None => return Outcome::Unknown,
+            },
             Step::Do(action) => return Outcome::Act(*action),
         }
     }
@@ -116,6 +134,31 @@ fn apply(rule: &Rule, walker: &mut impl Walker) -> Outcome {
 /// Whether the match holds for this packet.
 pub fn holds(wanted: &Match, candidate: &Candidate) -> bool {
     value(wanted.field, candidate).is_some_and(|value| wanted.test.holds(value) != wanted.negated)
+}
+
+/// Whether the packet's concatenation is, or is not, in the set.
+pub fn looks_up(wanted: &Lookup, candidate: &Candidate) -> bool {
+    let Some(numbers) = numbers(&wanted.key, candidate) else { return false };
+    let values = numbers.get(..wanted.key.fields().len()).unwrap_or_default();
+    wanted.holds(values) != wanted.negated
+}
+
+/// The numbers of a key; `None` when the packet lacks one.
+pub fn numbers(key: &Key, candidate: &Candidate) -> Option<Numbers> {
+    let mut numbers = Numbers::default();
+    for (number, &field) in numbers.iter_mut().zip(key.fields()) {
+        *number = value(field, candidate)?;
+    }
+    Some(numbers)
+}
+
+/// The new value of a mark; `None` when it is made from what the packet has not.
+pub fn written(write: &Write, candidate: &Candidate) -> Option<u32> {
+    let from = match write.from {
+        Some(field) => value(field, candidate)?,
+        None => 0,
+    };
+    Some(from & write.and ^ write.xor)
 }
 
 /// Whether the packet has the field.
@@ -145,11 +188,33 @@ fn value(field: Field, candidate: &Candidate) -> Option<u32> {
         Field::Length => candidate.length.into(),
         Field::Identification => candidate.identification.into(),
         Field::State => candidate.state.bit(),
+        Field::Mark => candidate.mark,
+        field => return of_connection(field, candidate, has_ports),
+    };
+    Some(value)
+}
+
+/// The number that a field reads of the packet's connection.
+fn of_connection(field: Field, candidate: &Candidate, has_ports: bool) -> Option<u32> {
+    let connection = candidate.connection?;
+    let (original, reply) = (connection.original, candidate.reply()?);
+    let port = |port: u16| has_ports.then_some(u32::from(port));
+    match field {
         Field::Status => {
             let dnat = if candidate.dnat { STATUS_DNAT } else { 0 };
             let snat = if candidate.snat { STATUS_SNAT } else { 0 };
-            dnat | snat
+            Some(dnat | snat)
         }
-    };
-    Some(value)
+        Field::ConnectionMark => Some(connection.mark),
+        Field::Direction => Some(u32::from(connection.direction == Direction::Reply)),
+        Field::OriginalSource => Some(original.source.to_bits()),
+        Field::OriginalDestination => Some(original.destination.to_bits()),
+        Field::OriginalSourcePort => port(original.source_port),
+        Field::OriginalDestinationPort => port(original.destination_port),
+        Field::ReplySource => Some(reply.source.to_bits()),
+        Field::ReplyDestination => Some(reply.destination.to_bits()),
+        Field::ReplySourcePort => port(reply.source_port),
+        Field::ReplyDestinationPort => port(reply.destination_port),
+        _ => None,
+    }
 }

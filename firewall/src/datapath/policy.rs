@@ -16,6 +16,23 @@ impl<L: Link> Datapath<L> {
         let session = self.nat.session(hit.session);
         let mut candidate = candidate(input, packet, state);
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
+        let place = hit.session.index();
+        candidate.connection = Some(connection(session, hit.direction, self.effects.mark(place)));
+        let result = self.judge_at_hooks(hop, packet, translation, &mut candidate);
+        // A mark stays, whatever becomes of the packet that set it.
+        if let Some(connection) = candidate.connection {
+            self.effects.set_mark(place, connection.mark);
+        }
+        result
+    }
+
+    fn judge_at_hooks(
+        &mut self,
+        hop: Hop,
+        packet: &Packet,
+        translation: &Translation,
+        candidate: &mut Candidate,
+    ) -> Result<(), Refusal> {
         for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
             if hook == Hook::Forward {
                 candidate.output = Some(hop.port as u8);
@@ -25,7 +42,7 @@ impl<L: Link> Datapath<L> {
                     candidate.destination_port = translation.destination().port;
                 }
             }
-            let verdict = self.policy.evaluate_later(hook, &candidate, &mut self.rule_counters);
+            let verdict = self.policy.evaluate_later(hook, candidate, &mut self.effects);
             self.refuse(packet, verdict)?;
         }
         Ok(())
@@ -70,6 +87,7 @@ impl<L: Link> Datapath<L> {
         let port = |address| self.routes.lookup(address).map(|hop| hop.port as u8);
         let mut candidate = foreseen(&arriving, direction, state);
         candidate.input = port(arriving.source().address);
+        candidate.connection = Some(connection(session, direction, 0));
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
         let prerouting = self.policy.residue(Hook::Prerouting, &candidate);
         candidate.output = port(leaving.destination().address);

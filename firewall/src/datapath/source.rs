@@ -92,4 +92,10 @@ struct Uncounted;
 
 impl Tally for Uncounted {
     fn count(&mut self, _: rules::CounterId, _: u32) {}
+
+    fn log(&mut self, _: rules::object::LogId, _: &Candidate) {}
+
+    fn memory(&mut self) -> Option<(&mut rules::Memory, u64)> {
+        None
+    }
 }

@@ -62,7 +62,7 @@ impl<L: Link> Datapath<L> {
 
     /// The policy's counters with the places of their rules.
     pub fn rule_counters(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
-        self.policy.counters().iter().copied().zip(self.rule_counters.as_slice().iter().copied())
+        self.policy.counters().iter().copied().zip(self.effects.counters.as_slice().iter().copied())
     }
 
     /// The rules and chain policies that ended packets, with how many.

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rules::object::{DynamicSet, Limit, Log, Quota};
 use rules::policy::Policy;
 use rules::site::{Client, Nat, Site, Timeouts, UdpShort, Uplink};
-use rules::table::{Chain, Location, Match, Rule, Step, Test};
+use rules::table::{Chain, KEY_MAX, Location, Lookup, Match, Rule, Step, Test};
 
 use crate::diagnostics::Diagnostics;
 use crate::emit;
@@ -76,12 +77,16 @@ impl Compiled {
         &self.files
     }
 
-    /// One line: rules, sets, octets of table, worst-case steps.
+    /// One line: rules, sets, octets of table, worst-case steps, and how much is for IPv6 alone.
     #[must_use]
     pub fn summary(&self) -> String {
         let rules: usize = self.program.chains.iter().map(Vec::len).sum();
+        let ipv6 = match self.program.rules_of_ipv6 {
+            0 => String::new(),
+            kept => format!("; {kept} rules are for IPv6, of which this version forwards nothing"),
+        };
         format!(
-            "{rules} rules in {} chains, {} counters, {} sets, {} octets of table, at most {} steps a hook",
+            "{rules} rules in {} chains, {} counters, {} sets, {} octets of table, at most {} steps a hook{ipv6}",
             self.program.chains.len(),
             self.program.counters.len(),
             self.program.sets,
@@ -114,7 +119,15 @@ pub(crate) fn octets(program: &Program) -> usize {
         + program.chains.len() * size_of::<Chain>()
         + (program.locations.len() + program.counters.len()) * size_of::<Location>()
         + program.forwards.len() * size_of::<rules::Forward>()
+        + program.limits.len() * size_of::<Limit>()
+        + program.quotas.len() * size_of::<Quota>()
+        + program.logs.iter().map(|log| size_of::<Log>() + log.prefix.len()).sum::<usize>()
+        + program.dynamic_sets.iter().map(octets_of_set).sum::<usize>()
         + program.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<rules::table::Base>()
+}
+
+fn octets_of_set(set: &program::DynamicSet) -> usize {
+    size_of::<DynamicSet>() + set.elements.len() * size_of::<[u32; KEY_MAX]>()
 }
 
 /// The sets that rules look into, each once.
@@ -123,6 +136,7 @@ pub(crate) fn shared(program: &Program) -> Vec<&Arc<[(u32, u32)]>> {
     let mut met = HashSet::new();
     let sets = steps.filter_map(|step| match step {
         program::Step::Match(program::Match { test: program::Test::In(ranges), .. }) => Some(ranges),
+        program::Step::Lookup(lookup) => Some(&lookup.rows),
         _ => None,
     });
     sets.filter(|ranges| met.insert(Arc::as_ptr(ranges))).collect()
@@ -164,7 +178,21 @@ fn leak_program(program: Program) -> Policy {
         locations: locations.leak(),
         counters: counters.leak(),
         forwards: program.forwards.leak(),
+        limits: program.limits.leak(),
+        quotas: program.quotas.leak(),
+        logs: program.logs.into_iter().map(leak_log).collect::<Vec<_>>().leak(),
+        dynamic_sets: program.dynamic_sets.into_iter().map(leak_dynamic).collect::<Vec<_>>().leak(),
+        marks_connections: program.marks_connections,
     }
+}
+
+fn leak_log(log: program::Log) -> Log {
+    Log { prefix: log.prefix.leak(), level: log.level }
+}
+
+fn leak_dynamic(set: program::DynamicSet) -> DynamicSet {
+    let program::DynamicSet { size, width, timeout, limit, elements } = set;
+    DynamicSet { size, width, timeout, limit, elements: elements.leak() }
 }
 
 fn leak_chain(rules: &[program::Rule], sets: &Leaked) -> Chain {
@@ -178,6 +206,13 @@ fn leak_step(step: &program::Step, sets: &Leaked) -> Step {
     match step {
         program::Step::Count(counter) => Step::Count(*counter),
         program::Step::Do(action) => Step::Do(*action),
+        program::Step::Act(effect) => Step::Act(*effect),
+        program::Step::Lookup(program::Lookup { key, rows, is_sorted, negated }) => Step::Lookup(Lookup {
+            key: *key,
+            rows: sets.get(&Arc::as_ptr(rows)).copied().unwrap_or_default(),
+            is_sorted: *is_sorted,
+            negated: *negated,
+        }),
         program::Step::Match(program::Match { field, test, negated }) => {
             let test = match test {
                 program::Test::Equal(value) => Test::Equal(*value),

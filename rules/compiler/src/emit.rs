@@ -1,5 +1,7 @@
 //! A compiled site as Rust text: plain statics, no std, paths of `::rules` and `::core` only.
 
+mod objects;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -13,7 +15,8 @@ use rules::{Forward, SourceNat};
 
 use crate::compiled::{Compiled, shared};
 use crate::plan::{Client, Plan, UdpShort};
-use crate::program::{Match, Program, Rule, Step, Test};
+use crate::program::{Lookup, Match, Program, Rule, Step, Test};
+use objects::{dynamic_set, effect, key, limit, log, quota};
 
 /// The number of each set.
 type Sets = HashMap<*const [(u32, u32)], usize>;
@@ -67,6 +70,31 @@ fn program(out: &mut String, program: &Program) {
         format!("::rules::Forward {{ protocol: {protocol}, address: {of}, first: {first}, last: {last} }}")
     });
     line!(out, "static FORWARDS: [::rules::Forward; {}] = [{forwards}];", program.forwards.len());
+    line!(
+        out,
+        "static LIMITS: [::rules::object::Limit; {}] = [{}];",
+        program.limits.len(),
+        joined(&program.limits, limit)
+    );
+    line!(
+        out,
+        "static QUOTAS: [::rules::object::Quota; {}] = [{}];",
+        program.quotas.len(),
+        joined(&program.quotas, quota)
+    );
+    line!(
+        out,
+        "static LOGS: [::rules::object::Log; {}] = [{}];",
+        program.logs.len(),
+        joined(&program.logs, log)
+    );
+    line!(
+        out,
+        "static DYNAMIC_SETS: [::rules::object::DynamicSet; {}] = [{}];",
+        program.dynamic_sets.len(),
+        joined(&program.dynamic_sets, dynamic_set)
+    );
+    line!(out, "const MARKS_CONNECTIONS: bool = {};", program.marks_connections);
 }
 
 fn plan(out: &mut String, plan: &Plan) {
@@ -99,7 +127,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, locations: &LOCATIONS, counters: &COUNTERS, forwards: &FORWARDS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, locations: &LOCATIONS, counters: &COUNTERS, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, marks_connections: MARKS_CONNECTIONS }},"
     );
     line!(out, "}};");
 }
@@ -170,6 +198,17 @@ fn rule(rule: &Rule, sets: &Sets) -> String {
 fn step(step: &Step, sets: &Sets) -> String {
     let text = match step {
         Step::Count(counter) => format!("Count(::rules::CounterId({}))", counter.0),
+        Step::Act(of) => format!("Act(::rules::table::Effect::{})", effect(of)),
+        Step::Lookup(Lookup { key: of, rows, is_sorted, negated }) => {
+            let rows = match sets.get(&Arc::as_ptr(rows)) {
+                Some(index) => format!("SET_{index}"),
+                None => format!("{rows:?}"),
+            };
+            format!(
+                "Lookup(::rules::table::Lookup {{ key: {}, rows: &{rows}, is_sorted: {is_sorted}, negated: {negated} }})",
+                key(of)
+            )
+        }
         Step::Do(action) => format!("Do(::rules::table::Action::{})", action_of(action)),
         Step::Match(Match { field, test, negated }) => format!(
             "Match(::rules::table::Match {{ field: ::rules::table::Field::{field:?}, test: ::rules::table::Test::{}, negated: {negated} }})",
@@ -236,6 +275,7 @@ fn destination_choice(choice: &DestinationChoice) -> String {
         DestinationChoice::To { first, last, ports: of } => {
             format!("To {{ first: {}, last: {}, ports: {} }}", address(first), address(last), ports(of))
         }
+        DestinationChoice::Ports { first, last } => format!("Ports {{ first: {first}, last: {last} }}"),
         DestinationChoice::Netmap(of) => format!("Netmap({})", netmap(&of)),
     }
 }

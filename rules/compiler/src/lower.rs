@@ -1,5 +1,7 @@
 //! From the tree of `rules.nft` to tables: names are resolved, types and hooks checked, chains put in order.
 
+mod concatenation;
+mod fib;
 mod forwards;
 mod graph;
 mod hooks;
@@ -7,7 +9,9 @@ mod map;
 mod matches;
 mod ranges;
 mod rule;
+mod sets;
 mod shadow;
+mod stateful;
 mod translation;
 mod value;
 
@@ -16,15 +20,16 @@ use std::collections::{HashMap, HashSet};
 use rules::Residue;
 use rules::table::{CounterId, Field, RuleId};
 
-use crate::diagnostics::{Diagnostics, meant, quoted};
+use crate::diagnostics::Diagnostics;
 use crate::plan::Plan;
 use crate::program::{Program, Step};
 use crate::source::Source;
-use crate::syntax::keys::Datatype;
-use crate::syntax::tree::{Family, NamedSet, Ruleset, Span, Table, Value};
+use crate::syntax::tree::{Family, Ruleset, Span, Table, Value};
 use graph::Graph;
+use ranges::Shared;
 pub(crate) use ranges::normalise;
-use ranges::{Ranges, Shared};
+use sets::Set;
+use stateful::Objects;
 
 /// The most elements that all sets of a file may have, defines written out.
 const ELEMENTS_MAX: u32 = 1 << 20;
@@ -65,13 +70,6 @@ struct Known {
     max: u32,
 }
 
-/// A named set with its elements.
-struct Set {
-    datatype: Option<Datatype>,
-    ranges: Option<Shared>,
-    is_used: bool,
-}
-
 struct Lowering<'a> {
     source: &'a Source,
     plan: &'a Plan,
@@ -79,8 +77,12 @@ struct Lowering<'a> {
     program: Program,
     /// The sets of each table.
     sets: Vec<HashMap<String, Set>>,
+    /// Named counters, limits and quotas of each table.
+    objects: Vec<Objects>,
     /// The table that is being lowered.
     table: usize,
+    /// The dynamic sets that a statement puts elements into.
+    updated: HashSet<u16>,
     /// The maps of tables in which something is wrong, and was told.
     unsound_maps: HashSet<(usize, String)>,
     /// How many elements may still be looked at.
@@ -104,13 +106,16 @@ pub(crate) fn lower(
         diagnostics,
         program: Program { files: source.files(), ..Program::default() },
         sets: Vec::new(),
+        objects: Vec::new(),
         table: 0,
+        updated: HashSet::new(),
         unsound_maps: HashSet::new(),
         budget: ELEMENTS_MAX,
         again: 16 * ELEMENTS_MAX,
         compared: shadow::COMPARED_MAX,
     };
     lowering.sets(ruleset);
+    lowering.objects(ruleset);
     lowering.maps(ruleset);
     let graph = Graph::new(ruleset);
     if lowering.graph(&graph, ruleset) {
@@ -119,6 +124,7 @@ pub(crate) fn lower(
         lowering.forwards(&graph);
     }
     lowering.unused_sets(ruleset);
+    lowering.unused_objects(ruleset);
     lowering.program
 }
 
@@ -167,88 +173,6 @@ impl Lowering<'_> {
     /// Whether it is no use to look at more elements.
     fn is_spent(&self) -> bool {
         self.budget == 0 || self.diagnostics.is_full()
-    }
-
-    fn sets(&mut self, ruleset: &Ruleset) {
-        for table in &ruleset.tables {
-            if table.family == Family::Ip6 {
-                let message = format!(
-                    "table ip6 {}: no IPv6 packet is forwarded by this version, and no IPv4 packet meets this table",
-                    table.name
-                );
-                self.warning(table.span.clone(), message);
-            }
-            let sets = table.sets.iter().map(|set| (set.name.clone(), self.set(set))).collect();
-            self.sets.push(sets);
-        }
-    }
-
-    fn set(&mut self, set: &NamedSet) -> Set {
-        self.program.sets += 1;
-        let ranges = set.datatype.and_then(|datatype| self.set_ranges(set, datatype));
-        Set { datatype: set.datatype, ranges: ranges.map(Shared::from), is_used: false }
-    }
-
-    fn set_ranges(&mut self, set: &NamedSet, datatype: Datatype) -> Option<Ranges> {
-        let mut ranges = Ranges::new();
-        for elements in &set.elements {
-            self.collect(elements, datatype, &mut ranges)?;
-        }
-        let has_runs = set.elements.iter().any(|elements| value::has_runs(elements, self.source));
-        if !set.is_interval && has_runs {
-            return self.refuse(set.span.clone(), "a set with ranges or prefixes needs \"flags interval\"");
-        }
-        let (ranges, overlaps) = normalise(ranges);
-        if overlaps && !set.merges {
-            return self.refuse(
-                set.span.clone(),
-                "elements of this set repeat or overlap, and it has no auto-merge",
-            );
-        }
-        if ranges.is_empty() {
-            self.warning(set.span.clone(), format!("set {} is empty", quoted(&set.name)));
-        }
-        Some(ranges)
-    }
-
-    /// The elements of `@name`.
-    fn named_set(&mut self, span: &Span, datatype: Datatype) -> Option<Shared> {
-        let name = self.source.slice(span).trim_start_matches('@');
-        let sets = self.sets.get_mut(self.table)?;
-        let Some(set) = sets.get_mut(name) else {
-            let mut known: Vec<_> = sets.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            let label = meant(name, known);
-            return self.refuse_with(
-                span.clone(),
-                format!("there is no set {} in this table", quoted(name)),
-                label,
-            );
-        };
-        set.is_used = true;
-        let held = set.datatype?;
-        if held != datatype {
-            let message = format!("set {} holds {}, not {}", quoted(name), held.name(), datatype.name());
-            return self.refuse(span.clone(), message);
-        }
-        set.ranges.clone()
-    }
-
-    fn unused_sets(&mut self, ruleset: &Ruleset) {
-        let unused: Vec<_> = ruleset
-            .tables
-            .iter()
-            .zip(&self.sets)
-            .flat_map(|(table, sets)| table.sets.iter().map(move |set| (set, sets.get(&set.name))))
-            .filter(|(_, held)| held.is_some_and(|held| !held.is_used))
-            .map(|(set, _)| (set.span.clone(), format!("set {} is never used", quoted(&set.name))))
-            .collect();
-        // With errors, a use may have been lost.
-        if self.diagnostics.errors() == 0 {
-            for (span, message) in unused {
-                self.warning(span, message);
-            }
-        }
     }
 
     fn rule_id(&mut self, span: &Span) -> RuleId {

@@ -205,6 +205,62 @@ pub(crate) const REJECT_CODES: Names = &[
 pub(crate) const REJECT_CODES_X: Names =
     &[("no-route", 0), ("host-unreachable", 1), ("port-unreachable", 3), ("admin-prohibited", 13)];
 
+/// Codes of `reject with icmpv6`.
+pub(crate) const REJECT_CODES_V6: Names = &[
+    ("no-route", 0),
+    ("admin-prohibited", 1),
+    ("addr-unreachable", 3),
+    ("port-unreachable", 4),
+    ("policy-fail", 5),
+    ("reject-route", 6),
+];
+
+/// ICMPv6 types, RFC 4443 and others.
+pub(crate) const ICMPV6_TYPES: Names = &[
+    ("destination-unreachable", 1),
+    ("packet-too-big", 2),
+    ("time-exceeded", 3),
+    ("parameter-problem", 4),
+    ("echo-request", 128),
+    ("echo-reply", 129),
+    ("mld-listener-query", 130),
+    ("mld-listener-report", 131),
+    ("mld-listener-done", 132),
+    ("mld-listener-reduction", 132),
+    ("nd-router-solicit", 133),
+    ("nd-router-advert", 134),
+    ("nd-neighbor-solicit", 135),
+    ("nd-neighbor-advert", 136),
+    ("nd-redirect", 137),
+    ("router-renumbering", 138),
+    ("ind-neighbor-solicit", 141),
+    ("ind-neighbor-advert", 142),
+    ("mld2-listener-report", 143),
+];
+
+/// Codes of ICMPv6 destination unreachable.
+pub(crate) const ICMPV6_CODES: Names = REJECT_CODES_V6;
+
+/// Directions of a connection.
+pub(crate) const DIRECTIONS: Names = &[("original", 0), ("reply", 1)];
+
+/// To whom a frame was sent, with the kernel's numbers.
+pub(crate) const PACKET_TYPES: Names =
+    &[("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)];
+
+/// Types of addresses, with the kernel's numbers.
+pub(crate) const FIB_TYPES: Names = &[
+    ("unspec", 0),
+    ("unicast", 1),
+    ("local", 2),
+    ("broadcast", 3),
+    ("anycast", 4),
+    ("multicast", 5),
+    ("blackhole", 6),
+    ("unreachable", 7),
+    ("prohibit", 8),
+];
+
 /// Flags of TCP, RFC 9293 3.1.
 pub(crate) const TCP_FLAGS: Names = &[
     ("fin", 0x01),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rules::Forward;
-use rules::table::{Action, Base, CounterId, Field, RuleId};
+use rules::object::{Level, Limit, Quota};
+use rules::table::{Action, Base, CounterId, Effect, Field, KEY_MAX, Key, RuleId};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program {
@@ -16,6 +17,14 @@ pub(crate) struct Program {
     pub counters: Vec<u32>,
     /// The external ports that dnat rules answer for.
     pub forwards: Vec<Forward>,
+    pub limits: Vec<Limit>,
+    pub quotas: Vec<Quota>,
+    pub logs: Vec<Log>,
+    pub dynamic_sets: Vec<DynamicSet>,
+    /// Whether rules set `ct mark`.
+    pub marks_connections: bool,
+    /// Rules that only IPv6 packets could meet.
+    pub rules_of_ipv6: usize,
     /// Named and anonymous sets, for the summary.
     pub sets: usize,
     /// The most steps that a packet can take at one hook.
@@ -31,6 +40,24 @@ impl Program {
     }
 }
 
+/// What a log statement says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub prefix: String,
+    pub level: Level,
+}
+
+/// A set that packets change.
+#[derive(Debug, Clone)]
+pub(crate) struct DynamicSet {
+    pub size: u32,
+    pub width: u8,
+    /// In milliseconds; 0 for ever.
+    pub timeout: u64,
+    pub limit: Option<Limit>,
+    pub elements: Vec<[u32; KEY_MAX]>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub id: RuleId,
@@ -40,6 +67,8 @@ pub(crate) struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Match(Match),
+    Lookup(Lookup),
+    Act(Effect),
     Count(CounterId),
     Do(Action),
 }
@@ -48,6 +77,16 @@ pub(crate) enum Step {
 pub(crate) struct Match {
     pub field: Field,
     pub test: Test,
+    pub negated: bool,
+}
+
+/// A set of concatenations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lookup {
+    pub key: Key,
+    /// The elements, each a range for every number of the key, one after the other.
+    pub rows: Arc<[(u32, u32)]>,
+    pub is_sorted: bool,
     pub negated: bool,
 }
 

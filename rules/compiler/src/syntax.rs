@@ -3,12 +3,14 @@
 //! Every error is told and the parser goes on behind it: at the next line, `;` or `}`.
 
 mod base;
+mod dynamic;
 pub(crate) mod keys;
 pub(crate) mod lexer;
 mod map;
 mod parser;
 mod rule;
 mod set;
+mod stateful;
 mod translation;
 pub(crate) mod tree;
 mod value;

@@ -31,6 +31,13 @@ const DESTINATIONS: &[&str] = &[
     "dnat to tcp dport map @places",
     "dnat to tcp dport map @ports",
     "dnat ip prefix to ip daddr map @blocks",
+    "tcp dport 80 dnat to :8080",
+    "tcp dport 80-90 dnat to :8080-8090 persistent",
+    "redirect",
+    "iifname work udp dport 53 redirect to :53",
+    "counter tcp dport 1-99 redirect to :100-199",
+    "dnat to ip daddr . tcp dport map { 192.0.2.2 . 80 : 10.0.1.2 . 8080, 192.0.2.3 . 443 : 10.0.1.3 . 8443 }",
+    "dnat ip addr . port to ip daddr . tcp dport map @forwards",
 ];
 
 /// Bodies of a nat chain at postrouting.
@@ -62,6 +69,37 @@ const VERDICTS: &[&str] = &[
     "ip saddr vmap { 10.0.1.0/24 : accept, 10.0.2.1-10.0.2.9 : drop }",
     "tcp dport vmap @verdicts\nudp dport vmap @verdicts",
     "iifname vmap @clients",
+    "iifname . oifname vmap { work . uplink : accept, uplink . work : drop, * : continue }",
+    "ip saddr . tcp dport vmap @pairs",
+];
+
+/// Bodies of a filter chain at forward in a table of family inet.
+const FORMS: &[&str] = &[
+    "ip saddr . tcp dport { 10.0.1.2 . 22, 10.0.1.3 . 80-90, 10.0.2.0/24 . ssh } accept",
+    "ip saddr . ip daddr . meta l4proto . th dport { 10.0.1.2 . 1.1.1.1 . tcp . 53 } accept",
+    "ip daddr . tcp dport != @services drop\nip daddr . tcp dport { 1.1.1.1 . 53 } accept",
+    "iifname . ip saddr { work . 10.0.1.2, \"vif1\" . 10.137.0.10 } accept",
+    "ip saddr @typed accept\nip saddr . udp dport @typed_pairs accept",
+    "icmpv6 type { nd-neighbor-solicit, nd-router-advert, echo-request } accept",
+    "ip6 saddr fe80::/10 udp dport 546 accept\nip6 saddr @six drop\nip6 nexthdr tcp ip6 hoplimit 255 drop",
+    "ip6 daddr { ::1, 2001:db8::-2001:db8::ff } counter drop\nmeta l4proto ipv6-icmp accept",
+    "meta mark 1 accept\nmark { 2, 4-8 } drop\nmeta mark & 0xff == 0x10 accept\nct mark and 0xf0 != 0 drop",
+    "meta mark | 0x3 == 0x7 drop\nmeta mark ^ 5 == 6 drop\nip saddr & 255.255.0.255 == 10.0.0.1 drop",
+    "meta mark set 7\nmeta mark set ct mark\nct mark set meta mark and 0xff or 0x10\nct mark set ct mark xor 1",
+    "ct direction original accept\nct direction reply ct original ip saddr 10.0.1.2 accept",
+    "ct original ip daddr { 1.1.1.1, 1.1.1.2 } drop\ntcp dport 80 ct reply proto-src 8080 drop",
+    "meta pkttype host accept\npkttype { broadcast, multicast } drop",
+    "fib daddr type local accept\nfib daddr . iif type != { local, broadcast, multicast } drop",
+    "fib saddr . iif oif missing drop\nfib saddr . iif oif exists accept",
+    "log\nct state new log level debug flags all drop\nlog prefix \"in: \" level info accept",
+    "limit rate 10/second accept\nlimit rate over 1 mbytes/second burst 5 kbytes drop\nlimit rate 3/minute burst 7 packets accept",
+    "limit name \"l\" accept\nquota name \"q\" drop\ncounter name \"c\"\ncounter name c drop",
+    "quota over 10 mbytes drop\nquota until 5 kbytes used 1 kbytes accept",
+    "add @seen { ip saddr limit rate 10/second } accept\nip saddr @seen drop",
+    "update @recent { ip saddr . tcp dport timeout 30s } accept\nip saddr . tcp dport @recent drop\ndelete @recent { ip saddr . tcp dport }",
+    "tcp flags & (syn|ack) == syn meter m size 1000 { ip saddr timeout 10s limit rate over 5/second burst 3 packets } drop",
+    "reject with icmpv6 type admin-prohibited",
+    "tcp dport 22 continue\ntcp dport 23 accept",
 ];
 
 const MAPS: &str = "
@@ -76,6 +114,27 @@ const MAPS: &str = "
   }
   map clients { type ifname : verdict; flags interval; elements = { \"vif*\" : accept, work : drop }
   }
+  map pairs { type ipv4_addr . inet_service : verdict; flags interval; elements = { 10.0.1.2 . 22 : accept, 10.0.2.0/24 . 1-9 : drop }
+  }
+  map forwards { typeof ip daddr . tcp dport : ip daddr . tcp dport; elements = { 192.0.2.2 . 80 : 10.0.1.2 . 8080 }
+  }
+  set services { type ipv4_addr . inet_service; flags interval; elements = { 1.1.1.0/24 . 53, 8.8.8.8 . 1-1024 }
+  }
+  set typed { typeof ip saddr; size 10; policy memory; elements = { 10.0.1.9 comment \"nine\" }
+  }
+  set typed_pairs { typeof ip saddr . udp dport; flags constant; elements = { 10.0.1.9 . 53 }
+  }
+  set six { type ipv6_addr; flags interval; elements = { fe80::/10, 2001:db8::1 }
+  }
+  set seen { type ipv4_addr; size 100; flags dynamic
+  }
+  set recent { type ipv4_addr . inet_service; flags dynamic,timeout; timeout 1m; gc-interval 10s; size 1000
+  }
+  counter c { packets 0 bytes 0
+  }
+  limit l { rate 5/second burst 9 packets
+  }
+  quota q { over 10 mbytes }
   set names { type ifname; flags interval; elements = { \"vif*\", lab }
   }
 ";
@@ -94,7 +153,10 @@ fn files() -> Vec<String> {
     let nat = nat.chain(of("nat hook postrouting priority srcnat", SOURCES));
     let filter =
         VERDICTS.iter().map(|body| file("inet", "filter hook forward priority 0; policy drop;", body));
-    nat.chain(filter).collect()
+    let forms = FORMS.iter().map(|body| file("inet", "filter hook forward priority 0; policy drop;", body));
+    let own = of("nat hook output priority -100", &["tcp dport 80 dnat to 10.0.1.2", "redirect"]);
+    let input = of("nat hook input priority 100", &["snat to 192.0.2.3", "counter"]);
+    nat.chain(filter).chain(forms).chain(own).chain(input).collect()
 }
 
 /// Says on the terminal that a test does not run, past the capture of the test harness. In CI every test runs.

@@ -263,8 +263,8 @@ fn what_is_wrong_in_a_map() {
         ("dnat to tcp dport map @m", r#"4:23: there is no map "m" in this table"#),
         ("dnat to tcp dport { 80 : 10.0.1.2 }", r#"4:19: expected "map", found "{""#),
         (
-            "dnat to ip daddr . tcp dport map { 192.0.2.2 . 80 : 10.0.1.2 }",
-            "4:18: concatenations are not in this version's subset",
+            "dnat to ip daddr . tcp dport map { 192.0.2.2 : 10.0.1.2 }",
+            r#"4:36: expected 2 values joined by ".": ipv4_addr . inet_service"#,
         ),
         (
             "dnat to oifname map { work : 10.0.1.2 }",

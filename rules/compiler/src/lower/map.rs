@@ -3,14 +3,17 @@
 //! The keys of a map are apart, so that a packet meets one element at most, as in nft; `*` asks for none of the
 //! others. What the rule counts ahead of its map is counted by a rule without a verdict, ahead of them all.
 
+use rules::table::Effect;
+
+use super::concatenation::{Row, Rows};
 use super::graph::Graph;
 use super::matches::max;
-use super::ranges::{Ranges, normalise};
+use super::ranges::normalise;
 use super::value::has_runs;
 use super::{Context, Known, Lowering, Premises};
 use crate::diagnostics::quoted;
-use crate::program::Step;
-use crate::syntax::keys::{Datatype, Subject};
+use crate::program::{Lookup, Step};
+use crate::syntax::keys::{self, Datatype, Subject};
 use crate::syntax::tree::{
     self, Elements, Form, MapItem, Mapping, NamedMap, Operator, Place, Ruleset, Span, Translation, Value,
     ValueWhat, What,
@@ -105,28 +108,22 @@ impl Lowering<'_> {
             }
         }
         self.has_room(map)?;
-        let mut base = premises.clone();
-        let wanted = equal(map, &Value { span: map.key_span.clone(), what: ValueWhat::Word });
-        self.hook_allows(&wanted, context)?;
-        self.layer(&wanted, context, &mut base)?;
-        let counts = base.steps.iter().any(|step| matches!(step, Step::Count(_)));
+        let keys = map.keys();
+        let types: Vec<_> = keys.iter().map(|(key, _)| key.datatype).collect();
+        let (first, premises_of_all) = self.split(rule, premises, &map.key_span)?;
+        let mut base = premises_of_all;
+        self.keys_allowed(&keys, context, &mut base)?;
         let mut pieces = Vec::with_capacity(map.items.len() + 1);
-        if counts {
-            pieces.push(Piece { span: rule.span.clone(), premises: premises.clone() });
-            base.steps.retain(|step| !matches!(step, Step::Count(_)));
-        }
-        let others = self.keys(&map.items, map.key.datatype)?;
+        pieces.extend(first);
+        let others = self.keys(&map.items, &types)?;
         for item in map.items.iter() {
             if self.is_spent() {
                 return None;
             }
             let mut own = base.clone();
             let asked = match &item.key {
-                Some(key) => {
-                    let wanted = tree::Match { key_span: key.span.clone(), ..equal(map, key) };
-                    self.comparison(&wanted, context, &mut own)
-                }
-                None => self.any_other(map, &others, &item.span, &mut own),
+                Some(key) => self.asked(&keys, key, context, &mut own),
+                None => self.any_other(&keys, &others, &item.span, &mut own),
             };
             // What else is wrong with the map is told too.
             if let Some(premises) = asked.and_then(|()| lead(self, item, own)) {
@@ -136,9 +133,62 @@ impl Lowering<'_> {
         Some(pieces)
     }
 
+    /// What a rule does ahead of its map is done once, ahead of all elements: a piece for that, if there is
+    /// something, and what the elements have in common.
+    pub(super) fn split(
+        &mut self,
+        rule: &tree::Rule,
+        premises: &Premises,
+        map: &Span,
+    ) -> Option<(Option<Piece>, Premises)> {
+        let mut base = premises.clone();
+        let is_once = |step: &Step| matches!(step, Step::Count(_) | Step::Act(Effect::Log(_)));
+        if base.steps.iter().any(|step| matches!(step, Step::Act(_)) && !is_once(step)) {
+            let message = "a statement that remembers, ahead of what is looked up here, is not in this version's subset";
+            return self.refuse(map.clone(), message);
+        }
+        let first = base.steps.iter().any(is_once);
+        base.steps.retain(|step| !is_once(step));
+        Some((first.then(|| Piece { span: rule.span.clone(), premises: premises.clone() }), base))
+    }
+
+    /// The steps that ask for one key of a map.
+    fn asked(
+        &mut self,
+        keys: &[(&'static keys::Key, Span)],
+        value: &Value,
+        context: &Context,
+        own: &mut Premises,
+    ) -> Option<()> {
+        let [(key, _)] = keys else {
+            let ValueWhat::Concatenation(parts) = &value.resolved().what else { return None };
+            for ((key, _), part) in keys.iter().zip(parts) {
+                self.asked_one(key, part, context, own)?;
+            }
+            return Some(());
+        };
+        self.asked_one(key, value, context, own)
+    }
+
+    fn asked_one(
+        &mut self,
+        key: &'static keys::Key,
+        value: &Value,
+        context: &Context,
+        own: &mut Premises,
+    ) -> Option<()> {
+        // The protocol of `th` is asked for by another part, or was before.
+        if key.layer == keys::Layer::Ports && !own.has_ports() {
+            let name = key.name;
+            let message = format!("{name} in a map needs tcp or udp with it");
+            return self.refuse(value.span.clone(), message);
+        }
+        self.comparison(&equal(key, value), context, own)
+    }
+
     /// All keys of a map, which must be apart.
-    fn keys<T>(&mut self, items: &[MapItem<T>], datatype: Datatype) -> Option<Ranges> {
-        let mut all: Vec<(u32, u32, Span)> = Vec::new();
+    fn keys<T>(&mut self, items: &[MapItem<T>], types: &[Datatype]) -> Option<Rows> {
+        let mut all: Vec<(Row, Span)> = Vec::new();
         let mut defaults = 0;
         for item in items {
             let Some(key) = &item.key else {
@@ -148,20 +198,31 @@ impl Lowering<'_> {
                 }
                 continue;
             };
-            let ranges = self.ranges(key, datatype)?;
-            all.extend(ranges.iter().map(|&(first, last)| (first, last, item.span.clone())));
+            all.extend(self.rows(key, types)?.into_iter().map(|row| (row, item.span.clone())));
         }
-        all.sort_by_key(|&(first, last, _)| (first, last));
-        let taken = all.windows(2).find_map(|pair| match pair {
-            [(_, end, one), (start, _, other)] if start <= end => Some(one.start.max(other.start)),
-            _ => None,
-        });
-        let again = items.iter().find(|item| Some(item.span.start) == taken);
-        if let Some(item) = again {
-            let message = "an earlier element of this map has this key, or a part of it";
-            return self.refuse(item.span.clone(), message);
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let is_sorted = all.iter().flat_map(|(row, _)| row).all(|(first, last)| first == last);
+        for (at, (row, span)) in all.iter().enumerate() {
+            let Some(&(_, end)) = row.first() else { continue };
+            let behind = all
+                .iter()
+                .skip(at + 1)
+                // Of single values, equal ones stand side by side.
+                .take(if is_sorted { 1 } else { usize::MAX })
+                .take_while(|(other, _)| other.first().is_some_and(|&(start, _)| start <= end));
+            let mut count = 0;
+            for (other, other_span) in behind {
+                count += 1;
+                if row.iter().zip(other).all(|(one, other)| one.0 <= other.1 && other.0 <= one.1) {
+                    let span = if span.start > other_span.start { span } else { other_span };
+                    let message = "an earlier element of this map has this key, or a part of it";
+                    return self.refuse(span.clone(), message);
+                }
+            }
+            self.spend_many(count, span)?;
         }
-        Some(normalise(all.into_iter().map(|(first, last, _)| (first, last)).collect()).0)
+        let rows: Vec<Row> = all.into_iter().map(|(row, _)| row).collect();
+        Some(Rows { rows: rows.concat().into(), is_sorted })
     }
 
     /// Each element becomes a rule, and a policy has so many at most.
@@ -179,7 +240,7 @@ impl Lowering<'_> {
         for (table, map) in maps.flat_map(|(at, table)| table.maps.iter().map(move |map| (at, map))) {
             self.program.sets += 1;
             let errors = self.diagnostics.errors();
-            let keys = map.key.and_then(|key| self.map_keys(map, key));
+            let keys = if map.types.is_empty() { None } else { self.map_keys(map) };
             if let Elements::Places(form, items) = &map.elements {
                 self.has_form(*form, items);
             }
@@ -201,15 +262,16 @@ impl Lowering<'_> {
         }
     }
 
-    fn map_keys(&mut self, map: &NamedMap, key: Datatype) -> Option<()> {
+    fn map_keys(&mut self, map: &NamedMap) -> Option<()> {
+        let types = map.types.as_slice();
         let keys: Vec<&Value> = match &map.elements {
             Elements::Untyped => return None,
             Elements::Verdicts(items) => {
-                self.keys(items, key)?;
+                self.keys(items, types)?;
                 items.iter().filter_map(|item| item.key.as_ref()).collect()
             }
             Elements::Places(_, items) => {
-                self.keys(items, key)?;
+                self.keys(items, types)?;
                 items.iter().filter_map(|item| item.key.as_ref()).collect()
             }
         };
@@ -238,34 +300,56 @@ impl Lowering<'_> {
     }
 
     /// `*`: none of the others.
-    fn any_other<T>(
+    fn any_other(
         &mut self,
-        map: &Mapping<T>,
-        others: &Ranges,
+        keys: &[(&'static keys::Key, Span)],
+        others: &Rows,
         span: &Span,
         premises: &mut Premises,
     ) -> Option<()> {
-        match map.key.subject {
+        let [(key, _)] = keys else {
+            let Some(key) = self.packet_key(keys)? else {
+                premises.is_never = true;
+                return Some(());
+            };
+            let Rows { rows, is_sorted } = others.clone();
+            premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated: true }));
+            return Some(());
+        };
+        match key.subject {
             Subject::Packet(field) => {
-                let ranges = others.clone().into();
-                let known = Known { field, ranges, negated: true, max: max(map.key.datatype) };
+                let ranges = normalise(others.rows.to_vec()).0.into();
+                let known = Known { field, ranges, negated: true, max: max(key.datatype) };
                 self.among(known, span.clone(), premises)
             }
             Subject::Constant(constant) => {
-                let is_another = others.iter().any(|&(first, last)| first <= constant && constant <= last);
+                let is_another =
+                    others.rows.iter().any(|&(first, last)| first <= constant && constant <= last);
                 premises.is_never |= is_another;
+                Some(())
+            }
+            Subject::Ipv6 => {
+                premises.is_never = true;
                 Some(())
             }
         }
     }
 }
 
+impl<T> Mapping<T> {
+    /// What is looked up.
+    fn keys(&self) -> Vec<(&'static keys::Key, Span)> {
+        std::iter::once((self.key, self.key_span.clone())).chain(self.more.iter().cloned()).collect()
+    }
+}
+
 /// `key == value`, as maps compare.
-fn equal<T>(map: &Mapping<T>, value: &Value) -> tree::Match {
+fn equal(key: &'static keys::Key, value: &Value) -> tree::Match {
     tree::Match {
-        key: map.key,
-        key_span: map.key_span.clone(),
+        key,
+        key_span: value.span.clone(),
         mask: None,
+        bits: Vec::new(),
         operator: Operator::Equal,
         value: value.clone(),
         of: None,

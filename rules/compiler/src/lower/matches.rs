@@ -1,13 +1,14 @@
 //! Matches: comparisons to tests, and what they say about the packet for the rest of their rule.
 
 use rules::Hook;
-use rules::table::{Field, Kind, NO_PORT};
+use rules::table::{Effect, Field, KEY_MAX, Key, Kind, NO_PORT};
 
 use super::ranges::{Shared, complement, intersection};
+use super::sets::Held;
 use super::{Context, Known, Lowering, Premises};
 use crate::program::{Match, Step, Test};
-use crate::syntax::keys::{Datatype, Layer, Subject};
-use crate::syntax::tree::{self, Family, Operator, Span, ValueWhat};
+use crate::syntax::keys::{self, Datatype, Layer, Subject};
+use crate::syntax::tree::{self, BitOperator, Family, Operator, Span, ValueWhat};
 
 /// What a comparison comes to.
 enum Meaning {
@@ -25,8 +26,15 @@ impl Lowering<'_> {
         context: &Context,
         premises: &mut Premises,
     ) -> Option<()> {
-        self.hook_allows(wanted, context)?;
-        self.layer(wanted, context, premises)?;
+        self.hook_allows(wanted.key, &wanted.key_span, context)?;
+        self.layer(wanted.key, &wanted.key_span, context, premises)?;
+        if let Subject::Ipv6 = wanted.key.subject {
+            return self.ipv6(wanted, premises);
+        }
+        if let Some(step) = self.member(wanted)? {
+            premises.push(step);
+            return Some(());
+        }
         let meaning =
             if wanted.key.datatype.is_bits() { self.bit_meaning(wanted) } else { self.meaning(wanted) }?;
         let span = wanted.key_span.start..wanted.value.span.end.max(wanted.key_span.end);
@@ -55,11 +63,57 @@ impl Lowering<'_> {
                 self.among(known, span, premises)
             }
             (Subject::Packet(field), Meaning::Bits { mask, value, negated }) => {
+                if value & !mask != 0 {
+                    return self.refuse(
+                        span,
+                        if negated { "this is always true" } else { "this can never be true" },
+                    );
+                }
                 premises.push(Step::Match(Match { field, test: Test::Masked { mask, value }, negated }));
                 Some(())
             }
-            (Subject::Constant(_), Meaning::Bits { .. }) => None,
+            (Subject::Constant(_) | Subject::Ipv6, _) => None,
         }
+    }
+
+    /// A match on what no IPv4 packet has: its values are looked at, and no packet meets the rule.
+    fn ipv6(&mut self, wanted: &tree::Match, premises: &mut Premises) -> Option<()> {
+        if !wanted.bits.is_empty() || wanted.of.is_some() {
+            let message = "a mask on a field of IPv6 is not in this version's subset";
+            return self.refuse(wanted.value.span.clone(), message);
+        }
+        let datatype = wanted.key.datatype;
+        let value = wanted.value.resolved();
+        if let ValueWhat::Named = value.what {
+            self.named_set(&value.span, &[datatype])?;
+        } else {
+            self.rows(&wanted.value, &[datatype])?;
+        }
+        premises.is_never = true;
+        Some(())
+    }
+
+    /// A match on a set that packets change; none for any other.
+    fn member(&mut self, wanted: &tree::Match) -> Option<Option<Step>> {
+        let value = wanted.value.resolved();
+        let (Subject::Packet(field), ValueWhat::Named) = (wanted.key.subject, &value.what) else {
+            return Some(None);
+        };
+        let name = self.source.slice(&value.span).trim_start_matches('@');
+        let set = self.sets.get(self.table).and_then(|sets| sets.get(name));
+        if !set.is_some_and(|set| matches!(set.held, Held::Dynamic(_))) {
+            return Some(None);
+        }
+        let Held::Dynamic(set) = self.named_set(&value.span, &[wanted.key.datatype])? else {
+            return Some(None);
+        };
+        let negated = match wanted.operator {
+            Operator::Implicit | Operator::Equal => false,
+            Operator::NotEqual => true,
+            _ => return self.refuse(wanted.value.span.clone(), "a set has no order"),
+        };
+        let key = Key { fields: [field; KEY_MAX], width: 1 };
+        Some(Some(Step::Act(Effect::Member { set, key, negated })))
     }
 
     pub(super) fn among(&mut self, known: Known, span: Span, premises: &mut Premises) -> Option<()> {
@@ -81,16 +135,15 @@ impl Lowering<'_> {
     }
 
     /// Refuses a match that its hook makes impossible.
-    pub(super) fn hook_allows(&mut self, wanted: &tree::Match, context: &Context) -> Option<()> {
-        let Subject::Packet(field) = wanted.key.subject else { return Some(()) };
-        let span = wanted.key_span.clone();
-        let name = wanted.key.name;
+    pub(super) fn hook_allows(&mut self, key: &keys::Key, span: &Span, context: &Context) -> Option<()> {
+        let Subject::Packet(field) = key.subject else { return Some(()) };
+        let (span, name) = (span.clone(), key.name);
         match field {
             Field::OutputPort if context.only_at(&[Hook::Prerouting, Hook::Input]) => self
                 .refuse(span, format!("{name} can never be true here: no outgoing interface is chosen yet")),
             Field::InputPort if context.only_at(&[Hook::Output]) => self
                 .refuse(span, format!("{name} can never be true here: own packets come in by no interface")),
-            Field::State | Field::Status if context.is_early => {
+            field if context.is_early && is_of_connection(field) => {
                 let message = format!(
                     "{name} before connections are known (priority -200) is not in this version's subset"
                 );
@@ -103,18 +156,30 @@ impl Lowering<'_> {
     /// Puts down what the key implies: IPv4, or a protocol.
     pub(super) fn layer(
         &mut self,
-        wanted: &tree::Match,
+        key: &keys::Key,
+        span: &Span,
         context: &Context,
         premises: &mut Premises,
     ) -> Option<()> {
-        let span = wanted.key_span.clone();
-        let ipv4 = wanted.key.layer == Layer::Network;
-        if (ipv4 || wanted.key.name.starts_with("icmp"))
-            && (context.family == Family::Ip6 || premises.is_never)
-        {
-            return self.refuse(span, format!("\"{}\" looks at IPv4, and this is IPv6", wanted.key.name));
+        let (span, name) = (span.clone(), key.name);
+        let is_ipv6 = key.subject == Subject::Ipv6;
+        let is_ipv4 = key.layer == Layer::Network || name.starts_with("icmp ");
+        if is_ipv4 && (context.family == Family::Ip6 || premises.is_never) {
+            return self.refuse(span, format!("\"{name}\" looks at IPv4, and this is IPv6"));
         }
-        match wanted.key.layer {
+        if is_ipv6 && (context.family == Family::Ip || premises.is_ipv4) {
+            return self.refuse(span, format!("\"{name}\" looks at IPv6, and this is IPv4"));
+        }
+        if name == "meta nfproto" && context.family != Family::Inet {
+            return self.refuse(span, "meta nfproto is for tables of family inet: this one holds one family");
+        }
+        let names_no_family =
+            matches!(name, "ct original saddr" | "ct original daddr" | "ct reply saddr" | "ct reply daddr");
+        if names_no_family && context.family != Family::Ip {
+            let message = format!("say whether \"{name}\" is of IPv4, such as \"ct original ip saddr\"");
+            return self.refuse(span, message);
+        }
+        match key.layer {
             Layer::Any => {}
             Layer::Network => premises.is_ipv4 = true,
             Layer::Transport(protocol) => {
@@ -122,7 +187,6 @@ impl Lowering<'_> {
                 let is_known = premises.protocols().is_some_and(|known| known[..] == ranges);
                 let known = Known { field: Field::Protocol, ranges: ranges.into(), negated: false, max: 255 };
                 if !premises.narrow(known) {
-                    let name = wanted.key.name;
                     return self
                         .refuse(span, format!("\"{name}\" conflicts with the protocol matched before"));
                 }
@@ -132,7 +196,11 @@ impl Lowering<'_> {
                 }
             }
             Layer::Ports if !premises.has_ports() => {
-                let message = "th needs a match on tcp or udp before it, such as meta l4proto { tcp, udp }";
+                let word = name.split(' ').next().unwrap_or(name);
+                let word = if word == "th" { word } else { name };
+                let message = format!(
+                    "{word} needs a match on tcp or udp before it, such as meta l4proto {{ tcp, udp }}"
+                );
                 return self.refuse(span, message);
             }
             Layer::Ports => {}
@@ -143,6 +211,9 @@ impl Lowering<'_> {
     /// The values that satisfy a comparison of numbers.
     fn meaning(&mut self, wanted: &tree::Match) -> Option<Meaning> {
         let datatype = wanted.key.datatype;
+        if !wanted.bits.is_empty() {
+            return self.with_bits(wanted);
+        }
         if wanted.of.is_some() {
             return self
                 .refuse(wanted.value.span.clone(), format!("{} has no bits to mask", datatype.name()));
@@ -174,11 +245,46 @@ impl Lowering<'_> {
         Some(Meaning::Among(ranges.into_iter().collect(), false))
     }
 
+    /// `key & a | b == value`: `(key & and) ^ xor` has the value.
+    fn with_bits(&mut self, wanted: &tree::Match) -> Option<Meaning> {
+        let datatype = wanted.key.datatype;
+        let (mask, xor) = self.bit_operations(&wanted.bits, datatype, (datatype.max(), 0))?;
+        let value = wanted.value.resolved();
+        if !matches!(value.what, ValueWhat::Number | ValueWhat::Address | ValueWhat::Word) {
+            let message = "behind a mask, one value is compared, not a set or a range";
+            return self.refuse(wanted.value.span.clone(), message);
+        }
+        let value = self.single(value, datatype)? ^ xor;
+        Some(Meaning::Bits { mask, value, negated: wanted.operator == Operator::NotEqual })
+    }
+
+    /// What operations on `(x & and) ^ xor` make of it.
+    pub(super) fn bit_operations(
+        &mut self,
+        operations: &[(BitOperator, tree::Value)],
+        datatype: Datatype,
+        start: (u32, u32),
+    ) -> Option<(u32, u32)> {
+        let (mut and, mut xor) = start;
+        for (operator, operand) in operations {
+            let bits = self.single(operand, datatype)?;
+            match operator {
+                BitOperator::And => (and, xor) = (and & bits, xor & bits),
+                BitOperator::Or => (and, xor) = (and & !bits, xor | bits),
+                BitOperator::Xor => xor ^= bits,
+            }
+        }
+        Some((and, xor))
+    }
+
     /// The ranges of a value, a set or a named set.
     fn operand(&mut self, value: &tree::Value, datatype: Datatype) -> Option<Shared> {
         let resolved = value.resolved();
         match &resolved.what {
-            ValueWhat::Named => self.named_set(&resolved.span, datatype),
+            ValueWhat::Named => match self.named_set(&resolved.span, &[datatype])? {
+                Held::Ranges(ranges) => Some(ranges),
+                _ => None,
+            },
             ValueWhat::Set(_) => {
                 self.program.sets += 1;
                 self.ranges(resolved, datatype).map(Shared::from)
@@ -299,6 +405,25 @@ impl Known {
     }
 }
 
+/// Whether a field is read from the packet's connection.
+fn is_of_connection(field: Field) -> bool {
+    matches!(
+        field,
+        Field::State
+            | Field::Status
+            | Field::ConnectionMark
+            | Field::Direction
+            | Field::OriginalSource
+            | Field::OriginalDestination
+            | Field::OriginalSourcePort
+            | Field::OriginalDestinationPort
+            | Field::ReplySource
+            | Field::ReplyDestination
+            | Field::ReplySourcePort
+            | Field::ReplyDestinationPort
+    )
+}
+
 impl Context {
     /// Whether every hook that reaches the chain is one of these; false when none does.
     pub(super) fn only_at(&self, hooks: &[Hook]) -> bool {
@@ -325,7 +450,7 @@ impl Premises {
     }
 
     /// Notes what is known of a field; false when no value is left.
-    fn narrow(&mut self, new: Known) -> bool {
+    pub(super) fn narrow(&mut self, new: Known) -> bool {
         match self.known.iter_mut().find(|known| known.field == new.field) {
             Some(known) => {
                 known.ranges = intersection(&known.values(), &new.values()).into();

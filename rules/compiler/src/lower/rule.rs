@@ -1,6 +1,6 @@
 //! Rules: statements to steps.
 
-use rules::table::{Action, Field, Kind};
+use rules::table::{Action, Effect, Field, Kind};
 use rules::{Hook, Reject};
 
 use super::graph::{Graph, reached_only_by};
@@ -55,6 +55,8 @@ impl Lowering<'_> {
                 continue;
             };
             let is_sound = self.diagnostics.errors() == errors;
+            let is_of_ipv6 = pieces.iter().all(|piece| piece.premises.is_never);
+            self.program.rules_of_ipv6 += usize::from(is_of_ipv6 || context.family == Family::Ip6);
             for Piece { span, premises } in pieces {
                 let Premises { steps, is_ipv4, is_ipv4_told, .. } = premises;
                 let id = self.rule_id(&span);
@@ -62,7 +64,10 @@ impl Lowering<'_> {
                 let is_ipv4 = context.family == Family::Inet && (is_ipv4 || is_ipv4_told);
                 let ends =
                     matches!(steps.last(), Some(Step::Do(action)) if !matches!(action, Action::Jump(_)));
-                let takes_all = ends && !steps.iter().any(|step| matches!(step, Step::Match(_)));
+                let lets_all = |step: &Step| {
+                    matches!(step, Step::Count(_) | Step::Do(_) | Step::Act(Effect::Log(_) | Effect::Mark(_)))
+                };
+                let takes_all = ends && steps.iter().all(lets_all);
                 let is_first = end.is_none();
                 if takes_all && is_sound && !is_ipv4 && is_first {
                     end = Some(span.clone());
@@ -89,7 +94,7 @@ impl Lowering<'_> {
             if is_over {
                 return self.refuse(statement.span.clone(), "nothing may follow a verdict in its rule");
             }
-            is_over = !matches!(statement.what, What::Match(_) | What::Counter);
+            is_over = statement.what.is_last();
             match &statement.what {
                 What::Verdicts(map) => pieces = Some(self.verdicts(map, rule, context, graph, &premises)?),
                 What::Translate(of) => {
@@ -102,7 +107,15 @@ impl Lowering<'_> {
                             let action = self.translation(of, place, &premises)?;
                             premises.push(Step::Do(action));
                         }
+                        Target::Ports(ports) => {
+                            let action = self.ports_alone(of, ports, &premises)?;
+                            premises.push(Step::Do(action));
+                        }
                     }
+                }
+                What::Redirect { ports, random } => {
+                    let flags = (ports.as_ref(), random.as_ref());
+                    pieces = Some(self.redirect(flags, &statement.span, rule, context, &premises)?);
                 }
                 _ => self.statement(statement, context, graph, &mut premises)?,
             }
@@ -119,18 +132,16 @@ impl Lowering<'_> {
     ) -> Option<()> {
         let action = match &statement.what {
             What::Match(wanted) => return self.comparison(wanted, context, premises),
-            What::Counter => {
-                if !premises.is_never {
-                    let counter = self.counter_id(&statement.span);
-                    premises.push(Step::Count(counter));
-                }
-                return Some(());
-            }
+            What::Concatenation(wanted) => return self.concatenation(wanted, context, premises),
+            What::Fib(wanted) => return self.fib(wanted, context, premises),
             What::Continue => return Some(()),
             What::Reject(with) => self.reject(with, &statement.span, context, premises)?,
             What::Masquerade { ports, random } => {
-                self.nat_allowed("masquerade", Hook::Postrouting, &statement.span, context)?;
+                self.nat_allowed("masquerade", &[Hook::Postrouting], &statement.span, context)?;
                 self.masquerade(ports.as_ref(), random.is_some(), premises)?
+            }
+            what if !what.is_last() => {
+                return self.stateful(what, &statement.span, context, premises);
             }
             what => self.verdict(what, context, graph)?,
         };
@@ -174,6 +185,14 @@ impl Lowering<'_> {
             RejectWith::Icmpx(name) if context.family != Family::Inet => {
                 return self.refuse(name.clone(), "icmpx is for tables of family inet; write icmp");
             }
+            RejectWith::Icmpv6(name) if context.family == Family::Ip || premises.is_ipv4 => {
+                return self.refuse(name.clone(), "ICMPv6 is no answer to IPv4; write icmp");
+            }
+            RejectWith::Icmpv6(name) => {
+                self.reject_code(name, names::REJECT_CODES_V6)?;
+                premises.is_never = true;
+                Reject::Icmp(3)
+            }
             RejectWith::Icmp(name) => Reject::Icmp(self.reject_code(name, names::REJECT_CODES)?),
             RejectWith::Icmpx(name) => Reject::Icmp(self.reject_code(name, names::REJECT_CODES_X)?),
         };
@@ -206,11 +225,18 @@ impl Lowering<'_> {
         }
     }
 
-    fn nat_allowed(&mut self, what: &str, hook: Hook, span: &Span, context: &Context) -> Option<()> {
-        if reached_only_by(context, &[(Kind::Nat, hook)]) {
+    pub(super) fn nat_allowed(
+        &mut self,
+        what: &str,
+        hooks: &[Hook],
+        span: &Span,
+        context: &Context,
+    ) -> Option<()> {
+        let allowed: Vec<_> = hooks.iter().map(|&hook| (Kind::Nat, hook)).collect();
+        if reached_only_by(context, &allowed) {
             return Some(());
         }
-        let hook = if hook == Hook::Prerouting { "prerouting" } else { "postrouting" };
+        let hook = if hooks.contains(&Hook::Prerouting) { "prerouting" } else { "postrouting" };
         self.refuse(span.clone(), format!("{what} has its place in nat chains at {hook}"))
     }
 
@@ -221,8 +247,15 @@ impl Lowering<'_> {
         context: &Context,
         premises: &Premises,
     ) -> Option<()> {
-        let (what, hook) = if of.is_snat { ("snat", Hook::Postrouting) } else { ("dnat", Hook::Prerouting) };
-        self.nat_allowed(what, hook, span, context)?;
+        let (what, hooks) = if of.is_snat {
+            ("snat", [Hook::Postrouting, Hook::Input])
+        } else {
+            ("dnat", [Hook::Prerouting, Hook::Output])
+        };
+        self.nat_allowed(what, &hooks, span, context)?;
+        if matches!(of.to, Target::Ports(_)) {
+            return Some(());
+        }
         self.names_family(of.names_family, span, context, premises)
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rules::Hook;
-use rules::table::{Action, Field, LOOPBACK, NO_PORT};
+use rules::table::{Action, Effect, Field, LOOPBACK, NO_PORT};
 
 use super::ranges::{Ranges, Shared, complement, intersection, normalise};
 use super::{Context, Lowering, Span};
@@ -75,10 +75,25 @@ fn is_within(inner: &Shared, outer: &Shared) -> bool {
 
 /// Whether every packet has the field.
 fn is_always_there(field: Field) -> bool {
-    !matches!(
+    matches!(
         field,
-        Field::SourcePort | Field::DestinationPort | Field::IcmpType | Field::IcmpCode | Field::TcpFlags
+        Field::InputPort
+            | Field::OutputPort
+            | Field::Source
+            | Field::Destination
+            | Field::Protocol
+            | Field::Dscp
+            | Field::Ecn
+            | Field::Ttl
+            | Field::Length
+            | Field::Identification
+            | Field::State
     )
+}
+
+/// Whether a rule may change the field between two others.
+fn changes(field: Field) -> bool {
+    matches!(field, Field::Mark | Field::ConnectionMark)
 }
 
 impl World<'_> {
@@ -98,11 +113,26 @@ impl World<'_> {
             // One bit of a state each; the bits of snat and dnat.
             Field::State => return [1, 2, 4, 8, 64].map(|bit| (bit, bit)).to_vec(),
             Field::Status => return [0, 0x10, 0x20, 0x30].map(|bits| (bits, bits)).to_vec(),
-            Field::Source | Field::Destination | Field::Length => u32::MAX,
-            Field::SourcePort | Field::DestinationPort | Field::Identification => 65_535,
+            Field::Source
+            | Field::Destination
+            | Field::Length
+            | Field::Mark
+            | Field::ConnectionMark
+            | Field::OriginalSource
+            | Field::OriginalDestination
+            | Field::ReplySource
+            | Field::ReplyDestination => u32::MAX,
+            Field::SourcePort
+            | Field::DestinationPort
+            | Field::Identification
+            | Field::OriginalSourcePort
+            | Field::OriginalDestinationPort
+            | Field::ReplySourcePort
+            | Field::ReplyDestinationPort => 65_535,
             Field::Dscp => 63,
             Field::Ecn => 3,
             Field::Protocol | Field::IcmpType | Field::IcmpCode | Field::TcpFlags | Field::Ttl => 255,
+            Field::Direction => 1,
         };
         vec![(0, max)]
     }
@@ -132,7 +162,16 @@ impl World<'_> {
     fn packets<'s>(&self, steps: impl Iterator<Item = &'s Step>) -> Option<Packets> {
         let mut packets: Vec<(Field, Shared)> = Vec::new();
         for step in steps {
-            let Step::Match(wanted) = step else { continue };
+            let wanted = match step {
+                Step::Match(wanted) => wanted,
+                Step::Count(_) | Step::Do(_) => continue,
+                Step::Act(Effect::Log(_) | Effect::Mark(_)) => continue,
+                // Whom these let through cannot be said of a box.
+                Step::Lookup(_) | Step::Act(_) => return None,
+            };
+            if changes(wanted.field) {
+                return None;
+            }
             let ranges = self.lets_through(wanted)?;
             match packets.iter_mut().find(|(field, _)| *field == wanted.field) {
                 Some((_, known)) => *known = intersection(known, &ranges).into(),

@@ -2,14 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use rules::SourceNat;
 use rules::site::Prefix;
-use rules::table::Action;
+use rules::table::{Action, Field, NO_PORT};
 use rules::translation::{DestinationChoice, Netmap, SourceChoice};
+use rules::{Hook, SourceNat};
 
-use super::{Lowering, Premises};
+use super::map::Piece;
+use super::{Context, Known, Lowering, Premises};
+use crate::program::{Match, Step, Test};
 use crate::syntax::keys::Datatype;
-use crate::syntax::tree::{Place, Span, Target, Translation, Value, ValueWhat};
+use crate::syntax::tree::{self, Place, Span, Target, Translation, Value, ValueWhat};
 
 /// The most addresses that one translation may spread over.
 const SPREAD_MAX: u32 = 4096;
@@ -41,6 +43,72 @@ impl Lowering<'_> {
         Some(Action::Snat(SourceChoice::Always(SourceNat::Masquerade { ports, random: is_random })))
     }
 
+    /// `dnat to :port`: each address stays.
+    pub(super) fn ports_alone(
+        &mut self,
+        of: &Translation,
+        ports: &Value,
+        premises: &Premises,
+    ) -> Option<Action> {
+        if of.is_snat || of.names_family || of.is_prefix || of.wants_run || of.wants_port {
+            let message = "a port alone has its place in \"dnat to :port\"";
+            return self.refuse(ports.span.clone(), message);
+        }
+        let (first, last) = self.nat_ports(ports, premises, "send to")?;
+        self.no_chance(of.random.as_ref(), Some((first, last)))?;
+        Some(Action::Dnat(DestinationChoice::Ports { first, last }))
+    }
+
+    /// `redirect`: to the address of the interface that a packet comes in by, which is a piece for each.
+    pub(super) fn redirect(
+        &mut self,
+        (ports, random): (Option<&Value>, Option<&Span>),
+        span: &Span,
+        rule: &tree::Rule,
+        context: &Context,
+        premises: &Premises,
+    ) -> Option<Vec<Piece>> {
+        self.nat_allowed("redirect", &[Hook::Prerouting, Hook::Output], span, context)?;
+        let ports = match ports {
+            Some(value) => Some(self.nat_ports(value, premises, "send to")?),
+            None => None,
+        };
+        self.no_chance(random, ports)?;
+        let (first, base) = self.split(rule, premises, span)?;
+        let mut pieces: Vec<_> = first.into_iter().collect();
+        let clients = self.plan.clients.iter().map(|client| client.address);
+        let own = std::iter::once(self.plan.uplink.address.address).chain(clients).collect::<Vec<_>>();
+        for (port, address) in (0u32..).zip(own) {
+            let mut premises = base.clone();
+            let known = Known {
+                field: Field::InputPort,
+                ranges: [(port, port)].into(),
+                negated: false,
+                max: NO_PORT,
+            };
+            if !premises.narrow(known) {
+                continue;
+            }
+            let test = Test::Equal(port);
+            premises.push(Step::Match(Match { field: Field::InputPort, test, negated: false }));
+            let to = DestinationChoice::To { first: address, last: address, ports };
+            premises.push(Step::Do(Action::Dnat(to)));
+            pieces.push(Piece { span: rule.span.clone(), premises });
+        }
+        Some(pieces)
+    }
+
+    /// A port of several is not drawn.
+    fn no_chance(&mut self, random: Option<&Span>, ports: Option<(u16, u16)>) -> Option<()> {
+        match random {
+            Some(span) if ports.is_some_and(|(first, last)| first != last) => {
+                let message = "a port of a destination by chance is not in this version's subset";
+                self.refuse(span.clone(), message)
+            }
+            _ => Some(()),
+        }
+    }
+
     /// One target of a translation: of the whole statement, or of an element of its map.
     pub(super) fn translation(
         &mut self,
@@ -52,7 +120,7 @@ impl Lowering<'_> {
         if of.wants_run && !is_run {
             return self.refuse(place.to.span.clone(), "\"interval\" wants a range here");
         }
-        if of.wants_port && (place.ports.is_none() || matches!(of.to, Target::Value(_))) {
+        if of.wants_port && (place.ports.is_none() || !matches!(of.to, Target::Map(_))) {
             return self.refuse(place.to.span.clone(), "\"addr . port\" wants a map with ports here");
         }
         match (of.is_prefix, of.is_snat) {
@@ -88,10 +156,7 @@ impl Lowering<'_> {
             Some(value) => Some(self.nat_ports(value, premises, "send to")?),
             None => None,
         };
-        if let Some(span) = of.random.clone().filter(|_| ports.is_some_and(|(first, last)| first != last)) {
-            let message = "a port of a destination by chance is not in this version's subset";
-            return self.refuse(span, message);
-        }
+        self.no_chance(of.random.as_ref(), ports)?;
         let Addresses { first, last } = addresses;
         Some(Action::Dnat(DestinationChoice::To { first, last, ports }))
     }

@@ -48,7 +48,7 @@ impl Lowering<'_> {
     }
 
     /// The values of one element.
-    fn element(&mut self, value: &Value, datatype: Datatype) -> Option<Ranges> {
+    pub(super) fn element(&mut self, value: &Value, datatype: Datatype) -> Option<Ranges> {
         let span = value.span.clone();
         match &value.what {
             ValueWhat::Variable(inner) => self.element(inner, datatype),
@@ -61,6 +61,16 @@ impl Lowering<'_> {
                     self.warning(span, message);
                 }
                 Some(vec![(first.into(), last.into())])
+            }
+            ValueWhat::Range(ends) if datatype == Datatype::Address6 => {
+                let (first, last) = (self.single(&ends.0, datatype), self.single(&ends.1, datatype));
+                first.zip(last).map(|ends| vec![ends])
+            }
+            ValueWhat::Prefix6 | ValueWhat::Colons => {
+                self.single(value, datatype).map(|value| vec![(value, value)])
+            }
+            ValueWhat::Concatenation(_) => {
+                self.refuse(span, format!("expected {}, not a concatenation", datatype.noun()))
             }
             ValueWhat::Range(ends) if datatype.is_ordered() => {
                 let (first, last) = (self.single(&ends.0, datatype), self.single(&ends.1, datatype));
@@ -106,8 +116,24 @@ impl Lowering<'_> {
             ValueWhat::Address => {
                 self.refuse(span, format!("{} is an address, not {}", quoted(text), datatype.noun()))
             }
+            ValueWhat::Colons | ValueWhat::Prefix6 => self.colons(value, datatype),
             ValueWhat::Word | ValueWhat::Quoted => self.named_value(value, datatype),
             _ => self.refuse(span, format!("expected {}", datatype.noun())),
+        }
+    }
+
+    /// An IPv6 address is looked at, and stands for itself: no packet is compared with it.
+    fn colons(&mut self, value: &Value, datatype: Datatype) -> Option<u32> {
+        let span = value.span.clone();
+        let text = self.source.slice(&span);
+        let is_address = text.parse::<std::net::Ipv6Addr>().is_ok();
+        match (is_address, datatype) {
+            (true, Datatype::Address6) => Some(0),
+            (false, Datatype::Address6) => self.refuse(span, format!("{} is no IPv6 address", quoted(text))),
+            (true, _) => {
+                self.refuse(span, format!("{} is an IPv6 address, not {}", quoted(text), datatype.noun()))
+            }
+            (false, _) => self.refuse(span, format!("{} is not {}", quoted(text), datatype.noun())),
         }
     }
 
@@ -117,6 +143,9 @@ impl Lowering<'_> {
         match datatype {
             Datatype::Address => {
                 return self.refuse(span, format!("{} is a number, not an IPv4 address", quoted(text)));
+            }
+            Datatype::Address6 => {
+                return self.refuse(span, format!("{} is a number, not an IPv6 address", quoted(text)));
             }
             Datatype::Interface | Datatype::InterfaceIndex => {
                 return self.refuse(span, format!("{} is a number, not an interface name", quoted(text)));
@@ -155,6 +184,11 @@ impl Lowering<'_> {
             Datatype::Ecn => names::ECNS,
             Datatype::NetworkProtocol => names::NETWORK_PROTOCOLS,
             Datatype::EtherType => names::ETHER_TYPES,
+            Datatype::Direction => names::DIRECTIONS,
+            Datatype::PacketType => names::PACKET_TYPES,
+            Datatype::FibType => names::FIB_TYPES,
+            Datatype::IcmpTypeV6 => names::ICMPV6_TYPES,
+            Datatype::IcmpCodeV6 => names::ICMPV6_CODES,
             _ => &[],
         };
         if let Some(value) = find(known, text) {
@@ -238,7 +272,8 @@ pub(super) fn has_runs(value: &Value, source: &Source) -> bool {
     match &value.what {
         ValueWhat::Variable(inner) => has_runs(inner, source),
         ValueWhat::Set(items) => items.iter().any(|item| has_runs(item, source)),
-        ValueWhat::Range(_) | ValueWhat::Prefix(..) => true,
+        ValueWhat::Concatenation(parts) => parts.iter().any(|part| has_runs(part, source)),
+        ValueWhat::Range(_) | ValueWhat::Prefix(..) | ValueWhat::Prefix6 => true,
         ValueWhat::Word | ValueWhat::Quoted => source.slice(&value.span).trim_matches('"').ends_with('*'),
         _ => false,
     }

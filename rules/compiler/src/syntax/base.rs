@@ -63,9 +63,6 @@ impl Parser<'_, '_> {
         };
         match (kind, hook) {
             (Kind::Nat, Hook::Forward) => self.error(span, "a nat chain has no hook forward"),
-            (Kind::Nat, Hook::Input | Hook::Output) => {
-                self.error(span, format!("nat chains at {word} are not in this version's subset"))
-            }
             _ => {
                 self.next();
                 Ok(hook)

@@ -17,6 +17,8 @@ pub(crate) enum Subject {
     Packet(Field),
     /// Every IPv4 packet has this value.
     Constant(u32),
+    /// No IPv4 packet has it.
+    Ipv6,
 }
 
 /// What must hold of a packet for the key to be read.
@@ -56,6 +58,13 @@ pub(crate) enum Datatype {
     Number,
     /// Four bits.
     Version,
+    Mark,
+    Direction,
+    PacketType,
+    FibType,
+    Address6,
+    IcmpTypeV6,
+    IcmpCodeV6,
 }
 
 impl Datatype {
@@ -77,6 +86,13 @@ impl Datatype {
             Self::NetworkProtocol => "nf_proto",
             Self::EtherType => "ether_type",
             Self::Octet | Self::Word | Self::Number | Self::Version => "integer",
+            Self::Mark => "mark",
+            Self::Direction => "ct_dir",
+            Self::PacketType => "pkt_type",
+            Self::FibType => "fib_addrtype",
+            Self::Address6 => "ipv6_addr",
+            Self::IcmpTypeV6 => "icmpv6_type",
+            Self::IcmpCodeV6 => "icmpv6_code",
         }
     }
 
@@ -92,6 +108,13 @@ impl Datatype {
             Self::TcpFlags,
             Self::State,
             Self::Dscp,
+            Self::Ecn,
+            Self::Mark,
+            Self::PacketType,
+            Self::EtherType,
+            Self::Address6,
+            Self::IcmpTypeV6,
+            Self::IcmpCodeV6,
         ];
         types.into_iter().find(|datatype| datatype.name() == name)
     }
@@ -113,19 +136,33 @@ impl Datatype {
             Self::NetworkProtocol => "ipv4 or ipv6",
             Self::EtherType => "an EtherType",
             Self::Octet | Self::Word | Self::Number | Self::Version => "a number",
+            Self::Mark => "a mark",
+            Self::Direction => "a direction",
+            Self::PacketType => "a packet type",
+            Self::FibType => "an address type",
+            Self::Address6 => "an IPv6 address",
+            Self::IcmpTypeV6 => "an ICMPv6 type",
+            Self::IcmpCodeV6 => "an ICMPv6 code",
         }
     }
 
     /// The greatest value.
     pub fn max(self) -> u32 {
         match self {
-            Self::Address | Self::Number => u32::MAX,
+            Self::Address | Self::Number | Self::Mark | Self::Address6 => u32::MAX,
             Self::Port | Self::Word | Self::EtherType => 65_535,
             Self::Dscp => 63,
             Self::Ecn => 3,
+            Self::Direction => 1,
+            Self::PacketType => 7,
             Self::Version => 15,
             _ => 255,
         }
+    }
+
+    /// Whether no IPv4 packet has such a value.
+    pub fn is_ipv6(self) -> bool {
+        matches!(self, Self::Address6 | Self::IcmpTypeV6 | Self::IcmpCodeV6)
     }
 
     /// Whether values are bits of a mask.
@@ -135,8 +172,23 @@ impl Datatype {
 
     /// Whether values have an order.
     pub fn is_ordered(self) -> bool {
-        !self.is_bits() && !matches!(self, Self::Interface | Self::InterfaceIndex)
+        !self.is_bits()
+            && !matches!(self, Self::Interface | Self::InterfaceIndex | Self::Address6 | Self::FibType)
     }
+}
+
+/// The types of a concatenation, as nft writes them.
+pub(crate) fn type_names(types: &[Datatype]) -> String {
+    match types {
+        [] => "nothing".to_owned(),
+        types => types.iter().map(|datatype| datatype.name()).collect::<Vec<_>>().join(" . "),
+    }
+}
+
+/// Whether a set of these types may be asked about keys of those.
+pub(crate) fn are_alike(held: &[Datatype], asked: &[Datatype]) -> bool {
+    let is_alike = |(held, asked): (&Datatype, &Datatype)| held == asked;
+    held.len() == asked.len() && held.iter().zip(asked).all(is_alike)
 }
 
 const fn key(name: &'static str, field: Field, datatype: Datatype, layer: Layer) -> Key {
@@ -145,6 +197,10 @@ const fn key(name: &'static str, field: Field, datatype: Datatype, layer: Layer)
 
 const fn constant(name: &'static str, value: u32, datatype: Datatype, layer: Layer) -> Key {
     Key { name, subject: Subject::Constant(value), datatype, layer }
+}
+
+const fn ipv6(name: &'static str, datatype: Datatype) -> Key {
+    Key { name, subject: Subject::Ipv6, datatype, layer: Layer::Any }
 }
 
 const TCP: Layer = Layer::Transport(6);
@@ -182,17 +238,50 @@ pub(crate) static KEYS: &[Key] = &[
     constant("meta protocol", 0x0800, Datatype::EtherType, Layer::Any),
     key("ct state", Field::State, Datatype::State, Layer::Any),
     key("ct status", Field::Status, Datatype::Status, Layer::Any),
+    key("meta mark", Field::Mark, Datatype::Mark, Layer::Any),
+    key("ct mark", Field::ConnectionMark, Datatype::Mark, Layer::Any),
+    key("ct direction", Field::Direction, Datatype::Direction, Layer::Any),
+    key("ct original saddr", Field::OriginalSource, Datatype::Address, Layer::Any),
+    key("ct original daddr", Field::OriginalDestination, Datatype::Address, Layer::Any),
+    key("ct original ip saddr", Field::OriginalSource, Datatype::Address, Layer::Network),
+    key("ct original ip daddr", Field::OriginalDestination, Datatype::Address, Layer::Network),
+    key("ct original proto-src", Field::OriginalSourcePort, Datatype::Port, Layer::Ports),
+    key("ct original proto-dst", Field::OriginalDestinationPort, Datatype::Port, Layer::Ports),
+    key("ct reply saddr", Field::ReplySource, Datatype::Address, Layer::Any),
+    key("ct reply daddr", Field::ReplyDestination, Datatype::Address, Layer::Any),
+    key("ct reply ip saddr", Field::ReplySource, Datatype::Address, Layer::Network),
+    key("ct reply ip daddr", Field::ReplyDestination, Datatype::Address, Layer::Network),
+    key("ct reply proto-src", Field::ReplySourcePort, Datatype::Port, Layer::Ports),
+    key("ct reply proto-dst", Field::ReplyDestinationPort, Datatype::Port, Layer::Ports),
+    // PACKET_HOST: nothing else is received.
+    constant("meta pkttype", 0, Datatype::PacketType, Layer::Any),
+    ipv6("ip6 saddr", Datatype::Address6),
+    ipv6("ip6 daddr", Datatype::Address6),
+    ipv6("ip6 nexthdr", Datatype::Protocol),
+    ipv6("ip6 hoplimit", Datatype::Octet),
+    ipv6("ip6 dscp", Datatype::Dscp),
+    ipv6("ip6 ecn", Datatype::Ecn),
+    ipv6("ip6 length", Datatype::Word),
+    ipv6("ip6 version", Datatype::Version),
+    ipv6("icmpv6 type", Datatype::IcmpTypeV6),
+    ipv6("icmpv6 code", Datatype::IcmpCodeV6),
+    ipv6("ct original ip6 saddr", Datatype::Address6),
+    ipv6("ct original ip6 daddr", Datatype::Address6),
+    ipv6("ct reply ip6 saddr", Datatype::Address6),
+    ipv6("ct reply ip6 daddr", Datatype::Address6),
 ];
 
 /// First words of keys that take a second.
-pub(crate) const GROUPS: &[&str] = &["ip", "tcp", "udp", "th", "icmp", "meta", "ct"];
+pub(crate) const GROUPS: &[&str] = &["ip", "tcp", "udp", "th", "icmp", "meta", "ct", "ip6", "icmpv6"];
+
+/// Keys that may go without their first word, `meta`.
+pub(crate) const BARE: &[&str] = &["mark", "pkttype"];
 
 /// First words of matches and statements of nft that are not built.
 pub(crate) const UNBUILT: &[&str] = &[
-    "ip6", "ether", "vlan", "arp", "icmpv6", "sctp", "dccp", "udplite", "ah", "esp", "comp", "igmp", "fib",
-    "rt", "socket", "osf", "numgen", "jhash", "symhash", "exthdr", "hbh", "frag", "dst", "mh", "srh",
-    "ipsec", "log", "limit", "quota", "queue", "notrack", "redirect", "tproxy", "synproxy", "dup", "fwd",
-    "set", "add", "update", "delete", "meter", "last", "mark", "pkttype", "vmap", "map", "flow", "geneve",
-    "gre", "vxlan", "cpu", "iiftype", "oiftype", "skuid", "skgid", "iifgroup", "oifgroup", "cgroup", "time",
-    "day", "hour", "tunnel",
+    "ether", "vlan", "arp", "sctp", "dccp", "udplite", "ah", "esp", "comp", "igmp", "rt", "socket", "osf",
+    "numgen", "jhash", "symhash", "exthdr", "hbh", "frag", "dst", "mh", "srh", "ipsec", "queue", "notrack",
+    "tproxy", "synproxy", "dup", "fwd", "set", "last", "vmap", "map", "flow", "geneve", "gre", "vxlan",
+    "cpu", "iiftype", "oiftype", "skuid", "skgid", "iifgroup", "oifgroup", "cgroup", "time", "day", "hour",
+    "tunnel",
 ];

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use super::keys::Datatype;
+use super::keys::{Datatype, are_alike, type_names};
 use super::lexer::Token;
 use super::parser::{Parsed, Parser};
-use super::tree::{Elements, Form, MapItem, Mapping, NamedMap, Place, Target, What};
+use super::tree::{Elements, Form, MapItem, Mapping, NamedMap, Place, SetFlags, Target, What};
 use crate::diagnostics::{meant, quoted};
 
 /// What a map leads to, in the words of its rule.
@@ -42,12 +42,12 @@ fn add<T>(items: &mut Rc<Vec<T>>, more: Vec<T>) {
 impl Parser<'_, '_> {
     pub(super) fn named_map(&mut self, table: usize) -> Parsed<()> {
         let (name, span) = self.declared("map", table)?;
-        let (key, elements) = (None, Elements::Untyped);
+        let (types, elements) = (Vec::new(), Elements::Untyped);
         let mut map =
-            NamedMap { name, span: span.clone(), key, is_interval: false, elements, is_used: false };
+            NamedMap { name, span: span.clone(), types, is_interval: false, elements, is_used: false };
         let before = self.diagnostics.errors();
         let result = self.block(|parser| parser.map_item(&mut map));
-        if map.key.is_none() && self.diagnostics.errors() == before {
+        if map.types.is_empty() && self.diagnostics.errors() == before {
             let _ = self.error::<()>(span, "the map has no type, such as \"type inet_service : verdict\"");
         }
         if let Some(table) = self.ruleset.tables.get_mut(table) {
@@ -61,15 +61,38 @@ impl Parser<'_, '_> {
         match self.peek_word() {
             "type" => {
                 self.next();
-                map.key = Some(self.set_type()?);
+                map.types = self.set_types()?;
                 if !self.takes(Token::Colon) {
                     return self.unexpected("\":\" and what the map leads to");
                 }
                 map.elements = self.map_type()?;
             }
+            "typeof" => {
+                self.next();
+                map.types = self.types_of()?;
+                if !self.takes(Token::Colon) {
+                    return self.unexpected("\":\" and what the map leads to");
+                }
+                map.elements = self.map_type_of()?;
+            }
             "flags" => {
                 self.next();
-                map.is_interval |= self.set_flags()?;
+                let mut flags = SetFlags::default();
+                self.set_flags(&mut flags)?;
+                if flags.is_dynamic || flags.has_timeout {
+                    return self.error(span, "maps that packets change are not in this version's subset");
+                }
+                map.is_interval |= flags.is_interval;
+            }
+            "size" => {
+                self.next();
+                self.size()?;
+            }
+            "policy" => {
+                self.next();
+                if !self.takes_word("performance") && !self.takes_word("memory") {
+                    return self.unexpected("\"performance\" or \"memory\"");
+                }
             }
             "comment" => {
                 self.next();
@@ -86,7 +109,7 @@ impl Parser<'_, '_> {
                     Elements::Places(_, items) => add(items, self.places()?),
                 }
             }
-            word @ ("typeof" | "size" | "timeout" | "gc-interval" | "policy" | "counter") => {
+            word @ ("timeout" | "gc-interval" | "counter") => {
                 return self.unbuilt(span, word);
             }
             _ => return self.unexpected("\"type\", \"flags\", \"elements\" or \"comment\""),
@@ -115,6 +138,24 @@ impl Parser<'_, '_> {
         Ok(Elements::Places(Form { is_run, has_port }, Rc::default()))
     }
 
+    /// The same by keys: `verdict`, or `[interval] ip daddr [. tcp dport]`
+    fn map_type_of(&mut self) -> Parsed<Elements> {
+        if self.takes_word("verdict") {
+            return Ok(Elements::Verdicts(Rc::default()));
+        }
+        let is_run = self.takes_word("interval");
+        let span = self.here();
+        match self.types_of()?.as_slice() {
+            [Datatype::Address] => Ok(Elements::Places(Form { is_run, has_port: false }, Rc::default())),
+            [Datatype::Address, Datatype::Port] => {
+                Ok(Elements::Places(Form { is_run, has_port: true }, Rc::default()))
+            }
+            _ => {
+                self.error(span, "a map of this version leads to verdicts, addresses, or addresses and ports")
+            }
+        }
+    }
+
     /// Gives rules the elements of the maps that they name.
     pub(super) fn named_maps(&mut self) {
         let mut tables = std::mem::take(&mut self.ruleset.tables);
@@ -126,7 +167,7 @@ impl Parser<'_, '_> {
                     What::Verdicts(map) => self.look_into(map, &mut table.maps),
                     What::Translate(of) => match &mut of.to {
                         Target::Map(map) => self.look_into(map, &mut table.maps),
-                        Target::Value(_) => Ok(()),
+                        Target::Value(_) | Target::Ports(_) => Ok(()),
                     },
                     _ => Ok(()),
                 };
@@ -144,10 +185,13 @@ impl Parser<'_, '_> {
         };
         let Some(named) = maps.get_mut(at) else { return Ok(()) };
         named.is_used = true;
-        let key = named.key.map_or("nothing", Datatype::name);
-        if named.key != Some(map.key.datatype) {
-            let message = format!("map {} is of {key}, not {}", quoted(name), map.key.datatype.name());
-            return self.error(span, message);
+        let types: Vec<_> = std::iter::once(map.key)
+            .chain(map.more.iter().map(|(key, _)| *key))
+            .map(|key| key.datatype)
+            .collect();
+        if !are_alike(&named.types, &types) {
+            let (held, wanted) = (type_names(&named.types), type_names(&types));
+            return self.error(span, format!("map {} is of {held}, not {wanted}", quoted(name)));
         }
         let Some(items) = T::of(&named.elements) else {
             return self.error(span, format!("map {} does not lead to {}", quoted(name), T::NOUN));

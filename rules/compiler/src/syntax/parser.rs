@@ -290,12 +290,12 @@ impl<'s> Parser<'s, '_> {
                 self.ruleset.tables.push(Table {
                     family,
                     name,
-                    span,
                     chains: Vec::new(),
                     sets: Vec::new(),
                     maps: Vec::new(),
                     chain_index: HashMap::new(),
                     set_names: HashSet::new(),
+                    objects: Vec::new(),
                 });
                 self.ruleset.tables.len() - 1
             }
@@ -378,8 +378,9 @@ impl<'s> Parser<'s, '_> {
                 self.comment(&[])?;
                 self.end_of_statement()
             }
-            word @ ("flags" | "counter" | "quota" | "limit" | "ct" | "flowtable" | "secmark" | "synproxy"
-            | "undefine" | "redefine" | "elements") => self.unbuilt(span, word),
+            "counter" | "limit" | "quota" => self.object(table),
+            word @ ("flags" | "ct" | "flowtable" | "secmark" | "synproxy" | "undefine" | "redefine"
+            | "elements") => self.unbuilt(span, word),
             word => {
                 let label = meant(word, ["chain", "set", "map", "define", "comment"]);
                 let message = match self.peek() {

@@ -1,9 +1,13 @@
 //! Rules: matches and statements.
 
-use super::keys::{GROUPS, KEYS, Key, UNBUILT};
+use rules::table::KEY_MAX;
+
+use super::keys::{BARE, GROUPS, KEYS, Key, UNBUILT};
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
-use super::tree::{Match, Operator, RejectWith, Rule, Span, Statement, What};
+use super::tree::{
+    BitOperator, Concatenation, Match, Operator, RejectWith, Rule, Span, Statement, Value, What,
+};
 use crate::diagnostics::{meant, quoted};
 
 /// Second words of nft's keys that are not built.
@@ -27,8 +31,6 @@ const UNBUILT_KEYS: &[&str] = &[
     "icmp sequence",
     "icmp gateway",
     "icmp mtu",
-    "meta mark",
-    "meta pkttype",
     "meta priority",
     "meta nftrace",
     "meta skuid",
@@ -51,10 +53,6 @@ const UNBUILT_KEYS: &[&str] = &[
     "meta sdifname",
     "meta ibrname",
     "meta obrname",
-    "ct direction",
-    "ct mark",
-    "ct original",
-    "ct reply",
     "ct expiration",
     "ct helper",
     "ct label",
@@ -88,6 +86,10 @@ const STATEMENTS: &[&str] = &[
     "masquerade",
     "snat",
     "dnat",
+    "redirect",
+    "log",
+    "limit",
+    "quota",
 ];
 
 impl Parser<'_, '_> {
@@ -153,9 +155,16 @@ impl Parser<'_, '_> {
             "counter" => self.counter(),
             "reject" => self.reject().map(What::Reject),
             "masquerade" => self.masquerade(),
+            "redirect" => self.redirect(),
             "snat" | "dnat" => self.translation(),
+            "limit" => self.limit(),
+            "quota" => self.quota(),
+            "log" => self.log(),
+            "add" | "update" | "delete" => self.update(),
+            "meter" => self.meter(),
+            "fib" => self.fib(),
             "comment" => self.error(span, "a comment stands at the end of its rule"),
-            _ if GROUPS.contains(&word) || KEYS.iter().any(|key| key.name == word) => self.comparison(),
+            _ if self.begins_key() => self.comparison(),
             _ if UNBUILT.contains(&word) => self.unbuilt(span, word),
             "" => self.unexpected("a match or a statement"),
             _ => {
@@ -171,34 +180,11 @@ impl Parser<'_, '_> {
         }
     }
 
-    fn counter(&mut self) -> Parsed<What> {
-        self.next();
-        let span = self.here();
-        match self.peek_word() {
-            "packets" => {}
-            "name" => return self.error(span, "named counters are not in this version's subset"),
-            _ if self.peek() == Token::Quoted => {
-                return self.error(span, "named counters are not in this version's subset");
-            }
-            _ => return Ok(What::Counter),
-        }
-        for word in ["packets", "bytes"] {
-            if !self.takes_word(word) {
-                return self.unexpected(&format!("\"{word}\""));
-            }
-            if !self.takes(Token::Number) {
-                return self.unexpected("a number");
-            }
-        }
-        Ok(What::Counter)
-    }
-
     fn reject(&mut self) -> Parsed<RejectWith> {
         self.next();
         if !self.takes_word("with") {
             return Ok(RejectWith::Default);
         }
-        let span = self.here();
         let kind = self.peek_word();
         match kind {
             "tcp" => {
@@ -208,10 +194,9 @@ impl Parser<'_, '_> {
                 }
                 return Ok(RejectWith::TcpReset);
             }
-            "icmp" | "icmpx" => {
+            "icmp" | "icmpx" | "icmpv6" => {
                 self.next();
             }
-            "icmpv6" => return self.unbuilt(span, "icmpv6"),
             _ => return self.unexpected("\"icmp\", \"icmpx\" or \"tcp reset\""),
         }
         self.takes_word("type");
@@ -220,7 +205,17 @@ impl Parser<'_, '_> {
             return self.unexpected("the name of a code, such as \"port-unreachable\"");
         }
         self.next();
-        Ok(if kind == "icmp" { RejectWith::Icmp(code) } else { RejectWith::Icmpx(code) })
+        Ok(match kind {
+            "icmp" => RejectWith::Icmp(code),
+            "icmpv6" => RejectWith::Icmpv6(code),
+            _ => RejectWith::Icmpx(code),
+        })
+    }
+
+    /// Whether what comes next is the left-hand side of a match.
+    pub fn begins_key(&mut self) -> bool {
+        let word = self.peek_word();
+        GROUPS.contains(&word) || BARE.contains(&word) || KEYS.iter().any(|key| key.name == word)
     }
 
     /// The left-hand side.
@@ -228,71 +223,124 @@ impl Parser<'_, '_> {
         let (_, first) = self.next();
         let group = self.text(&first);
         if !GROUPS.contains(&group) {
-            return match KEYS.iter().find(|key| key.name == group) {
+            let name = if BARE.contains(&group) { format!("meta {group}") } else { group.to_owned() };
+            return match KEYS.iter().find(|key| key.name == name) {
                 Some(key) => Ok((key, first)),
                 None => self.unbuilt(first, group),
             };
         }
+        let mut name = group.to_owned();
+        // `ct original ip saddr`
+        if group == "ct" && matches!(self.peek_word(), "original" | "reply") {
+            name = format!("{name} {}", self.peek_word());
+            self.next();
+            if matches!(self.peek_word(), "ip" | "ip6") {
+                name = format!("{name} {}", self.peek_word());
+                self.next();
+            }
+        }
         let second = self.here();
         let word = self.peek_word();
         if word.is_empty() {
-            return self.unexpected(&format!("what to look at after \"{group}\""));
+            return self.unexpected(&format!("what to look at after \"{name}\""));
         }
         let span = first.start..second.end;
-        let name = format!("{group} {word}");
+        let prefix = format!("{name} ");
+        let name = format!("{prefix}{word}");
         let bare = if group == "meta" { word } else { "" };
         if let Some(key) = KEYS.iter().find(|key| key.name == name || (!bare.is_empty() && key.name == bare))
         {
             self.next();
             return Ok((key, span));
         }
-        if UNBUILT_KEYS.contains(&name.as_str()) {
+        if UNBUILT_KEYS.contains(&name.as_str()) || prefix != format!("{group} ") {
             return self.unbuilt(span, &name);
         }
-        let prefix = format!("{group} ");
         let known = KEYS.iter().filter_map(|key| key.name.strip_prefix(&prefix));
         let label = meant(word, known);
         self.error_with(second, format!("{} is nothing to look at in \"{group}\"", quoted(word)), label)
     }
 
+    /// `. key . key`, behind a key.
+    pub fn more_keys(&mut self) -> Parsed<Vec<(&'static Key, Span)>> {
+        let mut more = Vec::new();
+        while self.takes(Token::Dot) {
+            self.skip_newlines();
+            if !self.begins_key() {
+                return self.unexpected("another key behind \".\"");
+            }
+            more.push(self.key()?);
+        }
+        match more.get(KEY_MAX - 1) {
+            Some((_, span)) => {
+                self.error(span.clone(), format!("a concatenation joins at most {KEY_MAX} keys"))
+            }
+            None => Ok(more),
+        }
+    }
+
     fn comparison(&mut self) -> Parsed<What> {
         let (key, key_span) = self.key()?;
-        let here = self.here();
+        if self.peek_word() == "set" {
+            return self.mark(key, key_span);
+        }
+        let more = self.more_keys()?;
+        if self.peek_word() == "vmap" {
+            return self.verdict_map(key, key_span, more);
+        }
+        if !more.is_empty() {
+            let keys = std::iter::once((key, key_span)).chain(more).collect();
+            let operator = self.operator();
+            let value = self.right_hand_side()?;
+            return Ok(What::Concatenation(Box::new(Concatenation { keys, operator, value })));
+        }
         let mut mask = None;
-        match self.peek() {
-            Token::And if key.datatype.is_bits() => {
-                self.next();
-                mask = Some(self.primary(0)?);
-                let here = self.here();
-                if self.peek() == Token::Or {
-                    return self.error(here, "put the mask in parentheses: & (a | b)");
-                }
+        let mut bits = Vec::new();
+        if self.peek() == Token::And && key.datatype.is_bits() {
+            self.next();
+            mask = Some(self.primary(0)?);
+            let here = self.here();
+            if self.peek() == Token::Or {
+                return self.error(here, "put the mask in parentheses: & (a | b)");
             }
-            Token::And | Token::Or | Token::Xor => {
-                return self
-                    .error(here, format!("a mask on \"{}\" is not in this version's subset", key.name));
-            }
-            Token::Dot => return self.error(here, "concatenations are not in this version's subset"),
-            _ => {}
+        } else if key.datatype.is_ordered() {
+            bits = self.bit_operations()?;
         }
         let here = self.here();
-        if mask.is_none() && self.peek_word() == "vmap" {
-            return self.verdict_map(key, key_span);
-        }
         if let word @ ("vmap" | "map" | "set" | "and" | "or" | "xor" | "lshift" | "rshift") = self.peek_word()
         {
             return self.unbuilt(here, word);
         }
+        if matches!(self.peek(), Token::And | Token::Or | Token::Xor) {
+            return self.error(here, format!("{} has no bits to mask", key.datatype.name()));
+        }
         let operator = self.operator();
-        if mask.is_some() && !matches!(operator, Operator::Equal | Operator::NotEqual) {
+        let is_masked = mask.is_some() || !bits.is_empty();
+        if is_masked && !matches!(operator, Operator::Equal | Operator::NotEqual) {
             return self.unexpected("\"==\" or \"!=\" after a mask");
         }
         let value = self.right_hand_side()?;
         let of = if self.takes(Token::Slash) { Some(self.right_hand_side()?) } else { None };
-        Ok(What::Match(Box::new(Match { key, key_span, mask, operator, value, of })))
+        Ok(What::Match(Box::new(Match { key, key_span, mask, bits, operator, value, of })))
     }
 
-    fn operator(&mut self) -> Operator {
+    /// `& a | b ^ c`, from left to right.
+    pub fn bit_operations(&mut self) -> Parsed<Vec<(BitOperator, Value)>> {
+        let mut operations = Vec::new();
+        loop {
+            let operator = match (self.peek(), self.peek_word()) {
+                (Token::And, _) | (_, "and") => BitOperator::And,
+                (Token::Or, _) | (_, "or") => BitOperator::Or,
+                (Token::Xor, _) | (_, "xor") => BitOperator::Xor,
+                _ => return Ok(operations),
+            };
+            let (_, span) = self.next();
+            self.node(&span)?;
+            operations.push((operator, self.primary(0)?));
+        }
+    }
+
+    pub fn operator(&mut self) -> Operator {
         let operator = match self.peek() {
             Token::Equal => Operator::Equal,
             Token::NotEqual => Operator::NotEqual,

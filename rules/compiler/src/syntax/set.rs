@@ -1,10 +1,16 @@
 //! Named sets.
 
+use rules::table::KEY_MAX;
+
 use super::keys::Datatype;
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
-use super::tree::{NamedSet, Span};
+use super::tree::{NamedSet, SetFlags, Span};
 use crate::diagnostics::{meant, quoted};
+use crate::names;
+
+/// The most elements that a set may be said to have.
+const SIZE_MAX: u32 = 1 << 20;
 
 impl Parser<'_, '_> {
     pub(super) fn set(&mut self, table: usize) -> Parsed<()> {
@@ -12,14 +18,16 @@ impl Parser<'_, '_> {
         let mut set = NamedSet {
             name,
             span: span.clone(),
-            datatype: None,
-            is_interval: false,
+            types: Vec::new(),
+            flags: SetFlags::default(),
             merges: false,
             elements: Vec::new(),
+            size: None,
+            timeout: None,
         };
         let before = self.diagnostics.errors();
         let result = self.block(|parser| parser.set_item(&mut set));
-        if set.datatype.is_none() && self.diagnostics.errors() == before {
+        if set.types.is_empty() && self.diagnostics.errors() == before {
             let _ = self.error::<()>(span, "the set has no type, such as \"type ipv4_addr\"");
         }
         if let Some(table) = self.ruleset.tables.get_mut(table) {
@@ -49,11 +57,34 @@ impl Parser<'_, '_> {
         match word {
             "type" => {
                 self.next();
-                set.datatype = Some(self.set_type()?);
+                set.types = self.set_types()?;
+            }
+            "typeof" => {
+                self.next();
+                set.types = self.types_of()?;
             }
             "flags" => {
                 self.next();
-                set.is_interval |= self.set_flags()?;
+                self.set_flags(&mut set.flags)?;
+            }
+            "size" => {
+                self.next();
+                set.size = Some(self.size()?);
+            }
+            "timeout" => {
+                self.next();
+                set.timeout = Some(self.duration()?);
+            }
+            "gc-interval" => {
+                // Elements end in time; when they are swept is nobody's business.
+                self.next();
+                self.duration()?;
+            }
+            "policy" => {
+                self.next();
+                if !self.takes_word("performance") && !self.takes_word("memory") {
+                    return self.unexpected("\"performance\" or \"memory\"");
+                }
             }
             "auto-merge" => {
                 self.next();
@@ -74,7 +105,7 @@ impl Parser<'_, '_> {
                 let elements = self.right_hand_side()?;
                 set.elements.push(elements);
             }
-            "typeof" | "size" | "timeout" | "gc-interval" | "policy" | "counter" | "limit" | "quota" => {
+            "counter" | "limit" | "quota" | "ct" => {
                 return self.unbuilt(span, word);
             }
             _ => return self.unexpected("\"type\", \"flags\", \"auto-merge\", \"elements\" or \"comment\""),
@@ -82,7 +113,30 @@ impl Parser<'_, '_> {
         self.end_of_statement()
     }
 
-    pub fn set_type(&mut self) -> Parsed<Datatype> {
+    /// `a . b`, names of types.
+    pub fn set_types(&mut self) -> Parsed<Vec<Datatype>> {
+        let mut types = vec![self.set_type()?];
+        while self.takes(Token::Dot) {
+            let here = self.here();
+            types.push(self.set_type()?);
+            if types.len() > KEY_MAX {
+                return self.error(here, format!("a concatenation joins at most {KEY_MAX} types"));
+            }
+        }
+        Ok(types)
+    }
+
+    /// `a . b`, keys that have the types.
+    pub fn types_of(&mut self) -> Parsed<Vec<Datatype>> {
+        if !self.begins_key() {
+            return self.unexpected("a key, such as \"ip saddr\"");
+        }
+        let (key, _) = self.key()?;
+        let more = self.more_keys()?;
+        Ok(std::iter::once(key.datatype).chain(more.iter().map(|(key, _)| key.datatype)).collect())
+    }
+
+    fn set_type(&mut self) -> Parsed<Datatype> {
         let span = self.here();
         let word = self.peek_word();
         if word.is_empty() {
@@ -91,8 +145,7 @@ impl Parser<'_, '_> {
         let Some(datatype) = Datatype::of_set(word) else {
             let known = ["ipv4_addr", "inet_service", "inet_proto", "ifname", "icmp_type"];
             let message = match word {
-                "ipv6_addr" | "ether_addr" | "mark" | "ether_type" | "iface_index" | "icmpv6_type"
-                | "pkt_type" => {
+                "ether_addr" | "iface_index" | "ct_status" | "nf_proto" => {
                     format!("sets of type {word} are not in this version's subset")
                 }
                 _ => format!("{} is no type of a set", quoted(word)),
@@ -100,31 +153,35 @@ impl Parser<'_, '_> {
             return self.error_with(span, message, meant(word, known));
         };
         self.next();
-        let dot = self.here();
-        if self.peek() == Token::Dot {
-            return self.error(dot, "concatenations are not in this version's subset");
-        }
         Ok(datatype)
     }
 
-    /// Whether one of them is `interval`.
-    pub fn set_flags(&mut self) -> Parsed<bool> {
-        let mut is_interval = false;
+    pub fn set_flags(&mut self, flags: &mut SetFlags) -> Parsed<()> {
         loop {
-            let span = self.here();
             match self.peek_word() {
-                "interval" => is_interval = true,
-                "constant" => {}
-                word @ ("timeout" | "dynamic") => {
-                    return self
-                        .error(span, format!("sets with flag {word} are not in this version's subset"));
-                }
-                _ => return self.unexpected("\"interval\" or \"constant\""),
+                "interval" => flags.is_interval = true,
+                "constant" => flags.is_constant = true,
+                "timeout" => flags.has_timeout = true,
+                "dynamic" => flags.is_dynamic = true,
+                _ => return self.unexpected("\"interval\", \"constant\", \"timeout\" or \"dynamic\""),
             }
             self.next();
             if !self.takes(Token::Comma) {
-                return Ok(is_interval);
+                return Ok(());
             }
+        }
+    }
+
+    /// The most elements of a set.
+    pub fn size(&mut self) -> Parsed<u32> {
+        let span = self.here();
+        if self.peek() != Token::Number {
+            return self.unexpected("a number of elements");
+        }
+        self.next();
+        match names::decimal(self.text(&span)).filter(|size| (1..=SIZE_MAX).contains(size)) {
+            Some(size) => Ok(size),
+            None => self.error(span, format!("the size of a set is 1 to {SIZE_MAX}")),
         }
     }
 }

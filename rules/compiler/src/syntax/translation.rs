@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::keys::{GROUPS, KEYS, Key};
+use super::keys::Key;
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
 use super::tree::{MapItem, Mapping, Place, Span, Target, Translation, Value, What};
@@ -20,6 +20,19 @@ impl Parser<'_, '_> {
         }
         let random = self.nat_flags()?;
         Ok(What::Masquerade { ports, random })
+    }
+
+    /// `redirect [to :ports] [flags]`
+    pub fn redirect(&mut self) -> Parsed<What> {
+        self.next();
+        let mut ports = None;
+        if self.takes_word("to") {
+            // nft takes it with and without.
+            self.takes(Token::Colon);
+            ports = Some(self.range(0)?);
+        }
+        let random = self.nat_flags()?;
+        Ok(What::Redirect { ports, random })
     }
 
     /// `snat|dnat [ip [addr . port]] [prefix|interval] to target [flags]`
@@ -56,12 +69,10 @@ impl Parser<'_, '_> {
     }
 
     fn target(&mut self) -> Parsed<Target> {
-        let span = self.here();
-        if self.peek() == Token::Colon {
-            return self.error(span, "a port alone is not in this version's subset; name the address too");
+        if self.takes(Token::Colon) {
+            return self.range(0).map(Target::Ports);
         }
-        let word = self.peek_word();
-        if GROUPS.contains(&word) || KEYS.iter().any(|key| key.name == word) {
+        if self.begins_key() {
             return self.map().map(Target::Map);
         }
         let to = self.range(0)?;
@@ -93,27 +104,28 @@ impl Parser<'_, '_> {
     /// `key map { ... }`
     fn map(&mut self) -> Parsed<Mapping<Place>> {
         let (key, key_span) = self.key()?;
-        let here = self.here();
-        if self.peek() == Token::Dot {
-            return self.error(here, "concatenations are not in this version's subset");
-        }
+        let more = self.more_keys()?;
         if !self.takes_word("map") {
             return self.unexpected("\"map\"");
         }
         if let Some(name) = self.map_name() {
-            return Ok(Mapping { key, key_span, name: Some(name), items: Rc::default() });
+            return Ok(Mapping { key, key_span, more, name: Some(name), items: Rc::default() });
         }
         let items = Rc::new(self.places()?);
-        Ok(Mapping { key, key_span, name: None, items })
+        Ok(Mapping { key, key_span, more, name: None, items })
     }
 
     /// `key vmap { ... }`, from the word on.
-    pub fn verdict_map(&mut self, key: &'static Key, key_span: Span) -> Parsed<What> {
+    pub fn verdict_map(
+        &mut self,
+        key: &'static Key,
+        key_span: Span,
+        more: Vec<(&'static Key, Span)>,
+    ) -> Parsed<What> {
         self.next();
-        let mapping = match self.map_name() {
-            Some(name) => Mapping { key, key_span, name: Some(name), items: Rc::default() },
-            None => Mapping { key, key_span, name: None, items: Rc::new(self.verdicts()?) },
-        };
+        let name = self.map_name();
+        let items = if name.is_some() { Rc::default() } else { Rc::new(self.verdicts()?) };
+        let mapping = Mapping { key, key_span, more, name, items };
         Ok(What::Verdicts(Box::new(mapping)))
     }
 
@@ -173,7 +185,8 @@ impl Parser<'_, '_> {
             }
             let start = self.here().start;
             self.nodes(DECLARATION, &open)?;
-            let key = if self.takes(Token::Star) { None } else { Some(self.range(1)?) };
+            let key = if self.takes(Token::Star) { None } else { Some(self.joined(1)?) };
+            self.element_options()?;
             if !self.takes(Token::Colon) {
                 return self.unexpected("\":\"");
             }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use rules::Hook;
-use rules::table::Kind;
+use rules::object::{Level, Limit, Quota};
+use rules::table::{Change, Kind};
 
 use super::keys::{Datatype, Key};
 
@@ -31,7 +32,6 @@ pub(crate) enum Family {
 pub(crate) struct Table {
     pub family: Family,
     pub name: String,
-    pub span: Span,
     pub chains: Vec<Chain>,
     pub sets: Vec<NamedSet>,
     pub maps: Vec<NamedMap>,
@@ -39,6 +39,35 @@ pub(crate) struct Table {
     pub chain_index: HashMap<String, usize>,
     /// Of sets and maps.
     pub set_names: HashSet<String>,
+    /// Named counters, limits and quotas.
+    pub objects: Vec<Object>,
+}
+
+/// What a rule names to share it with others.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub name: String,
+    pub span: Span,
+    pub what: Shared,
+}
+
+/// What rules may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shared {
+    Counter,
+    Limit(Limit),
+    Quota(Quota),
+}
+
+impl Shared {
+    /// Its word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Limit(_) => "limit",
+            Self::Quota(_) => "quota",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,17 +96,31 @@ pub(crate) struct BaseSpec {
 pub(crate) struct NamedSet {
     pub name: String,
     pub span: Span,
-    pub datatype: Option<Datatype>,
-    pub is_interval: bool,
+    /// The types of what its elements join; none when that was not said.
+    pub types: Vec<Datatype>,
+    pub flags: SetFlags,
     pub merges: bool,
     pub elements: Vec<Value>,
+    pub size: Option<u32>,
+    /// In milliseconds.
+    pub timeout: Option<u64>,
+}
+
+/// The flags of a set.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SetFlags {
+    pub is_interval: bool,
+    pub is_constant: bool,
+    pub is_dynamic: bool,
+    pub has_timeout: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct NamedMap {
     pub name: String,
     pub span: Span,
-    pub key: Option<Datatype>,
+    /// The types of what its keys join; none when that was not said.
+    pub types: Vec<Datatype>,
     pub is_interval: bool,
     pub elements: Elements,
     /// Whether a rule looks into it.
@@ -119,7 +162,16 @@ pub(crate) struct Statement {
 #[derive(Debug)]
 pub(crate) enum What {
     Match(Box<Match>),
+    Concatenation(Box<Concatenation>),
+    Fib(Box<Fib>),
     Counter,
+    /// The name of a counter, limit or quota.
+    Named(&'static str, Span),
+    Limit(Limit),
+    Quota(Quota),
+    Log(Log),
+    Mark(Box<Mark>),
+    Update(Box<Update>),
     Accept,
     Drop,
     Return,
@@ -127,7 +179,14 @@ pub(crate) enum What {
     Jump(String, Span),
     Goto(String, Span),
     Reject(RejectWith),
-    Masquerade { ports: Option<Value>, random: Option<Span> },
+    Masquerade {
+        ports: Option<Value>,
+        random: Option<Span>,
+    },
+    Redirect {
+        ports: Option<Value>,
+        random: Option<Span>,
+    },
     Translate(Box<Translation>),
     Verdicts(Box<Mapping<What>>),
 }
@@ -149,13 +208,30 @@ impl What {
         }
     }
 
+    /// Whether nothing may follow it in its rule.
+    pub fn is_last(&self) -> bool {
+        !matches!(
+            self,
+            Self::Match(_)
+                | Self::Concatenation(_)
+                | Self::Fib(_)
+                | Self::Counter
+                | Self::Named(..)
+                | Self::Limit(_)
+                | Self::Quota(_)
+                | Self::Log(_)
+                | Self::Mark(_)
+                | Self::Update(_)
+        )
+    }
+
     /// How many elements are looked at: those of its map, or one.
     pub fn width(&self) -> usize {
         match self {
             Self::Verdicts(map) => map.items.len(),
             Self::Translate(translation) => match &translation.to {
                 Target::Map(map) => map.items.len(),
-                Target::Value(_) => 1,
+                Target::Value(_) | Target::Ports(_) => 1,
             },
             _ => 1,
         }
@@ -183,6 +259,8 @@ pub(crate) struct Translation {
 #[derive(Debug)]
 pub(crate) enum Target {
     Value(Place),
+    /// A port alone: each address stays.
+    Ports(Value),
     Map(Mapping<Place>),
 }
 
@@ -200,6 +278,8 @@ pub(crate) struct Place {
 pub(crate) struct Mapping<T> {
     pub key: &'static Key,
     pub key_span: Span,
+    /// What else is joined to the key.
+    pub more: Vec<(&'static Key, Span)>,
     /// Where the name of a map stands, `@name`; its elements are those of that map.
     pub name: Option<Span>,
     pub items: Rc<Vec<MapItem<T>>>,
@@ -220,6 +300,8 @@ pub(crate) enum RejectWith {
     TcpReset,
     /// The name of an ICMP code.
     Icmp(Span),
+    /// The name of an ICMPv6 code.
+    Icmpv6(Span),
     /// The name of a code that is meant for either family.
     Icmpx(Span),
 }
@@ -231,10 +313,77 @@ pub(crate) struct Match {
     pub key_span: Span,
     /// `key & mask ...`
     pub mask: Option<Value>,
+    /// The same for numbers: `key & a | b ^ c ...`
+    pub bits: Vec<(BitOperator, Value)>,
     pub operator: Operator,
     pub value: Value,
     /// `key value / of`
     pub of: Option<Value>,
+}
+
+/// A comparison of some numbers, one after the other.
+#[derive(Debug)]
+pub(crate) struct Concatenation {
+    pub keys: Vec<(&'static Key, Span)>,
+    pub operator: Operator,
+    pub value: Value,
+}
+
+/// `fib saddr|daddr [. iif] type|oif|oifname ...`
+#[derive(Debug)]
+pub(crate) struct Fib {
+    /// Of the source; else of the destination.
+    pub is_source: bool,
+    /// Where `iif` was said.
+    pub of_input: Option<Span>,
+    /// The type of the address; else the interface towards it.
+    pub is_type: bool,
+    pub key_span: Span,
+    pub operator: Operator,
+    pub value: Value,
+}
+
+/// `log`
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub prefix: String,
+    pub level: Level,
+    /// Where `flags` was said.
+    pub flags: Option<Span>,
+}
+
+/// `meta mark set` and `ct mark set`.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// What is set.
+    pub key: &'static Key,
+    /// The mark that it is made from, if it is made from one.
+    pub from: Option<&'static Key>,
+    /// The value, when it is made from none.
+    pub value: Option<Value>,
+    pub bits: Vec<(BitOperator, Value)>,
+}
+
+/// `add|update|delete @set { ... }` and `meter`
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub how: Change,
+    /// The name of the set; of a meter, which has a set of its own, the name alone.
+    pub name: Span,
+    pub is_meter: bool,
+    /// The size of a meter.
+    pub size: Option<u32>,
+    pub keys: Vec<(&'static Key, Span)>,
+    /// In milliseconds; 0 when none was said.
+    pub timeout: u64,
+    pub limit: Option<(Limit, Span)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BitOperator {
+    And,
+    Or,
+    Xor,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,6 +425,12 @@ pub(crate) enum ValueWhat {
     List(Vec<Value>),
     /// `a | b`
     Or(Vec<Value>),
+    /// `a . b`
+    Concatenation(Vec<Value>),
+    /// An IPv6 or Ethernet address.
+    Colons,
+    /// An IPv6 address and a prefix length.
+    Prefix6,
     /// `$name`
     Variable(Rc<Value>),
 }

@@ -4,16 +4,15 @@ use super::lexer::Token;
 use super::parser::{Parsed, Parser};
 use super::tree::{Value, ValueWhat};
 use super::words::RESERVED;
-use crate::diagnostics::quoted;
 use crate::names;
 
 /// Braces and parentheses within each other; sets of sets are no use.
 const NESTING_MAX: usize = 8;
 
 impl Parser<'_, '_> {
-    /// A value, a list `a, b`, bits `a | b`, or a set.
+    /// A value, a list `a, b`, bits `a | b`, a concatenation `a . b`, or a set.
     pub fn right_hand_side(&mut self) -> Parsed<Value> {
-        let first = self.bits(0)?;
+        let first = self.joined(0)?;
         if self.peek() != Token::Comma {
             return Ok(first);
         }
@@ -27,6 +26,24 @@ impl Parser<'_, '_> {
             items.push(item);
         }
         Ok(Value { span: start..end, what: ValueWhat::List(items) })
+    }
+
+    /// `a . b`
+    pub fn joined(&mut self, depth: usize) -> Parsed<Value> {
+        let first = self.bits(depth)?;
+        if self.peek() != Token::Dot {
+            return Ok(first);
+        }
+        let start = first.span.start;
+        let mut end = first.span.end;
+        let mut parts = vec![first];
+        while self.takes(Token::Dot) {
+            self.skip_newlines();
+            let part = self.range(depth)?;
+            end = part.span.end;
+            parts.push(part);
+        }
+        Ok(Value { span: start..end, what: ValueWhat::Concatenation(parts) })
     }
 
     /// `a | b`
@@ -76,8 +93,18 @@ impl Parser<'_, '_> {
                 let span = first.span.start..length.end;
                 Ok(Value { span, what: ValueWhat::Prefix(Box::new(first), number) })
             }
-            Token::Dot => self.error(span, "concatenations are not in this version's subset"),
-            Token::Xor => self.error(span, "the operator ^ is not in this version's subset"),
+            Token::Slash if matches!(first.resolved().what, ValueWhat::Colons) => {
+                self.next();
+                let length = self.here();
+                let number = names::decimal(self.text(&length)).filter(|&number| number <= 128);
+                if self.peek() != Token::Number || number.is_none() {
+                    return self.error(length, "a prefix length of IPv6 is 0 to 128");
+                }
+                self.next();
+                // The address alone is looked at.
+                Ok(Value { span: first.resolved().span.clone(), what: ValueWhat::Prefix6 })
+            }
+            Token::Xor => self.error(span, "the operator ^ has no place in a value"),
             _ => Ok(first),
         }
     }
@@ -105,18 +132,28 @@ impl Parser<'_, '_> {
                 }
                 return Ok(Value { span: span.start..end.end, what: inner.what });
             }
-            Token::Colons => {
-                let text = self.text(&span);
-                let message =
-                    format!("{}: IPv6 and Ethernet addresses are not in this version's subset", quoted(text));
-                return self.error(span, message);
-            }
+            Token::Colons => ValueWhat::Colons,
             Token::Star => return self.error(span, "the wildcard alone is not in this version's subset"),
             Token::Minus => return self.error(span, "negative numbers have no meaning here"),
             _ => return self.unexpected("a value"),
         };
         self.next();
         Ok(Value { span, what })
+    }
+
+    /// What may follow an element of a set.
+    pub fn element_options(&mut self) -> Parsed<()> {
+        let here = self.here();
+        match self.peek_word() {
+            "comment" => {
+                self.next();
+                self.comment(&[]).map(|_| ())
+            }
+            word @ ("timeout" | "expires" | "counter" | "limit" | "quota") => {
+                self.error(here, format!("{word} of single elements is not in this version's subset"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn set_literal(&mut self, depth: usize) -> Parsed<Value> {
@@ -128,7 +165,8 @@ impl Parser<'_, '_> {
             if self.peek() == Token::Close && !items.is_empty() {
                 break;
             }
-            items.push(self.bits(depth + 1)?);
+            items.push(self.joined(depth + 1)?);
+            self.element_options()?;
             let ends_line = self.peek() == Token::Newline;
             self.skip_newlines();
             let here = self.here();
@@ -142,13 +180,8 @@ impl Parser<'_, '_> {
                     self.next();
                 }
                 Token::Close => break,
-                Token::Colon => return self.error(here, "maps are not in this version's subset"),
-                Token::Word => {
-                    let word = self.peek_word();
-                    if matches!(word, "timeout" | "expires" | "counter" | "comment" | "limit" | "quota") {
-                        return self.unbuilt(here, word);
-                    }
-                    return self.unexpected("\",\" or \"}\"");
+                Token::Colon => {
+                    return self.error(here, "a map has no place here: a set holds values without \":\"");
                 }
                 _ => return self.unexpected("\",\" or \"}\""),
             }

@@ -3,8 +3,9 @@
 
 use std::net::Ipv4Addr;
 
+use rules::object::LogId;
 use rules::site::Site;
-use rules::{Candidate, CounterId, Decision, Hook, State, Tally, Verdict};
+use rules::{Candidate, Connection, CounterId, Decision, Endpoints, Hook, Memory, State, Tally, Verdict};
 use rules_compiler::{Diagnostics, compile_text};
 
 /// Uplink and clients work (1), lab (2), vif1 (3), vif2 (4).
@@ -51,7 +52,21 @@ impl Tally for Counts {
     fn count(&mut self, counter: CounterId, octets: u32) {
         self.0.push((counter.0, octets));
     }
+
+    fn log(&mut self, _: LogId, _: &Candidate) {}
+
+    fn memory(&mut self) -> Option<(&mut Memory, u64)> {
+        None
+    }
 }
+
+/// Those of [`segment`].
+pub const ENDPOINTS: Endpoints = Endpoints {
+    source: Ipv4Addr::new(10, 0, 1, 2),
+    destination: Ipv4Addr::new(198, 51, 100, 7),
+    source_port: 40_000,
+    destination_port: 443,
+};
 
 /// The first segment of a TCP connection from work to the world: 10.0.1.2:40000 to 198.51.100.7:443.
 pub fn segment() -> Candidate {
@@ -72,6 +87,8 @@ pub fn segment() -> Candidate {
         state: State::New,
         dnat: false,
         snat: false,
+        mark: 0,
+        connection: Some(Connection::opened(ENDPOINTS)),
     }
 }
 

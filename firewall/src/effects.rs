@@ -1,0 +1,125 @@
+//! What the rules count, remember and log while packets pass them.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use rules::object::{Level, LogId};
+use rules::site::Site;
+use rules::{Candidate, CounterId, Memory, Tally};
+use smoltcp::time::Instant;
+
+use crate::counters::RuleCounters;
+use crate::icmp::Limiter;
+
+/// Log statements and ports that are told apart when lines are too many.
+const SPEAKERS: usize = 256;
+
+/// Lines that a log statement may write at once about the packets of a port.
+const LINES: u32 = 10;
+
+/// The time in which it may write one more, in milliseconds.
+const LINE_MILLIS: u32 = 1000;
+
+/// What the rules count, remember and log.
+pub(crate) struct Effects {
+    /// One for every `counter`.
+    pub counters: RuleCounters,
+    /// The time of the packets that are looked at.
+    pub now: Instant,
+    memory: Memory,
+    /// `ct mark` of each session; empty when no rule sets one.
+    marks: Box<[u32]>,
+    lines: Limiter,
+    names: Vec<&'static str>,
+    site: &'static Site,
+}
+
+impl Effects {
+    pub fn new(site: &'static Site, seed: u64) -> Self {
+        let policy = &site.policy;
+        let marks = if policy.marks_connections { site.nat.sessions as usize } else { 0 };
+        let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
+        Self {
+            counters: RuleCounters::new(policy.counters().len()),
+            now: Instant::ZERO,
+            memory: Memory::new(policy, seed, 0),
+            marks: vec![0; marks].into_boxed_slice(),
+            lines: Limiter::new(SPEAKERS, LINES, LINE_MILLIS, seed),
+            names: names.collect(),
+            site,
+        }
+    }
+
+    /// `ct mark` of a session, by the session's place.
+    pub fn mark(&self, session: u32) -> u32 {
+        self.marks.get(session as usize).copied().unwrap_or(0)
+    }
+
+    /// Keeps the mark that rules have given to a session.
+    pub fn set_mark(&mut self, session: u32, mark: u32) {
+        if let Some(held) = self.marks.get_mut(session as usize) {
+            *held = mark;
+        }
+    }
+
+    fn name(&self, port: Option<u8>) -> &'static str {
+        port.and_then(|port| self.names.get(usize::from(port)).copied()).unwrap_or("")
+    }
+}
+
+impl Tally for Effects {
+    fn count(&mut self, counter: CounterId, octets: u32) {
+        self.counters.add(counter.0, octets);
+    }
+
+    fn log(&mut self, log: LogId, candidate: &Candidate) {
+        let speaker = u64::from(log.0) << 8 | u64::from(candidate.input.unwrap_or(u8::MAX));
+        if !self.lines.allows(speaker, self.now) {
+            return;
+        }
+        let Some(rules::object::Log { prefix, level }) = self.site.policy.logs.get(usize::from(log.0)) else {
+            return;
+        };
+        let level = match level {
+            Level::Error => log::Level::Error,
+            Level::Warning => log::Level::Warn,
+            Level::Info => log::Level::Info,
+            Level::Debug => log::Level::Debug,
+        };
+        let (input, output) = (self.name(candidate.input), self.name(candidate.output));
+        log::log!(target: "rules", level, "{}: in={input} out={output} {}", prefix.trim_end_matches([' ', ':']), Shown(candidate));
+    }
+
+    fn memory(&mut self) -> Option<(&mut Memory, u64)> {
+        let micros = u64::try_from(self.now.total_micros()).unwrap_or(0);
+        Some((&mut self.memory, micros.saturating_mul(1000)))
+    }
+}
+
+/// A packet in a log line.
+struct Shown<'a>(&'a Candidate);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Candidate { source, destination, protocol, length, ttl, identification, .. } = self.0;
+        write!(f, "source={source} destination={destination} length={length} ttl={ttl} id={identification}")?;
+        write!(f, " protocol={protocol}")?;
+        match (protocol, self.0.icmp) {
+            (_, Some((kind, code))) => write!(f, " type={kind} code={code}"),
+            (6, _) => {
+                let Candidate { source_port, destination_port, tcp_flags, .. } = self.0;
+                write!(
+                    f,
+                    " source_port={source_port} destination_port={destination_port} flags={tcp_flags:#04x}"
+                )
+            }
+            (17, _) => {
+                let Candidate { source_port, destination_port, .. } = self.0;
+                write!(f, " source_port={source_port} destination_port={destination_port}")
+            }
+            _ => Ok(()),
+        }
+    }
+}

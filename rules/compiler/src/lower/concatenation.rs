@@ -1,0 +1,187 @@
+//! Concatenations: some numbers of a packet that are looked up as one.
+
+use rules::table::{Effect, Field, KEY_MAX, Key};
+
+use super::ranges::Shared;
+use super::sets::Held;
+use super::{Context, Lowering, Premises};
+use crate::program::{Lookup, Step};
+use crate::syntax::keys::{self, Datatype, Subject, type_names};
+use crate::syntax::tree::{self, Operator, Span, Value, ValueWhat};
+
+/// The elements of a set of concatenations, each a range for every key, one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    pub rows: Shared,
+    /// Single values only, and sorted.
+    pub is_sorted: bool,
+}
+
+/// One element: a range for every key.
+pub(super) type Row = Vec<(u32, u32)>;
+
+impl Lowering<'_> {
+    /// Appends the steps of a match on a concatenation.
+    pub(super) fn concatenation(
+        &mut self,
+        wanted: &tree::Concatenation,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
+        self.keys_allowed(&wanted.keys, context, premises)?;
+        let negated = match wanted.operator {
+            Operator::Implicit | Operator::Equal => false,
+            Operator::NotEqual => true,
+            _ => return self.refuse(wanted.value.span.clone(), "a concatenation has no order"),
+        };
+        let types: Vec<_> = wanted.keys.iter().map(|(key, _)| key.datatype).collect();
+        let value = wanted.value.resolved();
+        let held = match value.what {
+            ValueWhat::Named => self.named_set(&value.span, &types)?,
+            ValueWhat::Concatenation(_) => {
+                let message = "a concatenation is compared with a set: put braces around it";
+                return self.refuse(value.span.clone(), message);
+            }
+            _ => {
+                self.program.sets += 1;
+                let rows = self.rows(&wanted.value, &types)?;
+                let (rows, overlaps) = self.arranged(rows, &value.span)?;
+                if overlaps {
+                    self.warning(value.span.clone(), "elements of this set repeat or overlap".to_owned());
+                }
+                Held::Rows(rows)
+            }
+        };
+        let Some(key) = self.packet_key(&wanted.keys)? else {
+            premises.is_never = true;
+            return Some(());
+        };
+        match held {
+            Held::Rows(Rows { rows, is_sorted }) => {
+                premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated }));
+            }
+            Held::Dynamic(set) => premises.push(Step::Act(Effect::Member { set, key, negated })),
+            Held::Ranges(_) | Held::Ipv6 | Held::Unsound => premises.is_never = true,
+        }
+        Some(())
+    }
+
+    /// Whether each key may be looked at here; what they imply is put down.
+    pub(super) fn keys_allowed(
+        &mut self,
+        keys: &[(&'static keys::Key, Span)],
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
+        let names_protocol =
+            keys.iter().any(|(key, _)| matches!(key.subject, Subject::Packet(Field::Protocol)));
+        for (key, span) in keys {
+            self.hook_allows(key, span, context)?;
+            if !(names_protocol && key.layer == keys::Layer::Ports) {
+                self.layer(key, span, context, premises)?;
+            }
+        }
+        Some(())
+    }
+
+    /// The numbers of keys; none when no IPv4 packet has them all.
+    pub(super) fn packet_key(&mut self, keys: &[(&'static keys::Key, Span)]) -> Option<Option<Key>> {
+        let mut fields = [Field::Protocol; KEY_MAX];
+        let mut is_ipv6 = false;
+        for (slot, (key, span)) in fields.iter_mut().zip(keys) {
+            match key.subject {
+                Subject::Packet(field) => *slot = field,
+                Subject::Ipv6 => is_ipv6 = true,
+                Subject::Constant(_) => {
+                    let message = format!("\"{}\" has no place in a concatenation of this version", key.name);
+                    return self.refuse(span.clone(), message);
+                }
+            }
+        }
+        let width = u8::try_from(keys.len()).ok()?;
+        Some((!is_ipv6).then_some(Key { fields, width }))
+    }
+
+    /// All elements of a value.
+    pub(super) fn rows(&mut self, value: &Value, types: &[Datatype]) -> Option<Vec<Row>> {
+        let mut rows = Vec::new();
+        self.collect_rows(value, types, &mut rows)?;
+        Some(rows)
+    }
+
+    fn collect_rows(&mut self, value: &Value, types: &[Datatype], into: &mut Vec<Row>) -> Option<()> {
+        self.spend(value)?;
+        match &value.what {
+            ValueWhat::Variable(inner) => self.collect_rows(inner, types, into),
+            ValueWhat::Set(items) => {
+                let mut result = Some(());
+                for item in items {
+                    if self.collect_rows(item, types, into).is_none() {
+                        result = None;
+                    }
+                    if self.is_spent() {
+                        return None;
+                    }
+                }
+                result
+            }
+            ValueWhat::Concatenation(parts) if parts.len() == types.len() => {
+                let mut rows: Vec<Row> = vec![Vec::new()];
+                for (part, &datatype) in parts.iter().zip(types) {
+                    let ranges = self.element(part, datatype)?;
+                    rows = rows
+                        .iter()
+                        .flat_map(|row| ranges.iter().map(|&range| [&row[..], &[range]].concat()))
+                        .collect();
+                    self.spend_many(rows.len(), &value.span)?;
+                }
+                into.extend(rows);
+                Some(())
+            }
+            _ if types.len() == 1 => {
+                into.extend(self.element(value, types[0])?.into_iter().map(|range| vec![range]));
+                Some(())
+            }
+            _ => {
+                let wanted = type_names(types);
+                self.refuse(
+                    value.span.clone(),
+                    format!("expected {} values joined by \".\": {wanted}", types.len()),
+                )
+            }
+        }
+    }
+
+    /// Rows as they are looked up, and whether two have something in common.
+    pub(super) fn arranged(&mut self, mut rows: Vec<Row>, span: &Span) -> Option<(Rows, bool)> {
+        rows.sort_unstable();
+        let is_sorted = rows.iter().flatten().all(|(first, last)| first == last);
+        let count = rows.len();
+        rows.dedup();
+        let mut overlaps = rows.len() < count;
+        if !is_sorted && !overlaps {
+            overlaps = self.have_something_in_common(&rows, span)?;
+        }
+        Some((Rows { rows: rows.concat().into(), is_sorted }, overlaps))
+    }
+
+    fn have_something_in_common(&mut self, rows: &[Row], span: &Span) -> Option<bool> {
+        for (at, row) in rows.iter().enumerate() {
+            let Some(&(_, end)) = row.first() else { continue };
+            // They are sorted by where they begin.
+            let behind = rows
+                .iter()
+                .skip(at + 1)
+                .take_while(|other| other.first().is_some_and(|&(start, _)| start <= end));
+            let mut count = 0;
+            for other in behind {
+                count += 1;
+                if row.iter().zip(other).all(|(one, other)| one.0 <= other.1 && other.0 <= one.1) {
+                    return Some(true);
+                }
+            }
+            self.spend_many(count, span)?;
+        }
+        Some(false)
+    }
+}

@@ -1,0 +1,239 @@
+//! Statements that remember: objects that rules share, log lines, marks, and sets that packets change.
+
+use std::collections::HashMap;
+
+use rules::object::{Limit, LimitId, LogId, Quota, QuotaId, SetId};
+use rules::table::{Change, Effect, Write};
+
+use super::sets::Held;
+use super::{Context, Lowering, Premises};
+use crate::diagnostics::{meant, quoted};
+use crate::program::{DynamicSet, Log, Step};
+use crate::syntax::keys::{Datatype, Key, Subject};
+use crate::syntax::tree::{self, Mark, Ruleset, Shared, Span, Update, What};
+
+/// The elements that a meter may have when its size is not said.
+const METER_SIZE: u32 = 65_535;
+
+/// What the rules of a table share, by kind and name.
+pub(super) type Objects = HashMap<(&'static str, String), Object>;
+
+/// A counter, limit or quota with a name.
+pub(super) struct Object {
+    step: Step,
+    is_used: bool,
+}
+
+impl Lowering<'_> {
+    /// The objects of all tables.
+    pub(super) fn objects(&mut self, ruleset: &Ruleset) {
+        for table in &ruleset.tables {
+            let mut objects = Objects::new();
+            for object in &table.objects {
+                let step = match object.what {
+                    Shared::Counter => Some(Step::Count(self.counter_id(&object.span))),
+                    Shared::Limit(limit) => self.limit_step(limit, &object.span),
+                    Shared::Quota(quota) => self.quota_step(quota, &object.span),
+                };
+                if let Some(step) = step {
+                    let key = (object.what.kind(), object.name.clone());
+                    objects.insert(key, Object { step, is_used: false });
+                }
+            }
+            self.objects.push(objects);
+        }
+    }
+
+    pub(super) fn unused_objects(&mut self, ruleset: &Ruleset) {
+        // With errors, a use may have been lost.
+        if self.diagnostics.errors() > 0 {
+            return;
+        }
+        let tables = ruleset.tables.iter().zip(&self.objects);
+        let unused = tables.flat_map(|(table, held)| table.objects.iter().map(move |object| (object, held)));
+        let unused: Vec<_> = unused
+            .filter(|(object, held)| {
+                held.get(&(object.what.kind(), object.name.clone())).is_some_and(|held| !held.is_used)
+            })
+            .map(|(object, _)| {
+                (
+                    object.span.clone(),
+                    format!("{} {} is never used", object.what.kind(), quoted(&object.name)),
+                )
+            })
+            .collect();
+        for (span, message) in unused {
+            self.warning(span, message);
+        }
+    }
+
+    /// Appends the step of a statement that remembers; `None` for an error, which is told.
+    pub(super) fn stateful(
+        &mut self,
+        what: &What,
+        span: &Span,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
+        // No IPv4 packet comes here: nothing is to be remembered.
+        let is_never = premises.is_never;
+        let step = match what {
+            What::Counter if is_never => return Some(()),
+            What::Counter => Step::Count(self.counter_id(span)),
+            What::Named(kind, name) => self.object(kind, name)?,
+            What::Limit(limit) => self.limit_step(*limit, span)?,
+            What::Quota(quota) => self.quota_step(*quota, span)?,
+            What::Log(log) => self.log_step(log, span)?,
+            What::Mark(mark) => self.mark_step(mark, span, context)?,
+            What::Update(update) => match self.update_step(update, context, premises)? {
+                Some(step) => step,
+                None => {
+                    premises.is_never = true;
+                    return Some(());
+                }
+            },
+            _ => return None,
+        };
+        premises.push(step);
+        Some(())
+    }
+
+    fn object(&mut self, kind: &'static str, name_span: &Span) -> Option<Step> {
+        let name = self.source.slice(name_span).trim_matches('"');
+        let objects = self.objects.get_mut(self.table)?;
+        if let Some(object) = objects.get_mut(&(kind, name.to_owned())) {
+            object.is_used = true;
+            return Some(object.step.clone());
+        }
+        let mut known: Vec<_> =
+            objects.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str()).collect();
+        known.sort_unstable();
+        let label = meant(name, known);
+        let message = format!("there is no {kind} {} in this table", quoted(name));
+        self.refuse_with(name_span.clone(), message, label)
+    }
+
+    fn limit_step(&mut self, limit: Limit, span: &Span) -> Option<Step> {
+        let id = self.object_id(self.program.limits.len(), span)?;
+        self.program.limits.push(limit);
+        Some(Step::Act(Effect::Limit(LimitId(id))))
+    }
+
+    fn quota_step(&mut self, quota: Quota, span: &Span) -> Option<Step> {
+        let id = self.object_id(self.program.quotas.len(), span)?;
+        self.program.quotas.push(quota);
+        Some(Step::Act(Effect::Quota(QuotaId(id))))
+    }
+
+    fn log_step(&mut self, log: &tree::Log, span: &Span) -> Option<Step> {
+        if let Some(flags) = &log.flags {
+            let message =
+                "log flags: the line shows addresses, ports, flags and lengths, and no more for them";
+            self.warning(flags.clone(), message.to_owned());
+        }
+        let id = self.object_id(self.program.logs.len(), span)?;
+        self.program.logs.push(Log { prefix: log.prefix.clone(), level: log.level });
+        Some(Step::Act(Effect::Log(LogId(id))))
+    }
+
+    fn object_id(&mut self, index: usize, span: &Span) -> Option<u16> {
+        match u16::try_from(index) {
+            Ok(id) => Some(id),
+            Err(_) => self.refuse(span.clone(), "the file has more than 65536 statements of this kind"),
+        }
+    }
+
+    fn mark_step(&mut self, mark: &Mark, span: &Span, context: &Context) -> Option<Step> {
+        self.hook_allows(mark.key, span, context)?;
+        let (from, start) = match (mark.from, &mark.value) {
+            (Some(key), _) => {
+                self.hook_allows(key, span, context)?;
+                let Subject::Packet(field) = key.subject else { return None };
+                (Some(field), (u32::MAX, 0))
+            }
+            (None, Some(value)) => (None, (0, self.single(value, Datatype::Mark)?)),
+            (None, None) => return None,
+        };
+        let (and, xor) = self.bit_operations(&mark.bits, Datatype::Mark, start)?;
+        let write = Write { from, and, xor };
+        if mark.key.name == "meta mark" {
+            return Some(Step::Act(Effect::Mark(write)));
+        }
+        self.program.marks_connections = true;
+        Some(Step::Act(Effect::ConnectionMark(write)))
+    }
+
+    /// `add`, `update`, `delete` and `meter`; no step for what no IPv4 packet has.
+    fn update_step(
+        &mut self,
+        update: &Update,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<Option<Step>> {
+        self.keys_allowed(&update.keys, context, premises)?;
+        let key = self.packet_key(&update.keys)?;
+        let set = if update.is_meter { self.meter(update)? } else { self.updated_set(update)? };
+        let (Some(key), Some(set)) = (key, set) else { return Some(None) };
+        self.element_limit(set, update)?;
+        let how = update.how;
+        Some(Some(Step::Act(Effect::Update(rules::table::Update { set, key, how, timeout: update.timeout }))))
+    }
+
+    /// The set that a statement changes; none when its elements are of IPv6.
+    fn updated_set(&mut self, update: &Update) -> Option<Option<SetId>> {
+        let types = types(&update.keys);
+        let held = self.named_set(&update.name, &types)?;
+        let name = self.source.slice(&update.name).trim_start_matches('@');
+        let has_timeout =
+            self.sets.get(self.table).and_then(|sets| sets.get(name)).is_some_and(|set| set.has_timeout);
+        match held {
+            Held::Ipv6 => Some(None),
+            Held::Dynamic(_) if update.timeout > 0 && !has_timeout => {
+                let message = format!("a timeout needs \"flags timeout\" in set {}", quoted(name));
+                self.refuse(update.name.clone(), message)
+            }
+            Held::Dynamic(set) => Some(Some(set)),
+            _ => {
+                let message = format!("set {} does not change: it needs \"flags dynamic\"", quoted(name));
+                self.refuse(update.name.clone(), message)
+            }
+        }
+    }
+
+    /// A meter has a set of its own.
+    fn meter(&mut self, update: &Update) -> Option<Option<SetId>> {
+        if update.limit.is_none() {
+            return self
+                .refuse(update.name.clone(), "a meter needs a limit, such as \"limit rate over 10/second\"");
+        }
+        let types = types(&update.keys);
+        let width = u8::try_from(types.len()).ok()?;
+        let size = update.size.unwrap_or(METER_SIZE);
+        let set = DynamicSet { size, width, timeout: 0, limit: None, elements: Vec::new() };
+        self.program.sets += 1;
+        self.add_dynamic(set, &update.name).map(Some)
+    }
+
+    /// All who put elements into a set give them the same limit, or none.
+    fn element_limit(&mut self, set: SetId, update: &Update) -> Option<()> {
+        let limit = update.limit.as_ref().map(|(limit, _)| *limit);
+        let is_first = !matches!(update.how, Change::Delete) && self.updated.insert(set.0);
+        let held = self.program.dynamic_sets.get_mut(usize::from(set.0))?;
+        if is_first {
+            held.limit = limit;
+            if limit.is_some() && !held.elements.is_empty() {
+                let message = "elements that a set begins with have no limit in nft; leave them out";
+                return self.refuse(update.name.clone(), message);
+            }
+        }
+        if matches!(update.how, Change::Delete) && limit.is_none() || held.limit == limit {
+            return Some(());
+        }
+        let message = "all statements that put elements into a set give them the same limit in this version";
+        self.refuse(update.name.clone(), message)
+    }
+}
+
+fn types(keys: &[(&'static Key, Span)]) -> Vec<Datatype> {
+    keys.iter().map(|(key, _)| key.datatype).collect()
+}
