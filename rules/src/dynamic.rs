@@ -228,6 +228,11 @@ mod tests {
     }
 
     #[test]
+    fn an_element_takes_what_the_compiler_counts_for_it() {
+        assert_eq!(size_of::<Element>(), 48);
+    }
+
+    #[test]
     fn an_element_ends_with_its_time_and_update_begins_it_anew() {
         let mut set = set(10, 2000);
         assert!(set.put(&key(1), 0, false, 0).is_some());

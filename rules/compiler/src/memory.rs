@@ -44,6 +44,15 @@ const IMAGE: u64 = MIB;
 /// What the machine keeps for itself below the image, in octets.
 const KEPT: u64 = MIB;
 
+/// An element of a set that packets change, in octets.
+const ELEMENT: u64 = 48;
+
+/// What the sets that packets change take: their elements, and at least two places for each.
+fn dynamic_sets(program: &Program) -> u64 {
+    let of_set = |size: u64| size * ELEMENT + 4 * (2 * size).next_power_of_two();
+    program.dynamic_sets.iter().map(|set| of_set(set.size.into())).sum()
+}
+
 /// Tells when the tables do not fit into `memory`.
 pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics: &mut Diagnostics) {
     let Some(memory) = plan.memory.filter(|_| plan.is_sound) else { return };
@@ -55,6 +64,8 @@ pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics:
         ("sessions", u64::from(plan.nat.sessions) * (SESSION + contact)),
         ("free ports", addresses * 3 * FREE_PORTS),
         ("rules", octets(program) as u64),
+        ("sets that change", dynamic_sets(program)),
+        ("marks", if program.marks_connections { 4 * u64::from(plan.nat.sessions) } else { 0 }),
         ("frames", (BUFFERS + BUFFERS_OF_PORT * ports) * BUFFER + RINGS * ports),
         ("fragments", plan.nat.fragments.into()),
         ("SYNs held", if plan.nat.syn_answer == SynAnswer::Silent { 0 } else { SYNS }),

@@ -403,10 +403,9 @@ table inet f {
             &[
                 "4:5: oifname can never be true here: no outgoing interface is chosen yet",
                 "5:5: ct state before connections are known (priority -200) is not in this version's subset",
-                "6:5: reject has its place in filter chains at input, forward and output",
                 "8:49: oifname can never be true here: no outgoing interface is chosen yet",
                 "10:51: iifname can never be true here: own packets come in by no interface",
-                "12:57: reject has its place in filter chains at input, forward and output",
+                "12:57: reject has its place in filter chains, and not at postrouting",
             ],
         ),
         (
@@ -451,7 +450,7 @@ table ip nat {
                 "13:14: a port needs a match on tcp or udp before it, such as tcp dport 80",
                 "14:13: a prefix is no address to translate to; first-last spreads over addresses, prefix to keeps one to one",
                 "15:33: 1.1.1.1 is no host behind a client port",
-                "16:5: reject has its place in filter chains at input, forward and output",
+                "16:5: reject has its place in filter chains, and not at postrouting",
                 "19:31: 9.9.9.9 is neither the uplink's address nor one of its extra addresses; add it to extra in [uplink] of weir.toml",
                 "20:23: a port needs a match on tcp or udp before it, such as tcp dport 80",
                 "21:20: a port needs a match on tcp or udp before it, such as tcp dport 80",

@@ -168,10 +168,10 @@ impl Lowering<'_> {
         context: &Context,
         premises: &mut Premises,
     ) -> Option<Action> {
-        let hooks = [Hook::Input, Hook::Forward, Hook::Output].map(|hook| (Kind::Filter, hook));
-        if !reached_only_by(context, &hooks) {
-            return self
-                .refuse(span.clone(), "reject has its place in filter chains at input, forward and output");
+        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
+        if !reached_only_by(context, &hooks.map(|hook| (Kind::Filter, hook))) {
+            let message = "reject has its place in filter chains, and not at postrouting";
+            return self.refuse(span.clone(), message);
         }
         let reject = match with {
             RejectWith::Default => Reject::Icmp(3),

@@ -108,6 +108,7 @@ impl Parser<'_, '_> {
                     Elements::Verdicts(items) => add(items, self.verdicts()?),
                     Elements::Places(_, items) => add(items, self.places()?),
                 }
+                return self.end_of_elements();
             }
             word @ ("timeout" | "gc-interval" | "counter") => {
                 return self.unbuilt(span, word);

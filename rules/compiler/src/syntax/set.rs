@@ -104,6 +104,7 @@ impl Parser<'_, '_> {
                 }
                 let elements = self.right_hand_side()?;
                 set.elements.push(elements);
+                return self.end_of_elements();
             }
             "counter" | "limit" | "quota" | "ct" => {
                 return self.unbuilt(span, word);
@@ -111,6 +112,11 @@ impl Parser<'_, '_> {
             _ => return self.unexpected("\"type\", \"flags\", \"auto-merge\", \"elements\" or \"comment\""),
         }
         self.end_of_statement()
+    }
+
+    /// Behind elements the set may end on the same line, as nft has it.
+    pub fn end_of_elements(&mut self) -> Parsed<()> {
+        if self.peek() == Token::Close { Ok(()) } else { self.end_of_statement() }
     }
 
     /// `a . b`, names of types.
