@@ -15,6 +15,9 @@ pub enum Chosen {
     /// Who sent a packet of a translated connection hears of its end from the port's own address (NAT.md, own ICMP); Linux
     /// puts the address there that the packet was for.
     ErrorSource,
+    /// An internal endpoint has one external endpoint, which no other has (RFC 4787 REQ-1, REQ-3); Linux gives a port to several,
+    /// and one endpoint several ports.
+    Endpoint,
     /// What belongs to no connection and opens none is never forwarded, even where rules accept `ct state invalid`: mid-stream
     /// segments are not picked up.
     Invalid,

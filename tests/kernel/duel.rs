@@ -85,6 +85,8 @@ pub struct Duel {
     pub external: BTreeMap<(u8, SocketAddrV4), SocketAddrV4>,
     pub tally: Tally,
     freedom: Freedom,
+    /// Whether chains see packets as they arrive.
+    pub rules_on_arrival: bool,
     /// Whether chains see what Linux itself sends.
     rules_on_answers: bool,
     rules: String,
@@ -112,6 +114,7 @@ impl Duel {
             rules_on_answers: ["hook output", "filter hook postrouting"]
                 .iter()
                 .any(|hook| rules.contains(hook)),
+            rules_on_arrival: rules.contains("filter hook prerouting"),
             rules: rules.to_owned(),
             shown: Vec::new(),
         })

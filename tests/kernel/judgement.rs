@@ -179,9 +179,13 @@ pub fn answers_alike(ours: &[u8], theirs: &[u8], sent: &Both<Vec<u8>>) -> Result
         TCP => {
             let resets = views.each_ref().map(|view| {
                 let tcp = view.tcp();
-                (view.from(), view.to(), view.tcp_flags(), tcp.sequence_number, tcp.acknowledgment_number)
+                (view.tcp_flags(), tcp.sequence_number, tcp.acknowledgment_number)
             });
-            if resets[0] != resets[1] {
+            let are_turned = views.iter().zip(sent).all(|(view, sent)| {
+                let (from, to) = ends(sent);
+                (view.to(), view.from()) == (from, to)
+            });
+            if resets[0] != resets[1] || !are_turned {
                 return Err(format!("the segments in answer differ: {resets:?}"));
             }
         }

@@ -5,30 +5,35 @@
 //! by, its translation, the answer to who sent it, and at the end what the rules have counted. What Weir does otherwise
 //! on purpose is in [`chosen::Chosen`], nowhere else.
 //!
-//! `WEIR_SEED` sets which packets and rules, `WEIR_PACKETS` how many packets a file gets.
+//! `WEIR_SEED` sets which packets and rules, `WEIR_PACKETS` how many packets a file gets, `WEIR_RULESETS` how many files
+//! are made by chance: for hours, if wanted.
 #![forbid(unsafe_code)]
 
 mod chosen;
+mod compare;
 mod corpus;
 mod duel;
 mod flow;
+mod generate;
 mod interest;
 mod judgement;
 mod listing;
 mod router;
 mod traffic;
 
-use std::path::Path;
 use std::process::Command;
 
-use qemu::scratch::Scratch;
 use tests::Chance;
 use tests::netns::skip;
 
-use duel::{Duel, Tally};
+use compare::{Case, Trouble};
+use duel::Tally;
 
 /// Packets that each file gets.
 const PACKETS: usize = 500;
+
+/// Policies made by chance.
+const RULESETS: usize = 200;
 
 /// Runs a test where namespaces can be had: here, or as root of a user namespace. Where they cannot be had at all, it
 /// says so.
@@ -50,61 +55,29 @@ fn setting(name: &str, otherwise: usize) -> usize {
         .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// What a site without timeouts to wait for says: the clock of the appliance is moved for the rates of answers.
-const TIMEOUTS: &str = "
-[nat]
-sessions = 4096
-[nat.timeout]
-udp = 1000000
-tcp_established = 1000000
-tcp_transitory = 1000000
-icmp = 1000000
-other = 1000000
-";
-
-/// Sends packets to Weir and to the kernel, which both have these rules.
-///
-/// # Errors
-/// What Weir or nft says against them, or the first difference.
-fn compare(plan: &str, rules: &str, chance: Chance, packets: usize) -> Result<Tally, String> {
-    compare_with(plan, [rules, rules], chance, packets)
+/// A comparison of so many packets as the environment says.
+fn case(plan: &'static str, rules: &str, seed: u64) -> Case {
+    Case { plan, rules: rules.to_owned(), seed, packets: setting("WEIR_PACKETS", PACKETS) }
 }
 
-/// As [`compare`], with rules for Weir and others for the kernel.
-fn compare_with(plan: &str, both: [&str; 2], chance: Chance, packets: usize) -> Result<Tally, String> {
-    let [rules, theirs] = both;
-    let scratch = Scratch::new().map_err(|error| error.to_string())?;
-    for (name, text) in [("weir.toml", format!("{plan}{TIMEOUTS}")), ("rules.nft", rules.to_owned())] {
-        std::fs::write(scratch.join(name), text).map_err(|error| error.to_string())?;
-    }
-    let compiled = rules_compiler::compile(scratch.path()).map_err(|told| told.render(false))?;
-    let site = compiled.leak();
-    std::fs::write(scratch.join("rules.nft"), theirs).map_err(|error| error.to_string())?;
-    router::inside(|| play(site, scratch.path(), rules, chance, packets))
-}
-
-fn play(
-    site: &'static rules::site::Site,
-    directory: &Path,
-    rules: &str,
-    chance: Chance,
-    packets: usize,
-) -> Result<Tally, String> {
-    let mut duel = Duel::new(site, directory, rules, chance)?;
-    for _ in 0..packets {
-        duel.step()?;
-    }
-    duel.compare_counters()?;
-    Ok(duel.tally)
+/// A difference in the fewest lines that show it.
+fn told(case: Case, why: &Trouble) -> String {
+    let Trouble::Differs(_) = why else { return format!("{why}\n{}", case.rules) };
+    let small = case.shrunk();
+    let why = small.compare().err();
+    format!(
+        "{}\n{}",
+        small.rules,
+        why.map_or_else(|| "gone when looked at again".into(), |why| why.to_string())
+    )
 }
 
 #[test]
 fn the_usual_policy_means_what_it_means_in_the_kernel() {
     with_namespaces("the_usual_policy_means_what_it_means_in_the_kernel", || {
-        let chance = Chance::from_environment(1);
-        let rules = tests::site::RULES;
-        let tally = compare(tests::site::PLAN, rules, chance, setting("WEIR_PACKETS", PACKETS));
-        println!("{:?}", tally.unwrap_or_else(|why| panic!("{why}")));
+        let case = case(tests::site::PLAN, tests::site::RULES, Chance::from_environment(1).word());
+        let tally = case.compare().unwrap_or_else(|why| panic!("{}", told(case, &why)));
+        println!("{tally:?}");
     });
 }
 
@@ -115,14 +88,39 @@ fn files_as_owners_write_them_mean_what_they_mean_in_the_kernel() {
         let mut tally = Tally::default();
         let mut differences = Vec::new();
         for (name, rules) in corpus::FILES {
-            let chance = Chance::new(chance.word());
-            match compare(corpus::plan(rules), rules, chance, setting("WEIR_PACKETS", PACKETS)) {
+            let case = case(corpus::plan(rules), rules, chance.word());
+            match case.compare() {
                 Ok(of) => tally.add(&of),
-                Err(why) => differences.push(format!("{name}: {why}")),
+                Err(why) => differences.push(format!("{name}: {}", told(case, &why))),
             }
         }
         println!("{tally:?}");
         assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+    });
+}
+
+/// Policies by chance: of those that Weir refuses there are few, and the kernel takes what Weir takes.
+#[test]
+fn policies_by_chance_mean_what_they_mean_in_the_kernel() {
+    with_namespaces("policies_by_chance_mean_what_they_mean_in_the_kernel", || {
+        let mut chance = Chance::from_environment(4);
+        let rulesets = setting("WEIR_RULESETS", RULESETS);
+        let (mut tally, mut refused) = (Tally::default(), 0);
+        for number in 0..rulesets {
+            let rules = generate::rules(&mut chance);
+            let case = case(tests::site::PLAN, &rules, chance.word());
+            match case.compare() {
+                Ok(of) => tally.add(&of),
+                Err(Trouble::Refused(why)) => {
+                    println!("policy {number} is refused: {why}");
+                    refused += 1;
+                }
+                Err(why) => panic!("policy {number}: {}", told(case, &why)),
+            }
+        }
+        println!("{rulesets} policies, {refused} refused: {tally:?}");
+        assert!(refused * 10 <= rulesets, "Weir refuses {refused} of {rulesets} policies");
+        assert!(tally.counted * 3 > tally.counters, "too few counters have counted: {tally:?}");
     });
 }
 
@@ -143,7 +141,8 @@ fn another_rule_in_the_kernel_is_a_difference() {
         for (from, to) in changes {
             let theirs = rules.replace(from, to);
             assert_ne!(rules, theirs);
-            let found = compare_with(tests::site::PLAN, [rules, &theirs], Chance::new(3), 2000);
+            let case = Case { packets: 2000, ..case(tests::site::PLAN, rules, 3) };
+            let found = case.compare_with(&theirs);
             assert!(found.is_err(), "not noticed: {to}: {found:?}");
         }
     });

@@ -1,0 +1,438 @@
+//! Policies by chance, of every form that a rule may have.
+//!
+//! One rule stands on a line. Values come from few, so that rules and packets meet.
+
+use tests::Chance;
+
+/// Rules of a regular or base chain.
+const RULES_MAX: usize = 8;
+
+/// Regular chains; each may jump to those after it.
+const CHAINS: [&str; 3] = ["first", "second", "third"];
+
+const CLIENTS: [&str; 2] = ["work", "lab"];
+const HOSTS: [&str; 8] =
+    ["10.0.1.2", "10.0.1.3", "10.0.1.7", "10.0.2.2", "10.0.2.5", "198.51.100.9", "203.0.113.5", "192.0.2.77"];
+const NETWORKS: [&str; 7] = [
+    "10.0.1.0/24",
+    "10.0.2.0/24",
+    "10.0.0.0/8",
+    "10.0.1.4/30",
+    "198.51.100.0/24",
+    "203.0.113.0/25",
+    "192.0.2.64/26",
+];
+const PORTS: [u16; 8] = [22, 53, 80, 443, 1000, 5000, 5001, 40_000];
+const REJECTS: [&str; 9] = [
+    "reject",
+    "reject with icmp type net-unreachable",
+    "reject with icmp type host-unreachable",
+    "reject with icmp type port-unreachable",
+    "reject with icmp type admin-prohibited",
+    "reject with icmp host-prohibited",
+    "reject with icmpx type admin-prohibited",
+    "reject with icmpx type no-route",
+    "reject with tcp reset",
+];
+
+/// Where a chain is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Prerouting,
+    Input,
+    Forward,
+    Postrouting,
+}
+
+/// A policy under construction.
+struct Text<'a> {
+    chance: &'a mut Chance,
+    family: &'static str,
+    lines: Vec<String>,
+}
+
+/// A policy.
+pub fn rules(chance: &mut Chance) -> String {
+    let mut text = Text { chance, family: "ip", lines: Vec::new() };
+    text.file();
+    text.lines.join("\n") + "\n"
+}
+
+impl Text<'_> {
+    fn line(&mut self, line: impl Into<String>) {
+        self.lines.push(line.into());
+    }
+
+    fn one<'b>(&mut self, of: &[&'b str]) -> &'b str {
+        self.chance.pick(of)
+    }
+
+    fn file(&mut self) {
+        self.family = self.one(&["inet", "ip"]);
+        self.line(format!("table {} filter {{", self.family));
+        self.sets();
+        for at in (0..CHAINS.len()).rev() {
+            self.regular(at);
+        }
+        if self.chance.happens(40) {
+            let priority = self.one(&["raw", "mangle", "-200", "-110"]);
+            self.base("early", At::Prerouting, priority);
+        }
+        self.base("forward", At::Forward, "filter");
+        if self.chance.happens(40) {
+            let priority = self.one(&["filter + 10", "security", "filter - 5", "-150"]);
+            self.base("again", At::Forward, priority);
+        }
+        if self.chance.happens(60) {
+            self.base("input", At::Input, "filter");
+        }
+        if self.chance.happens(30) {
+            self.base("late", At::Postrouting, "mangle");
+        }
+        self.line("}");
+        if self.chance.happens(80) {
+            self.nat();
+        }
+    }
+
+    fn sets(&mut self) {
+        let hosts = self.some(&HOSTS);
+        let networks = self.some(&NETWORKS[2..]);
+        let ports = self.ports();
+        self.line(format!("  set hosts {{\n    type ipv4_addr\n    elements = {hosts}\n  }}"));
+        self.line(format!("  set networks {{\n    type ipv4_addr\n    flags interval\n    auto-merge\n    elements = {networks}\n  }}"));
+        self.line(format!("  set services {{\n    type inet_service\n    flags interval\n    auto-merge\n    elements = {ports}\n  }}"));
+    }
+
+    /// `{ a, b }` of these, each at most once.
+    fn some(&mut self, of: &[&str]) -> String {
+        let kept: Vec<&str> = of.iter().copied().filter(|_| self.chance.happens(40)).collect();
+        let kept = if kept.is_empty() { vec![self.chance.pick(of)] } else { kept };
+        format!("{{ {} }}", kept.join(", "))
+    }
+
+    /// Ports and ranges of them that do not overlap.
+    fn ports(&mut self) -> String {
+        let all = ["22", "53", "80-90", "443", "1000-1999", "5000-5001", "30000-40000"];
+        self.some(&all)
+    }
+
+    fn regular(&mut self, at: usize) {
+        self.line(format!("  chain {} {{", CHAINS[at]));
+        self.line("    comment \"weir: allow unreachable\"");
+        for _ in 0..self.chance.below(RULES_MAX) {
+            let rule = self.rule(At::Forward, &CHAINS[at + 1..], true);
+            self.line(rule);
+        }
+        self.line("  }");
+    }
+
+    fn base(&mut self, name: &str, at: At, priority: &str) {
+        let hook = match at {
+            At::Prerouting => "prerouting",
+            At::Input => "input",
+            At::Forward => "forward",
+            At::Postrouting => "postrouting",
+        };
+        let policy = self.one(&["accept", "drop", "accept"]);
+        let policy = if at == At::Forward { policy } else { "accept" };
+        self.line(format!("  chain {name} {{"));
+        self.line(format!("    type filter hook {hook} priority {priority}; policy {policy};"));
+        if at == At::Forward && self.chance.happens(50) {
+            let usual = [
+                "    ct state established,related counter accept",
+                "    ct state vmap { established : accept, related : accept, invalid : drop }",
+                "    ct state invalid counter drop",
+            ];
+            let usual = self.one(&usual);
+            self.line(usual);
+        }
+        let chains: &[&str] = if at == At::Forward { &CHAINS } else { &[] };
+        for _ in 0..=self.chance.below(RULES_MAX) {
+            let rule = self.rule(at, chains, false);
+            self.line(rule);
+        }
+        self.line("  }");
+    }
+
+    fn rule(&mut self, at: At, chains: &[&str], may_return: bool) -> String {
+        let (mut words, transport) = self.matches(at);
+        let mut verdict = self.verdict(at, chains, may_return);
+        // What can never be true is an error.
+        let is_tcp = transport.is_empty() || (transport.contains("tcp ") && !transport.contains("!= tcp"));
+        let (about, is_map) = verdict.split_once(" vmap ").map_or(("", false), |(about, _)| (about, true));
+        let is_known = words.iter().any(|word| subject(word) == subject(about));
+        let is_of_protocol = is_map && !about.starts_with('i') && !transport.is_empty();
+        if is_of_protocol || (is_map && is_known) || (verdict.contains("tcp reset") && !is_tcp) {
+            verdict = "drop".into();
+        }
+        words.push(transport);
+        if self.chance.happens(75) || (verdict.is_empty() && words.iter().all(String::is_empty)) {
+            words.push("counter".into());
+        }
+        words.push(verdict);
+        words.retain(|word| !word.is_empty());
+        format!("    {} comment \"weir: allow shadowed\"", words.join(" "))
+    }
+
+    /// Matches that do not contradict each other, and one on a protocol or an empty one.
+    fn matches(&mut self, at: At) -> (Vec<String>, String) {
+        let mut words: Vec<String> = Vec::new();
+        if at == At::Postrouting {
+            // KNOWN: what Linux itself sends is asked there too.
+            words.push("iifname { work, lab, uplink }".into());
+        }
+        for _ in 0..self.chance.below(3) {
+            let matched = self.network(at);
+            if words.iter().all(|word| subject(word) != subject(&matched) && !is_joined(word, &matched)) {
+                words.push(matched);
+            }
+        }
+        let mut transport = if self.chance.happens(60) { self.transport() } else { String::new() };
+        if words.iter().any(|word| is_joined(word, &transport)) {
+            transport.clear();
+        }
+        (words, transport)
+    }
+
+    fn verdict(&mut self, at: At, chains: &[&str], may_return: bool) -> String {
+        let choice = self.chance.below(100);
+        match choice {
+            0..28 => "accept".into(),
+            28..45 => "drop".into(),
+            45..57 if matches!(at, At::Input | At::Forward) => {
+                let reject = self.one(&REJECTS);
+                if self.family == "inet" {
+                    reject.into()
+                } else {
+                    reject
+                        .replace("icmpx type no-route", "icmp type net-unreachable")
+                        .replace("icmpx", "icmp")
+                }
+            }
+            57..70 if !chains.is_empty() => {
+                let how = self.one(&["jump", "jump", "goto"]);
+                format!("{how} {}", self.one(chains))
+            }
+            70..76 if may_return => "return".into(),
+            76..84 => self.verdict_map(chains),
+            _ => String::new(),
+        }
+    }
+
+    fn verdict_map(&mut self, chains: &[&str]) -> String {
+        let mut verdicts = vec!["accept".to_owned(), "drop".into(), "continue".into()];
+        verdicts.extend(chains.iter().map(|chain| format!("jump {chain}")));
+        let (key, values): (&str, &[&str]) = match self.chance.below(5) {
+            0 => ("tcp dport", &["22", "80-90", "443", "5000-5001"]),
+            1 => ("udp dport", &["53", "5000", "40000"]),
+            2 => ("ip saddr", &["10.0.1.2", "10.0.2.0/24", "198.51.100.0/24"]),
+            3 => ("meta l4proto", &["tcp", "udp", "icmp"]),
+            _ => ("iifname", &["work", "lab", "uplink"]),
+        };
+        let kept: Vec<&str> = values.iter().copied().filter(|_| self.chance.happens(70)).collect();
+        let kept = if kept.is_empty() { vec![values[0]] } else { kept };
+        let items =
+            kept.iter().map(|value| format!("{value} : {}", verdicts[self.chance.below(verdicts.len())]));
+        let items: Vec<String> = items.collect();
+        format!("{key} vmap {{ {} }}", items.join(", "))
+    }
+
+    /// A match on what any packet has.
+    fn network(&mut self, at: At) -> String {
+        match self.chance.below(15) {
+            0 | 1 => {
+                let name = self.interface();
+                format!("iifname {name}")
+            }
+            2 | 3 if matches!(at, At::Forward | At::Postrouting) => {
+                let name = self.interface();
+                format!("oifname {name}")
+            }
+            4 | 5 => {
+                let value = self.address();
+                format!("ip saddr {value}")
+            }
+            6 | 7 => {
+                let value = self.address();
+                format!("ip daddr {value}")
+            }
+            // There are no connections ahead of priority -200.
+            8 | 9 if at != At::Prerouting => self.state().into(),
+            10 => {
+                let (name, values) = self.chance.pick(&[
+                    ("ip ttl", ["1", "2", "10", "63", "64"]),
+                    ("ip length", ["28", "36", "100", "576", "1000"]),
+                    ("meta length", ["28", "36", "100", "576", "1000"]),
+                    ("ip id", ["1", "1000", "4660", "30000", "65534"]),
+                ]);
+                self.compared(name, &values)
+            }
+            11 => {
+                let values = ["cs1", "af11", "ef", "0", "10", "{ cs1, cs2, ef }", "!= cs0", "8-20"];
+                format!("ip dscp {}", self.one(&values))
+            }
+            12 => format!("ip ecn {}", self.one(&["ce", "ect0", "!= not-ect", "{ ect0, ect1 }"])),
+            // nft has no use for it elsewhere.
+            13 if self.family == "inet" => "meta nfproto ipv4".into(),
+            _ if at == At::Prerouting => self.one(&["ip version 4", "meta protocol ip"]).into(),
+            _ => self
+                .one(&[
+                    "ip version 4",
+                    "meta protocol ip",
+                    "ct status dnat",
+                    "ct status snat",
+                    "ct state != invalid ct status ! dnat",
+                ])
+                .into(),
+        }
+    }
+
+    fn state(&mut self) -> &'static str {
+        self.one(&[
+            "ct state new",
+            "ct state established",
+            "ct state established,related",
+            "ct state { new, related }",
+            "ct state != established",
+            "ct state invalid",
+            "ct state != { invalid, untracked }",
+            "ct state & (new | invalid) != 0",
+        ])
+    }
+
+    fn interface(&mut self) -> String {
+        match self.chance.below(6) {
+            0 => "{ work, lab }".into(),
+            1 => format!("!= \"{}\"", self.one(&CLIENTS)),
+            2 => "\"w*\"".into(),
+            3 => "uplink".into(),
+            _ => format!("\"{}\"", self.one(&CLIENTS)),
+        }
+    }
+
+    fn address(&mut self) -> String {
+        let negated = if self.chance.happens(20) { "!= " } else { "" };
+        let value = match self.chance.below(6) {
+            0 => self.one(&HOSTS).into(),
+            1 => self.one(&NETWORKS).into(),
+            2 => self.one(&["10.0.1.2-10.0.1.4", "198.51.100.0-203.0.113.255", "10.0.1.7-10.0.2.3"]).into(),
+            3 => self.some(&HOSTS),
+            4 => "@hosts".into(),
+            _ => "@networks".into(),
+        };
+        format!("{negated}{value}")
+    }
+
+    fn compared(&mut self, name: &str, values: &[&str]) -> String {
+        let value = self.one(values);
+        match self.chance.below(4) {
+            0 => format!("{name} {value}"),
+            1 => format!("{name} != {value}"),
+            2 => format!("{name} {} {value}", self.one(&["<", "<=", ">", ">="])),
+            _ => format!("{name} {{ {} }}", values[..3].join(", ")),
+        }
+    }
+
+    /// A match on a protocol, or on what one protocol has.
+    fn transport(&mut self) -> String {
+        let end = self.one(&["sport", "dport", "dport"]);
+        match self.chance.below(10) {
+            0..3 => format!("tcp {end} {}", self.port()),
+            3..5 => format!("udp {end} {}", self.port()),
+            5 => format!("meta l4proto {{ tcp, udp }} th {end} {}", self.port()),
+            6 => self.one(&FLAGS).into(),
+            7 => self.one(&ICMP).into(),
+            8 => {
+                format!("meta l4proto {}", self.one(&["tcp", "udp", "icmp", "!= tcp", "{ tcp, udp }", "17"]))
+            }
+            _ => format!("ip protocol {}", self.one(&["tcp", "udp", "icmp", "!= udp", "{ icmp, 6 }"])),
+        }
+    }
+
+    fn port(&mut self) -> String {
+        let port = self.chance.pick(&PORTS);
+        match self.chance.below(7) {
+            0 | 1 => port.to_string(),
+            2 => format!("!= {port}"),
+            3 => format!("{} {port}", self.one(&["<", ">=", "<=", ">"])),
+            4 => self.ports(),
+            5 => "@services".into(),
+            _ => self.one(&["1-1023", "5000-5001", "!= 1024-65535", "ssh", "{ domain, https }"]).into(),
+        }
+    }
+
+    fn nat(&mut self) {
+        self.line("table ip nat {");
+        self.line("  chain prerouting {");
+        self.line("    type nat hook prerouting priority dstnat;");
+        let forwards = [
+            "ip daddr 192.0.2.2 tcp dport 80 counter dnat to 10.0.1.2",
+            "ip daddr 192.0.2.2 tcp dport 443 counter dnat to 10.0.1.3:8443",
+            "iifname \"uplink\" udp dport 5000-5001 counter dnat to 10.0.2.5",
+            "iifname \"uplink\" udp dport 53 counter dnat to 10.0.2.2:53",
+            "iifname \"uplink\" tcp dport 22 ip saddr 198.51.100.0/24 counter dnat to 10.0.1.7:22",
+            "ip daddr 192.0.2.2 counter dnat to tcp dport map { 1000 : 10.0.1.2 . 80, 5000 : 10.0.2.2 . 22 }",
+            "ip daddr 203.0.113.5 tcp dport 40000 counter dnat to 10.0.1.4",
+        ];
+        for forward in forwards {
+            if self.chance.happens(35) {
+                self.line(format!("    {forward}"));
+            }
+        }
+        self.line("  }\n  chain postrouting {");
+        self.line("    type nat hook postrouting priority srcnat;");
+        // KNOWN: what Linux itself sends is asked there too.
+        let sources = [
+            "iifname { work, lab } ip saddr 10.0.1.3 oifname \"uplink\" counter accept",
+            "iifname { work, lab, uplink } oifname \"uplink\" tcp dport 443 counter masquerade to :40000-40999",
+            "iifname { work, lab } ip saddr 10.0.2.0/24 oifname \"uplink\" counter snat to 192.0.2.2",
+            "iifname \"lab\" oifname \"work\" counter snat to 192.0.2.2",
+            "iifname { work, lab, uplink } oifname \"uplink\" meta l4proto udp counter masquerade random",
+            "iifname { work, lab, uplink } oifname \"uplink\" counter masquerade",
+        ];
+        for source in sources {
+            if self.chance.happens(50) {
+                self.line(format!("    {source}"));
+            }
+        }
+        self.line("  }\n}");
+    }
+}
+
+/// What a match looks at; lengths are one thing.
+fn subject(words: &str) -> &str {
+    let key = words.split(" vmap ").next().unwrap_or_default();
+    match key.split_whitespace().next().unwrap_or_default() {
+        name @ ("iifname" | "oifname") => name,
+        _ if key.contains("length") => "length",
+        _ => key.match_indices(' ').nth(1).map_or(key, |(at, _)| &key[..at]),
+    }
+}
+
+/// nft 1.0.6 joins two `!=` on neighbouring fields into one comparison of both, which is another rule.
+fn is_joined(one: &str, other: &str) -> bool {
+    let is_small = |words: &str| words.contains("!=") && words.starts_with("ip ") && !words.contains("addr");
+    is_small(one) && is_small(other)
+}
+
+const FLAGS: [&str; 9] = [
+    "tcp flags syn",
+    "tcp flags == syn",
+    "tcp flags & (syn | ack) == syn",
+    "tcp flags & (fin | syn | rst | ack) == syn | ack",
+    "tcp flags fin,rst",
+    "tcp flags != syn",
+    "tcp flags syn / syn,ack",
+    "tcp flags ! fin,rst",
+    "tcp flags { syn, ack, fin | ack, psh | ack }",
+];
+
+const ICMP: [&str; 6] = [
+    "icmp type echo-request",
+    "icmp type { echo-request, echo-reply, destination-unreachable }",
+    "icmp type != echo-reply",
+    "icmp type destination-unreachable icmp code 1-3",
+    "icmp code port-unreachable",
+    "icmp type time-exceeded",
+];
