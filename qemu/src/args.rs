@@ -102,6 +102,9 @@ pub struct Build {
 
 /// Options of `check`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: weir check --packet 'iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 syn'\n\n\
+     A packet is an interface, two addresses and tcp or udp with a port (SOURCE > PORT for both), icmp TYPE[/CODE] or proto N;\n\
+     then state S, length N, ttl N, tos N or id N where they matter.")]
 pub struct Check {
     /// Which site.
     #[command(flatten)]
@@ -109,6 +112,12 @@ pub struct Check {
     /// Treat warnings as errors
     #[arg(long, value_name = "WHAT")]
     pub deny: Option<Deny>,
+    /// Show the way that this packet takes through the chains
+    #[arg(long, value_name = "PACKET")]
+    pub packet: Option<String>,
+    /// Show the chains of each hook, and every rule as it is compiled
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// Options of `who`.

@@ -37,6 +37,10 @@ pub struct Site {
     pub compiled: &'static rules::site::Site,
     /// One line about the policy: rules, sets, size, steps.
     pub summary: String,
+    /// The chains of each hook in the order in which they run, as the rows of a table.
+    pub hooks: Vec<Vec<String>>,
+    /// Every rule as it is compiled, in lines.
+    pub explained: String,
     /// Rendered warnings; empty when there are none.
     pub warnings: String,
 }
@@ -81,6 +85,7 @@ impl Site {
             compiled = compiled.deny_warnings().map_err(|told| refused(told, "denied warning"))?;
         }
         let summary = compiled.summary();
+        let (hooks, explained) = (compiled.hooks(), compiled.explain());
         let warnings = if compiled.warnings().warnings() > 0 {
             compiled.warnings().render(colour)
         } else {
@@ -88,7 +93,7 @@ impl Site {
         };
         let compiled = compiled.leak();
         let plan = Plan::of(compiled, &directory.to_string_lossy());
-        Ok(Self { directory, plan, compiled, summary, warnings })
+        Ok(Self { directory, plan, compiled, summary, hooks, explained, warnings })
     }
 }
 

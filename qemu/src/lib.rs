@@ -46,5 +46,6 @@ pub mod scratch;
 pub mod servers;
 pub mod stats;
 pub mod table;
+pub mod trace;
 pub mod vm;
 pub mod who;

@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::{self, Image, Site};
 use crate::plan::Plan;
 use crate::vm;
+use crate::{table, trace};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,15 @@ const TICK: Duration = Duration::from_millis(20);
 pub fn check(arguments: &args::Check) -> Result<()> {
     let site = open(arguments.site.site.as_deref(), arguments.deny)?;
     println!("{}: {}", site.directory.display(), site.summary);
+    for line in table::columns(&site.hooks) {
+        println!("{line}");
+    }
+    if arguments.explain {
+        println!("\n{}", site.explained);
+    }
+    if let Some(packet) = &arguments.packet {
+        println!("\n{}", trace::way(&site, packet)?);
+    }
     Ok(())
 }
 

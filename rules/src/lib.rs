@@ -25,7 +25,7 @@ mod walk;
 pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State};
 pub use forward::Forward;
 pub use memory::Memory;
-pub use policy::{Decision, Policy, Reject, Tally, Verdict};
+pub use policy::{Decision, Met, Policy, Reject, Tally, Verdict};
 pub use residue::Residue;
 pub use table::{CounterId, Location, RuleId};
 pub use translation::SourceNat;

@@ -11,7 +11,9 @@ use crate::forward::Forward;
 use crate::memory::{Memory, Numbers};
 use crate::object::{DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
-use crate::table::{Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, Rule, RuleId};
+use crate::table::{
+    Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, Rule, RuleId,
+};
 use crate::translation::SourceNat;
 use crate::walk::{self, Ending, Walker};
 
@@ -49,6 +51,29 @@ pub trait Tally {
     /// What stateful statements remember, and the time in nanoseconds. Without it each of them lets the packet
     /// go on, and nothing is remembered.
     fn memory(&mut self) -> Option<(&mut Memory, u64)>;
+    /// Something on the way through the chains, for people who want to see it.
+    fn met(&mut self, _: Met) {}
+}
+
+/// What a packet meets on its way through the chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// A base chain, which is walked from here on.
+    Base {
+        /// Names it: where its hook is declared.
+        id: RuleId,
+        /// Whether it filters or translates.
+        kind: Kind,
+    },
+    /// A rule whose matches hold, with how it ends; `None` for one that goes on behind itself.
+    Rule(RuleId, Option<Action>),
+    /// The end of a base chain without a verdict.
+    Policy {
+        /// Names the base chain.
+        id: RuleId,
+        /// Whether the packet passes.
+        accepts: bool,
+    },
 }
 
 /// How the sender of a refused packet is told.
@@ -108,7 +133,11 @@ impl Policy {
             if base.kind == Kind::Nat && !translates {
                 continue;
             }
+            tally.met(Met::Base { id: base.id, kind: base.kind });
             let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
+            if ending == Ending::Policy {
+                tally.met(Met::Policy { id: base.id, accepts: base.accepts });
+            }
             match verdict(base, ending) {
                 Verdict::Accept => {}
                 verdict => {
@@ -125,7 +154,11 @@ impl Policy {
     /// Marks that rules set are the candidate's for the chains that follow.
     pub fn evaluate_later(&self, hook: Hook, candidate: &mut Candidate, tally: &mut impl Tally) -> Verdict {
         for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
+            tally.met(Met::Base { id: base.id, kind: base.kind });
             let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
+            if ending == Ending::Policy {
+                tally.met(Met::Policy { id: base.id, accepts: base.accepts });
+            }
             match verdict(base, ending) {
                 Verdict::Accept => {}
                 verdict => return verdict,
@@ -256,6 +289,10 @@ impl<T: Tally> Walker for Seen<'_, T> {
 
     fn count(&mut self, counter: CounterId) {
         self.tally.count(counter, self.candidate.length.into());
+    }
+
+    fn met(&mut self, rule: RuleId, action: Option<Action>) {
+        self.tally.met(Met::Rule(rule, action));
     }
 
     fn looks_up(&mut self, wanted: &Lookup) -> Option<bool> {

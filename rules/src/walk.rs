@@ -23,6 +23,8 @@ pub trait Walker {
     fn looks_up(&mut self, wanted: &Lookup) -> Option<bool>;
     /// A counter was met.
     fn count(&mut self, counter: CounterId);
+    /// The matches of a rule hold; how it ends.
+    fn met(&mut self, _: RuleId, _: Option<Action>) {}
     /// A stateful statement was met; whether the rule goes on, `None` when that is not known.
     fn act(&mut self, effect: &Effect) -> Option<bool>;
 }
@@ -43,7 +45,10 @@ pub enum Ending {
 
 /// What one rule asks for.
 enum Outcome {
+    /// A match failed.
     Next,
+    /// It came to its end without a verdict.
+    Done,
     Act(Action),
     Unknown,
 }
@@ -85,9 +90,14 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
         rules = rest;
         let action = match apply(rule, walker) {
             Outcome::Next => continue,
+            Outcome::Done => {
+                walker.met(rule.id, None);
+                continue;
+            }
             Outcome::Unknown => return Ending::Unknown,
             Outcome::Act(action) => action,
         };
+        walker.met(rule.id, Some(action));
         match action {
             Action::Accept => return Ending::Accept,
             Action::Drop => return Ending::Drop(rule.id),
@@ -128,7 +138,7 @@ fn apply(rule: &Rule, walker: &mut impl Walker) -> Outcome {
             Step::Do(action) => return Outcome::Act(*action),
         }
     }
-    Outcome::Next
+    Outcome::Done
 }
 
 /// Whether the match holds for this packet.

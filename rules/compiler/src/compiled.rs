@@ -11,6 +11,7 @@ use rules::table::{Chain, KEY_MAX, Location, Lookup, Match, Rule, Step, Test};
 
 use crate::diagnostics::Diagnostics;
 use crate::emit;
+use crate::explain;
 use crate::plan::Plan;
 use crate::program::{self, Program};
 
@@ -93,6 +94,18 @@ impl Compiled {
             self.octets(),
             self.program.steps,
         )
+    }
+
+    /// The chains of each hook in the order in which they run, as the rows of a table, heads first.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<Vec<String>> {
+        explain::hooks(&self.program)
+    }
+
+    /// Every rule as it is compiled, in lines, under the names of the chains.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        explain::rules(&self.program)
     }
 
     /// The size of the policy's tables in the image, in octets.

@@ -9,6 +9,7 @@ mod check;
 mod compiled;
 mod diagnostics;
 mod emit;
+mod explain;
 mod include;
 mod lower;
 mod memory;

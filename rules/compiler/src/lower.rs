@@ -104,7 +104,14 @@ pub(crate) fn lower(
         source,
         plan,
         diagnostics,
-        program: Program { files: source.files(), ..Program::default() },
+        program: Program {
+            files: source.files(),
+            names: chains(ruleset)
+                .map(|(_, table, chain)| format!("{} {}", table.shown(), chain.name))
+                .collect(),
+            interfaces: plan.names().map(str::to_owned).collect(),
+            ..Program::default()
+        },
         sets: Vec::new(),
         objects: Vec::new(),
         table: 0,

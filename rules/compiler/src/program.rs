@@ -10,6 +10,12 @@ use rules::table::{Action, Base, CounterId, Effect, Field, KEY_MAX, Key, RuleId}
 pub(crate) struct Program {
     pub hooks: [Vec<Base>; 5],
     pub chains: Vec<Vec<Rule>>,
+    /// What each chain is called, with its table.
+    pub names: Vec<String>,
+    /// The priorities of the base chains of each hook.
+    pub priorities: Vec<(RuleId, i32)>,
+    /// The interfaces, by the numbers of their ports.
+    pub interfaces: Vec<String>,
     /// The files with the numbers of their first lines among all lines, from 1.
     pub files: Vec<(u32, String)>,
     /// Lines, by their numbers among all lines.

@@ -47,6 +47,7 @@ impl Lowering<'_> {
                 return;
             };
             let base = Base { kind: spec.kind, chain: index, accepts: chain.policy.unwrap_or(true), id };
+            self.program.priorities.push((id, spec.priority));
             bases.push((spec, base));
         }
         bases.sort_by_key(|(spec, _)| spec.order);

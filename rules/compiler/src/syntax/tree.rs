@@ -43,6 +43,18 @@ pub(crate) struct Table {
     pub objects: Vec<Object>,
 }
 
+impl Table {
+    /// Its family and name.
+    pub fn shown(&self) -> String {
+        let family = match self.family {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+            Family::Inet => "inet",
+        };
+        format!("{family} {}", self.name)
+    }
+}
+
 /// What a rule names to share it with others.
 #[derive(Debug)]
 pub(crate) struct Object {

@@ -1,0 +1,149 @@
+//! `weir check` from outside: the table of chains, rules as they are compiled, the way of a packet.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+const PLAN: &str = "[uplink]\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.1\"\n[[client]]\nname = \"work\"\naddress = \"10.0.1.1/24\"\n";
+
+const RULES: &str = "table inet f {
+  chain forward {
+    type filter hook forward priority 0; policy drop;
+    tcp dport { 25, 465 } reject with tcp reset
+    iifname work counter goto out
+    ct status dnat accept
+  }
+  chain out {
+    limit rate 1/second burst 1 packets accept
+  }
+  chain input { type filter hook input priority 0; icmp type echo-request accept
+  }
+}
+table ip n {
+  chain pre { type nat hook prerouting priority dstnat; iifname uplink tcp dport 8022 dnat to 10.0.1.5:22
+  }
+  chain post { type nat hook postrouting priority srcnat; oifname uplink masquerade
+  }
+}
+";
+
+/// A site directory that is gone in the end.
+struct Site(PathBuf);
+
+impl Site {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("weir-check-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a directory");
+        fs::write(path.join("weir.toml"), PLAN).expect("a file");
+        fs::write(path.join("rules.nft"), RULES).expect("a file");
+        Self(path)
+    }
+
+    fn check(&self, options: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.arg("check").args(options).arg("--site").arg(&self.0).output().expect("the program was built")
+    }
+
+    /// What is printed behind the table of chains.
+    fn way(&self, packet: &str) -> Vec<String> {
+        let output = self.check(&["--packet", packet]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let (_, way) = text.split_once("\n\n").expect("a way behind an empty line");
+        way.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // Fails only when somebody else was faster.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_chains_of_each_hook_are_a_table() {
+    let output = Site::new("table").check(&[]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["hook", "priority", "type", "chain", "policy", "rules"]);
+    assert_eq!(rows[1], ["prerouting", "-100", "nat", "ip", "n", "pre", "accept", "1"]);
+    assert_eq!(rows[3], ["forward", "0", "filter", "inet", "f", "forward", "drop", "3"]);
+    assert_eq!(rows.len(), 5);
+}
+
+#[test]
+fn a_packet_shows_each_rule_that_it_meets() {
+    let site = Site::new("way");
+    let way = site.way("iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 syn");
+    assert_eq!(
+        way,
+        [
+            "prerouting",
+            "  rules.nft:15  chain pre { type nat hook prerouting priority dstnat; iifname uplink tcp dport 8022 dnat to 10.0.1.5:22  (first packets only)",
+            "    no rule decides: policy accept",
+            "forward",
+            "  rules.nft:3  type filter hook forward priority 0; policy drop;",
+            "    rules.nft:5  iifname work counter goto out  ->",
+            "    rules.nft:9  limit rate 1/second burst 1 packets accept  -> ends here",
+            "postrouting",
+            "  rules.nft:17  chain post { type nat hook postrouting priority srcnat; oifname uplink masquerade  (first packets only)",
+            "    rules.nft:17  chain post { type nat hook postrouting priority srcnat; oifname uplink masquerade  -> ends here",
+            "accepted: it leaves by uplink, from 192.0.2.2 to 1.1.1.1:443",
+        ]
+    );
+}
+
+#[test]
+fn the_last_line_says_what_becomes_of_a_packet() {
+    let site = Site::new("end");
+    for (packet, end) in [
+        ("iif work ip 10.0.1.2 > 1.1.1.1 tcp 25", "rejected by rules.nft:4, its sender is told: TcpReset"),
+        (
+            "iif uplink ip 1.1.1.1 > 192.0.2.2 tcp 8022",
+            "accepted: it leaves by work, from 1.1.1.1 to 10.0.1.5:22",
+        ),
+        (
+            "iif uplink ip 1.1.1.1 > 192.0.2.2 icmp 8",
+            "accepted: it reaches the appliance itself, at 192.0.2.2",
+        ),
+        (
+            "iif uplink ip 1.1.1.1 > 192.0.2.9 udp 5",
+            "dropped ahead of the rules: 192.0.2.9 is none of the external addresses",
+        ),
+        (
+            "iif work ip 10.0.9.9 > 1.1.1.1 udp 5",
+            "dropped ahead of the rules: 10.0.9.9 is not behind work (anti-spoofing)",
+        ),
+        ("iif uplink ip 1.1.1.1 > 10.0.1.2 udp 5 state established", "dropped by rules.nft:3"),
+        ("iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 ack", "dropped: it belongs to no connection and opens none"),
+        ("iif work ip 10.0.1.2 > 1.1.1.1 udp 5 ttl 1", "dropped: its time to live ends here"),
+    ] {
+        assert_eq!(site.way(packet).last().map(String::as_str), Some(end), "{packet}");
+    }
+}
+
+#[test]
+fn a_packet_that_cannot_be_read_is_wrong_use() {
+    let output = Site::new("wrong").check(&["--packet", "iif lab ip 10.0.1.2 > 1.1.1.1 tcp 1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        told.contains("--packet: no interface is named \"lab\"") && told.contains("help: iif NAME ip"),
+        "{told}"
+    );
+}
+
+#[test]
+fn every_rule_is_explained() {
+    let output = Site::new("explain").check(&["--explain"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    for line in [
+        "inet f forward",
+        "  rules.nft:4  protocol 6, dport in { 25, 465 }, reject TcpReset",
+        "  rules.nft:5  iif work, counter 0, goto inet f out",
+        "  rules.nft:9  limit 0, accept",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+    }
+}
