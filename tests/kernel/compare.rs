@@ -90,17 +90,22 @@ impl Case {
         Ok(duel.tally)
     }
 
-    /// The same difference with as few lines as can be found one by one, seen with the packet that makes it.
+    /// The same difference with as few lines as are found by leaving out some, seen with the packet that makes it.
     pub fn shrunk(mut self) -> Self {
-        let mut at = 0;
-        while at < self.rules.lines().count() {
-            let lines: Vec<&str> = self.rules.lines().collect();
-            let fewer: Vec<&str> = [&lines[..at], &lines[at + 1..]].concat();
-            let smaller = Self { rules: fewer.join("\n") + "\n", ..self.clone() };
-            match smaller.compare() {
-                Err(Trouble::Differs(_)) => self = smaller,
-                _ => at += 1,
+        let mut size = self.rules.lines().count() / 2;
+        while size > 0 {
+            let mut at = 0;
+            while at < self.rules.lines().count() {
+                let lines: Vec<&str> = self.rules.lines().collect();
+                let after = lines.get(at + size..).unwrap_or_default();
+                let smaller =
+                    Self { rules: [&lines[..at], after].concat().join("\n") + "\n", ..self.clone() };
+                match smaller.compare() {
+                    Err(Trouble::Differs(_)) => self = smaller,
+                    _ => at += size,
+                }
             }
+            size /= 2;
         }
         let (mut alike, mut differ) = (0, self.packets);
         while alike + 1 < differ {

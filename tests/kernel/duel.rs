@@ -85,8 +85,8 @@ pub struct Duel {
     pub external: BTreeMap<(u8, SocketAddrV4), SocketAddrV4>,
     pub tally: Tally,
     freedom: Freedom,
-    /// Whether chains see packets as they arrive.
-    pub rules_on_arrival: bool,
+    /// Whether rules can tell one external endpoint from another, of packets as they arrive or of connections.
+    pub tells_endpoints: bool,
     /// Whether chains see what Linux itself sends.
     rules_on_answers: bool,
     rules: String,
@@ -114,7 +114,7 @@ impl Duel {
             rules_on_answers: ["hook output", "filter hook postrouting"]
                 .iter()
                 .any(|hook| rules.contains(hook)),
-            rules_on_arrival: rules.contains("filter hook prerouting"),
+            tells_endpoints: ["filter hook prerouting", "ct reply"].iter().any(|form| rules.contains(form)),
             rules: rules.to_owned(),
             shown: Vec::new(),
         })
@@ -287,7 +287,7 @@ impl Duel {
             if (ours.packets, ours.octets) != (theirs.packets, theirs.octets) {
                 wrong.push(format!(
                     "{at} in {}: {} packets {} octets, the kernel has {} and {}",
-                    theirs.chain, ours.packets, ours.octets, theirs.packets, theirs.octets
+                    theirs.place, ours.packets, ours.octets, theirs.packets, theirs.octets
                 ));
             }
         }

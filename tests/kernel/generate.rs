@@ -282,7 +282,7 @@ impl Text<'_> {
                     "meta protocol ip",
                     "ct status dnat",
                     "ct status snat",
-                    "ct state != invalid ct status ! dnat",
+                    "ct status ! dnat",
                 ])
                 .into(),
         }

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-/// One `counter` of a rule.
+/// One `counter`, of a rule or with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// Family, table and chain.
-    pub chain: String,
+    /// Family, table, and chain or name.
+    pub place: String,
     /// Packets.
     pub packets: u64,
     /// Octets of IPv4, headers included.
@@ -20,20 +20,26 @@ pub struct Counter {
 pub fn counters(listing: &[u8]) -> Vec<Counter> {
     let listing: Value = serde_json::from_slice(listing).expect("JSON from nft");
     let items = listing["nftables"].as_array().expect("a list of objects");
-    items.iter().filter_map(|item| item.get("rule")).flat_map(of_rule).collect()
+    items.iter().flat_map(of_item).collect()
 }
 
-fn of_rule(rule: &Value) -> Vec<Counter> {
-    let text = |key: &str| rule[key].as_str().unwrap_or_default();
-    let chain = format!("{} {} {}", text("family"), text("table"), text("chain"));
-    let statements = rule["expr"].as_array().into_iter().flatten();
-    let counted = statements.filter_map(|statement| statement.get("counter"));
-    let counter = |value: &Value| Counter {
-        chain: chain.clone(),
+fn of_item(item: &Value) -> Vec<Counter> {
+    let named = item.get("counter").map(|named| (named, vec![named]));
+    let anonymous = item.get("rule").map(|rule| {
+        let statements = rule["expr"].as_array().into_iter().flatten();
+        // A name stands where an object is meant.
+        let counted = statements.filter_map(|statement| statement.get("counter")).filter(|of| of.is_object());
+        (rule, counted.collect())
+    });
+    let Some((item, counted)) = named.or(anonymous) else { return Vec::new() };
+    let text = |key: &str| item[key].as_str().unwrap_or_default();
+    let place = format!("{} {} {}{}", text("family"), text("table"), text("chain"), text("name"));
+    let counter = |value: &&Value| Counter {
+        place: place.clone(),
         packets: value["packets"].as_u64().unwrap_or_default(),
         octets: value["bytes"].as_u64().unwrap_or_default(),
     };
-    counted.map(counter).collect()
+    counted.iter().map(counter).collect()
 }
 
 /// In which order nft lists what a file says: chains as they were first named, whatever is added to them later.
@@ -48,6 +54,8 @@ impl Order {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let ["table", family, name, ..] = words[..] {
                 table = place(&mut tables, format!("{family} {name}"));
+                // Objects come before chains.
+                chain = place(&mut chains, (table, String::new()));
             }
             let opened = words.iter().position(|word| *word == "chain").and_then(|at| words.get(at + 1));
             if let Some(name) = opened {

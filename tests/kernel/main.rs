@@ -14,6 +14,7 @@ mod compare;
 mod corpus;
 mod duel;
 mod flow;
+mod forms;
 mod generate;
 mod interest;
 mod judgement;
@@ -95,6 +96,40 @@ fn files_as_owners_write_them_mean_what_they_mean_in_the_kernel() {
             }
         }
         println!("{tally:?}");
+        assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+    });
+}
+
+/// Every form at every hook where nft knows it.
+#[test]
+fn each_form_matches_what_it_matches_in_the_kernel() {
+    with_namespaces("each_form_matches_what_it_matches_in_the_kernel", || {
+        let mut chance = Chance::from_environment(5);
+        let mut differences = Vec::new();
+        for (hook, lines) in forms::all() {
+            let takes = |line: &&str| match rules_compiler::compile_text(
+                tests::site::PLAN,
+                &forms::policy(&[line], hook),
+            ) {
+                Ok(_) => true,
+                Err(told) => {
+                    println!(
+                        "refused at {hook:?}: {line}: {}",
+                        told.render(false).lines().next().unwrap_or_default()
+                    );
+                    false
+                }
+            };
+            let lines: Vec<&str> = lines.iter().map(String::as_str).filter(takes).collect();
+            let case = case(tests::site::PLAN, &forms::policy(&lines, hook), chance.word());
+            match case.compare() {
+                Ok(tally) => {
+                    println!("{hook:?}: {tally:?}");
+                    assert!(tally.counted * 3 > tally.counters * 2, "too few forms have matched: {tally:?}");
+                }
+                Err(why) => differences.push(told(case, &why)),
+            }
+        }
         assert!(differences.is_empty(), "{}", differences.join("\n\n"));
     });
 }

@@ -147,8 +147,8 @@ impl Duel {
         };
         if is_new {
             self.begin(&mut flow, output, &pair);
-            if flow.seen[0] != flow.seen[1] && self.rules_on_arrival {
-                // Chains that see answers as they arrive may tell one external endpoint from the other.
+            if flow.seen[0] != flow.seen[1] && self.tells_endpoints {
+                // The rules may tell one external endpoint from the other.
                 *self.tally.chosen.entry(Chosen::Endpoint).or_default() += 1;
                 return Ok(());
             }
@@ -190,7 +190,9 @@ impl Duel {
         manner.ttl = manner.ttl.max(2);
         let message = |octets: &Vec<u8>| {
             let (from, to) = ends(octets);
-            manner.put(icmp_error(*to.ip(), *from.ip(), kind, octets.clone()))
+            // As much as makes 576 octets in all (RFC 1812 4.3.2.3).
+            let quote = &octets[..octets.len().min(548)];
+            manner.put(icmp_error(*to.ip(), *from.ip(), kind, quote))
         };
         let packets = pair.each_ref().map(message);
         self.send(flow.input(way), packets, Some((&flow, way)))?;
