@@ -96,6 +96,83 @@ fn ct_state_is_new_until_the_first_reply() {
 }
 
 #[test]
+fn a_reply_that_was_seen_is_one_though_rules_drop_it() {
+    let rules = forward("iifname \"work\" ct state new counter accept\niifname \"work\" counter drop");
+    let mut world = World::new(site::PLAN, &rules);
+    world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    world.refuse("uplink", udp(SERVER, EXTERNAL, b"x"), Dropped::Policy);
+    world.refuse("work", udp(CLIENT, SERVER, b"x"), Dropped::Policy);
+    assert_eq!(count(&world, &rules, "state new").0, 1);
+    // Out of time to live it was seen too; what no connection has was not.
+    let opening = "10.0.1.7:5001";
+    world.cross("work", "uplink", udp(opening, SERVER, b"x"));
+    world.answer("uplink", udp(SERVER, "192.0.2.2:5001", b"x").ttl(1));
+    world.refuse("work", udp(opening, SERVER, b"x"), Dropped::Policy);
+    let opening = "10.0.1.7:5002";
+    world.cross("work", "uplink", tcp(opening, SERVER, SYN, b""));
+    world.refuse("uplink", tcp(SERVER, "192.0.2.2:5002", FIN, b""), Dropped::Policy);
+    world.cross("work", "uplink", tcp(opening, SERVER, SYN, b""));
+}
+
+#[test]
+fn prerouting_is_asked_ahead_of_time_to_live() {
+    let rules = format!(
+        "{}table ip raw {{ chain early {{ type filter hook prerouting priority raw; policy accept;\n\
+         ip ttl 1 counter drop\n}}\n}}\n",
+        forward("accept")
+    );
+    let mut world = World::new(site::PLAN, &rules);
+    world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    for _ in 0..2 {
+        world.refuse("work", udp(CLIENT, SERVER, b"x").ttl(1), Dropped::Policy);
+    }
+    assert_eq!(count(&world, &rules, "ttl 1").0, 2);
+}
+
+#[test]
+fn behind_dstnat_prerouting_sees_where_packets_go() {
+    let early = |priority: &str| {
+        let chain = format!("type filter hook prerouting priority {priority}; policy accept;");
+        let rule = "iifname \"uplink\" ip daddr 10.0.1.7 udp dport 5000 counter drop";
+        format!("{}table ip early {{ chain early {{ {chain}\n{rule}\n}}\n}}\n", forward("accept"))
+    };
+    for (priority, is_dropped) in [("-10", true), ("-150", false)] {
+        let mut world = World::new(site::PLAN, &early(priority));
+        world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+        for _ in 0..2 {
+            match is_dropped {
+                true => world.refuse("uplink", udp(SERVER, EXTERNAL, b"x"), Dropped::Policy),
+                false => drop(world.cross("uplink", "work", udp(SERVER, EXTERNAL, b"x"))),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_appliance_says_needs_the_rules_leave_too() {
+    let rules = format!(
+        "{}table ip own {{\n chain leaving {{ type filter hook output priority filter; policy drop;\n\
+         ct state established icmp type echo-reply counter accept\n\
+         ct state related oifname \"work\" icmp type time-exceeded counter accept\n }}\n\
+         chain late {{ type filter hook postrouting priority mangle; policy accept;\n\
+         ip saddr 10.0.1.1 ip daddr 10.0.1.8 counter drop\n }}\n}}\n",
+        forward("iifname \"work\" ip daddr 198.51.100.9 reject")
+    );
+    let mut world = World::new(site::PLAN, &rules);
+    world.answer("work", echo("10.0.1.7", "10.0.1.1", 1, 1, b"x"));
+    world.answer("work", udp(CLIENT, "198.51.100.7:53", b"x").ttl(1));
+    world.refuse("work", echo("10.0.1.8", "10.0.1.1", 1, 1, b"x"), Dropped::Policy);
+    let before = world.drops("work", Dropped::Policy);
+    world.send("work", udp(CLIENT, SERVER, b"x"));
+    world.send("work", udp(CLIENT, "10.0.1.1:53", b"x"));
+    assert_eq!(world.drops("work", Dropped::Policy), before + 2);
+    assert!(world.sent("work").is_empty());
+    assert_eq!(count(&world, &rules, "echo-reply").0, 2);
+    assert_eq!(count(&world, &rules, "time-exceeded").0, 1);
+    assert_eq!(count(&world, &rules, "10.0.1.8").0, 1);
+}
+
+#[test]
 fn a_session_that_may_only_be_new_is_shut_by_its_first_reply() {
     let rules = forward(
         "ct state new iifname \"work\" accept\niifname \"uplink\" ct state established counter accept",

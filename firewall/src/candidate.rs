@@ -1,7 +1,10 @@
 //! Packets as the policy sees them: as they are, and as they will be.
 
+use etherparse::{IpNumber, Ipv4Header};
 use nat::{Direction, Endpoint, Packet, Session, Tuple, protocol};
 use rules::{Candidate, Connection, Endpoints, State};
+
+use crate::icmp::Message;
 
 /// A packet as the policy sees it when it comes in.
 pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
@@ -30,6 +33,42 @@ pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidat
         candidate.connection = Some(Connection::opened(candidate.endpoints()));
     }
     candidate
+}
+
+/// A message of the appliance itself, as the policy sees it.
+pub(crate) fn own(port: usize, message: &Message, state: State) -> Option<Candidate> {
+    let (header, transport) = Ipv4Header::from_slice(&message.head).ok()?;
+    let is_tcp = header.protocol == IpNumber::TCP;
+    let word =
+        |at: usize| transport.get(at..).and_then(|rest| rest.first_chunk()).copied().map(u16::from_be_bytes);
+    let port_at = |at: usize| word(at).filter(|_| is_tcp).unwrap_or(0);
+    let is_icmp = header.protocol == IpNumber::ICMP && header.fragment_offset.value() == 0;
+    Some(Candidate {
+        input: None,
+        output: Some(port as u8),
+        source: header.source.into(),
+        destination: header.destination.into(),
+        protocol: header.protocol.0,
+        source_port: port_at(0),
+        destination_port: port_at(2),
+        icmp: word(0).filter(|_| is_icmp).map(|word| word.to_be_bytes().into()),
+        tcp_flags: transport.get(13).copied().filter(|_| is_tcp).unwrap_or(0),
+        tos: header.dscp.value() << 2 | header.ecn.value(),
+        ttl: header.time_to_live,
+        length: header.total_len,
+        identification: header.identification,
+        state,
+        dnat: false,
+        snat: false,
+        mark: 0,
+        connection: None,
+    })
+}
+
+/// The connection of what answers a packet of this tuple, which has no session here.
+pub(crate) fn answered(tuple: &Tuple) -> Connection {
+    let reply = Some(endpoints(&tuple.inverted()));
+    Connection { mark: 0, direction: rules::Direction::Reply, original: endpoints(tuple), reply }
 }
 
 /// The connection of a session's packets.

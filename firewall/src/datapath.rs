@@ -26,11 +26,11 @@ use nat::{
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
 use rules::site::Site;
-use rules::{Candidate, Hook, Policy, Reject, Residue, SourceNat, State, Tally, Verdict};
+use rules::{Candidate, Hook, Point, Policy, Reject, Residue, SourceNat, Stage, State, Tally, Verdict};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
-use crate::candidate::{candidate, connection, foreseen};
+use crate::candidate::{answered, candidate, connection, foreseen, own};
 use crate::config::{held_fragments, held_syns, nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::effects::Effects;
@@ -265,14 +265,16 @@ impl<L: Link> Datapath<L> {
     /// A packet of a session: what the policy left to do, then what TCP allows.
     fn proceed(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
-        let hop = self.hop(packet, translation.destination().address)?;
         let session = self.nat.session(hit.session);
         let residue = Residue::from_bits(session.residue(hit.direction));
-        if residue.is_per_packet() {
-            let replied = session.has_reply() || hit.direction == Direction::Reply;
-            let state = if replied { State::Established } else { State::New };
-            self.judge(input, hop, packet, &translation, hit, state)?;
-        }
+        let hop = match self.hop(packet, translation.destination().address) {
+            Ok(hop) if !residue.is_per_packet() => hop,
+            hop => {
+                let replied = session.has_reply() || hit.direction == Direction::Reply;
+                let state = if replied { State::Established } else { State::New };
+                self.judge(input, hop, packet, &translation, hit, state)?
+            }
+        };
         let admitted = self.nat.admit(hit, packet).map_err(|refused| match refused {
             nat::Refused::Reset => Dropped::TcpState,
             nat::Refused::Window => Dropped::TcpWindow,
@@ -281,9 +283,7 @@ impl<L: Link> Datapath<L> {
             self.effects.count(counter, packet.total_len().into());
         }
         if admitted.first_reply {
-            // `ct state new` ends here: from now on the original direction is `established`.
-            let residue = self.residue(hit, Direction::Original, State::Established);
-            self.nat.set_residue(hit.session, Direction::Original, residue.bits());
+            self.establish(hit);
         }
         Ok(Step::Forward(Way { hop, translation, identification: None }))
     }
@@ -297,8 +297,8 @@ impl<L: Link> Datapath<L> {
         if self.routes.lookup(side).map(|hop| hop.port) != Some(input) {
             return Err(Dropped::Spoofed.into());
         }
-        let hop = self.hop(packet, translation.destination().address)?;
-        self.judge(input, hop, packet, &translation, hit, State::Related)?;
+        let hop = self.hop(packet, translation.destination().address);
+        let hop = self.judge(input, hop, packet, &translation, hit, State::Related)?;
         Ok(Step::Forward(Way { hop, translation, identification: None }))
     }
 
@@ -318,14 +318,19 @@ impl<L: Link> Datapath<L> {
         let opens = packet.opens() || is_portless || self.nat.may_pick_up(packet);
         let state = if opens { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
-        let decision = self.policy.evaluate(Hook::Prerouting, &mut candidate, &mut self.effects);
+        let untracked = self.policy.evaluate(Stage::Untracked, &mut candidate, &mut self.effects);
+        self.refuse(packet, untracked.verdict)?;
+        let decision = self.policy.evaluate(Stage::Received, &mut candidate, &mut self.effects);
         self.refuse(packet, decision.verdict)?;
         let mapped = self.mapped(input, &tuple, &candidate, decision.dnat.is_some());
         if let Some(internal) = mapped {
             candidate.destination = internal.address;
             candidate.destination_port = internal.port;
             candidate.dnat = true;
-        } else if self.routes.is_own(candidate.destination) {
+        }
+        let translated = self.policy.evaluate(Stage::Translated, &mut candidate, &mut self.effects);
+        self.refuse(packet, translated.verdict)?;
+        if mapped.is_none() && self.routes.is_own(candidate.destination) {
             let decision = self.policy.evaluate(Hook::Input, &mut candidate, &mut self.effects);
             if input == UPLINK && self.is_kept(packet, decision.verdict) {
                 return Ok(Step::Hold(tuple));
@@ -397,7 +402,7 @@ impl<L: Link> Datapath<L> {
             }
             Err(Refusal { reason, answer: None }) => Err(reason),
             Err(Refusal { reason, answer: Some(answer) }) => {
-                self.answer(input, frame, sender, &scratch.packet, answer, now);
+                self.answer(input, frame, sender, &scratch.packet, (answer, State::Related), now);
                 Err(reason)
             }
         }

@@ -12,7 +12,7 @@ use crate::memory::{Memory, Numbers};
 use crate::object::{DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{
-    Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, Rule, RuleId,
+    Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, Rule, RuleId, Stage,
 };
 use crate::translation::SourceNat;
 use crate::walk::{self, Ending, Walker};
@@ -76,6 +76,26 @@ pub enum Met {
     },
 }
 
+/// A hook, or one stage of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    hook: Hook,
+    stage: Option<Stage>,
+}
+
+impl From<Hook> for Point {
+    fn from(hook: Hook) -> Self {
+        Self { hook, stage: None }
+    }
+}
+
+impl From<Stage> for Point {
+    /// A stage of prerouting.
+    fn from(stage: Stage) -> Self {
+        Self { hook: Hook::Prerouting, stage: Some(stage) }
+    }
+}
+
 /// How the sender of a refused packet is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reject {
@@ -122,14 +142,19 @@ impl Policy {
         marks_connections: false,
     };
 
-    /// What the chains of `hook` say about the first packet of a session, or a packet of none.
+    /// What the chains of a hook, or of a stage of one, say about the first packet of a session, or a packet of none.
     ///
     /// Nat chains run while the candidate's state is new; a dnat changes the candidate's destination, and its
     /// `dnat`, for the chains that follow.
-    pub fn evaluate(&self, hook: Hook, candidate: &mut Candidate, tally: &mut impl Tally) -> Decision {
+    pub fn evaluate(
+        &self,
+        at: impl Into<Point>,
+        candidate: &mut Candidate,
+        tally: &mut impl Tally,
+    ) -> Decision {
         let mut decision = Decision { verdict: Verdict::Accept, dnat: None, snat: None };
         let mut translates = candidate.state == State::New;
-        for base in self.bases(hook) {
+        for base in self.bases(at.into()) {
             if base.kind == Kind::Nat && !translates {
                 continue;
             }
@@ -150,10 +175,15 @@ impl Policy {
         decision
     }
 
-    /// What the chains of `hook` say about a later packet of a session: nat chains have had their say.
+    /// What the chains of a hook, or of a stage of one, say about a later packet of a session: nat chains have had their say.
     /// Marks that rules set are the candidate's for the chains that follow.
-    pub fn evaluate_later(&self, hook: Hook, candidate: &mut Candidate, tally: &mut impl Tally) -> Verdict {
-        for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
+    pub fn evaluate_later(
+        &self,
+        at: impl Into<Point>,
+        candidate: &mut Candidate,
+        tally: &mut impl Tally,
+    ) -> Verdict {
+        for base in self.bases(at.into()).filter(|base| base.kind == Kind::Filter) {
             tally.met(Met::Base { id: base.id, kind: base.kind });
             let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
             if ending == Ending::Policy {
@@ -167,14 +197,14 @@ impl Policy {
         Verdict::Accept
     }
 
-    /// What is left to do at `hook` for later packets of the candidate's session and direction.
+    /// What is left to do at a hook, or a stage of one, for later packets of the candidate's session and direction.
     ///
     /// The same walk as [`Policy::evaluate_later`], by one who does not know what differs from packet to packet:
     /// TTL, length, identification, TOS, TCP flags. The candidate's state is that of the later packets.
     #[must_use]
-    pub fn residue(&self, hook: Hook, candidate: &Candidate) -> Residue {
+    pub fn residue(&self, at: impl Into<Point>, candidate: &Candidate) -> Residue {
         let mut walker = Foreseen { candidate, residue: Residue::ACCEPT };
-        for base in self.bases(hook).filter(|base| base.kind == Kind::Filter) {
+        for base in self.bases(at.into()).filter(|base| base.kind == Kind::Filter) {
             let passes = match walk::walk(self, base.chain, &mut walker) {
                 Ending::Accept => true,
                 Ending::Policy => base.accepts,
@@ -211,7 +241,7 @@ impl Policy {
         self.chains.get(usize::from(chain)).map_or(&[], |chain| chain.rules)
     }
 
-    fn bases(&self, hook: Hook) -> impl Iterator<Item = &'static Base> {
+    fn bases(&self, Point { hook, stage }: Point) -> impl Iterator<Item = &'static Base> {
         let bases: &'static [Base] = match hook {
             Hook::Prerouting => self.hooks[0],
             Hook::Input => self.hooks[1],
@@ -219,7 +249,7 @@ impl Policy {
             Hook::Output => self.hooks[3],
             Hook::Postrouting => self.hooks[4],
         };
-        bases.iter()
+        bases.iter().filter(move |base| stage.is_none_or(|stage| stage == base.stage))
     }
 }
 

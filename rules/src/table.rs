@@ -36,12 +36,25 @@ impl core::fmt::Display for Location {
 pub struct Base {
     /// Whether it filters or translates.
     pub kind: Kind,
+    /// Where it stands among what the kernel does by itself.
+    pub stage: Stage,
     /// Its rules: an index into [`Policy::chains`](crate::Policy::chains).
     pub chain: u16,
     /// Whether a packet that meets no verdict passes.
     pub accepts: bool,
     /// Names the chain's policy in a drop.
     pub id: RuleId,
+}
+
+/// What has become of a packet when a chain runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// At prerouting, ahead of connection tracking: its session is not known.
+    Untracked,
+    /// At prerouting, ahead of the translation of destinations.
+    Received,
+    /// Behind it, and at every other hook.
+    Translated,
 }
 
 /// The kind of a base chain.

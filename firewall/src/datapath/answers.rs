@@ -26,17 +26,14 @@ impl<L: Link> Datapath<L> {
             (None, protocol::TCP) if packet.is_fragment() => Err(Dropped::Fragment),
             // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
             (None, _) if input == UPLINK => Err(Dropped::Unsolicited),
-            (None, protocol::TCP) => {
-                self.answer(input, frame, sender, packet, Answer::TcpReset, now);
-                Err(Dropped::Delivered)
-            }
-            (None, protocol::UDP) => {
-                self.answer(input, frame, sender, packet, Answer::PORT_UNREACHABLE, now);
-                Err(Dropped::Delivered)
-            }
-            // RFC 1122 3.2.2.1.
-            (None, _) => {
-                self.answer(input, frame, sender, packet, Answer::PROTOCOL_UNREACHABLE, now);
+            (None, protocol) => {
+                let (answer, state) = match protocol {
+                    protocol::TCP => (Answer::TcpReset, State::Established),
+                    protocol::UDP => (Answer::PORT_UNREACHABLE, State::Related),
+                    // RFC 1122 3.2.2.1.
+                    _ => (Answer::PROTOCOL_UNREACHABLE, State::Related),
+                };
+                self.answer(input, frame, sender, packet, (answer, state), now);
                 Err(Dropped::Delivered)
             }
             _ => Err(Dropped::Delivered),
@@ -56,17 +53,18 @@ impl<L: Link> Datapath<L> {
             true => icmp::echo_fragment(packet, octets),
             false => icmp::echo_reply(packet, octets),
         };
-        self.say(input, frame, sender, reply.ok_or(Dropped::Malformed)?)
+        self.say(input, frame, sender, packet, (reply.ok_or(Dropped::Malformed)?, State::Established))
     }
 
-    /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it.
+    /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it, and the
+    /// rules, to which the answer has a `ct state` of its own.
     pub(super) fn answer(
         &mut self,
         input: usize,
         frame: L::Frame,
         sender: EthernetAddress,
         packet: &Packet,
-        answer: Answer,
+        (answer, state): (Answer, State),
         now: Instant,
     ) {
         if !icmp::may_answer(packet, &self.routes) {
@@ -83,7 +81,7 @@ impl<L: Link> Datapath<L> {
             _ => icmp::error(answer, self.routes.address(input), packet, octets),
         };
         if let Some(message) = message
-            && let Err(reason) = self.say(input, frame, sender, message)
+            && let Err(reason) = self.say(input, frame, sender, packet, (message, state))
         {
             self.ports[input].counters.drop(reason);
         }
@@ -103,18 +101,20 @@ impl<L: Link> Datapath<L> {
         let (sender, offload) = (ethernet.source, frame.offload());
         let mut packet = Packet::EMPTY;
         if parse(&mut packet, octets, offload).is_ok() {
-            self.answer(input, frame, sender, &packet, answer, now);
+            self.answer(input, frame, sender, &packet, (answer, State::Related), now);
         }
     }
 
-    /// Sends a message back the way its cause came.
+    /// Sends a message back the way its cause came, if the rules let it out.
     pub(super) fn say(
         &mut self,
         port: usize,
         frame: L::Frame,
         to: EthernetAddress,
-        message: Message,
+        packet: &Packet,
+        (message, state): (Message, State),
     ) -> Result<(), Dropped> {
+        self.let_out(port, packet, &message, state)?;
         let port = &mut self.ports[port];
         let mut head = Head::new(to, port.mac, EthernetProtocol::Ipv4);
         head.extend_from_slice(&message.head).map_err(|_| Dropped::Malformed)?;

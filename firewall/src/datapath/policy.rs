@@ -3,22 +3,23 @@
 use super::*;
 
 impl<L: Link> Datapath<L> {
-    /// The rules' word on one packet of a session, hook by hook.
+    /// The rules' word on one packet of a session, hook by hook, and where it goes unless something
+    /// speaks against that: it is asked between prerouting and forward.
     pub(super) fn judge(
         &mut self,
         input: usize,
-        hop: Hop,
+        hop: Result<Hop, Refusal>,
         packet: &Packet,
         translation: &Translation,
         hit: Hit,
         state: State,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Hop, Refusal> {
         let session = self.nat.session(hit.session);
         let mut candidate = candidate(input, packet, state);
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
         let place = hit.session.index();
         candidate.connection = Some(connection(session, hit.direction, self.effects.mark(place)));
-        let result = self.judge_at_hooks(hop, packet, translation, &mut candidate);
+        let result = self.judge_at_hooks(hop, packet, translation, hit, &mut candidate);
         // A mark stays, whatever becomes of the packet that set it.
         if let Some(connection) = candidate.connection {
             self.effects.set_mark(place, connection.mark);
@@ -28,24 +29,80 @@ impl<L: Link> Datapath<L> {
 
     fn judge_at_hooks(
         &mut self,
-        hop: Hop,
+        hop: Result<Hop, Refusal>,
         packet: &Packet,
         translation: &Translation,
+        hit: Hit,
+        candidate: &mut Candidate,
+    ) -> Result<Hop, Refusal> {
+        self.pass(Stage::Untracked, packet, candidate)?;
+        // As conntrack has it: a reply that was seen is one, whatever becomes of it.
+        if self.nat.see(hit, packet) {
+            self.establish(hit);
+        }
+        self.pass(Stage::Received, packet, candidate)?;
+        candidate.destination = translation.destination().address;
+        if candidate.destination_port != 0 {
+            candidate.destination_port = translation.destination().port;
+        }
+        self.pass(Stage::Translated, packet, candidate)?;
+        let hop = hop?;
+        candidate.output = Some(hop.port as u8);
+        candidate.ttl = candidate.ttl.saturating_sub(1);
+        self.pass(Hook::Forward, packet, candidate)?;
+        self.pass(Hook::Postrouting, packet, candidate)?;
+        Ok(hop)
+    }
+
+    /// What the filter chains of a hook say about a packet of a session.
+    fn pass(
+        &mut self,
+        at: impl Into<Point>,
+        packet: &Packet,
         candidate: &mut Candidate,
     ) -> Result<(), Refusal> {
-        for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
-            if hook == Hook::Forward {
-                candidate.output = Some(hop.port as u8);
-                candidate.ttl = candidate.ttl.saturating_sub(1);
-                candidate.destination = translation.destination().address;
-                if candidate.destination_port != 0 {
-                    candidate.destination_port = translation.destination().port;
-                }
+        let verdict = self.policy.evaluate_later(at, candidate, &mut self.effects);
+        self.refuse(packet, verdict)
+    }
+
+    /// What the rules say about a message of the appliance itself, which answers `packet`.
+    pub(super) fn let_out(
+        &mut self,
+        port: usize,
+        packet: &Packet,
+        message: &Message,
+        state: State,
+    ) -> Result<(), Dropped> {
+        let mut candidate = own(port, message, state).ok_or(Dropped::Malformed)?;
+        let hit = packet.tuple_with(true).and_then(|tuple| self.nat.lookup(&tuple));
+        let is_tracked = hit.is_some() || packet.opens() || packet.tuple().is_none();
+        match hit {
+            Some(hit) => {
+                let session = self.nat.session(hit.session);
+                let mark = self.effects.mark(hit.session.index());
+                (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
+                candidate.connection = Some(connection(session, hit.direction.opposite(), mark));
             }
-            let verdict = self.policy.evaluate_later(hook, candidate, &mut self.effects);
-            self.refuse(packet, verdict)?;
+            None if is_tracked => {
+                candidate.connection = packet.tuple_with(true).map(|tuple| answered(&tuple));
+            }
+            // Nobody knows it, and so nobody knows what is said about it.
+            None => candidate.state = State::Invalid,
+        }
+        for hook in [Hook::Output, Hook::Postrouting] {
+            let verdict = self.policy.evaluate_later(hook, &mut candidate, &mut self.effects);
+            if let Verdict::Drop(rule) | Verdict::Reject(rule, _) = verdict {
+                self.refused.add(rule.0, candidate.length.into());
+                return Err(Dropped::Policy);
+            }
         }
         Ok(())
+    }
+
+    /// The first reply was seen: `ct state new` ends, the original direction is `established`.
+    pub(super) fn establish(&mut self, hit: Hit) {
+        let residue = self.residue(hit, Direction::Original, State::Established);
+        self.nat.set_residue(hit.session, Direction::Original, residue.bits());
     }
 
     /// Ends a packet if the rules say so; the rule that did is counted.
@@ -89,12 +146,14 @@ impl<L: Link> Datapath<L> {
         candidate.input = port(arriving.source().address);
         candidate.connection = Some(connection(session, direction, 0));
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
-        let prerouting = self.policy.residue(Hook::Prerouting, &candidate);
-        candidate.output = port(leaving.destination().address);
+        let untracked = self.policy.residue(Stage::Untracked, &candidate);
+        let received = self.policy.residue(Stage::Received, &candidate);
         candidate.destination = leaving.destination().address;
         if candidate.destination_port != 0 {
             candidate.destination_port = leaving.destination().port;
         }
+        let prerouting = untracked.then(received).then(self.policy.residue(Stage::Translated, &candidate));
+        candidate.output = port(leaving.destination().address);
         let forward = self.policy.residue(Hook::Forward, &candidate);
         prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }

@@ -23,18 +23,48 @@ impl Nat {
         let Some(session) = self.sessions.get_mut(hit.session.0) else {
             return Ok(Admitted::NOTHING);
         };
-        if hit.direction == Direction::Reply && !session.has_reply() {
-            self.answered(hit.session.0);
-            return Ok(Admitted { first_reply: true });
-        }
+        let first_reply = hit.direction == Direction::Reply && !session.has_reply();
         // RFC 4787 REQ-6: an outsider cannot keep a session alive.
-        if session.is_refreshed_by(hit.direction) {
+        if session.is_refreshed_by(hit.direction) || first_reply {
             let end = self.lifetimes.end(session.class, self.wheel.present());
             if end != session.expires {
                 self.refresh(hit.session.0, end);
             }
         }
-        Ok(Admitted::NOTHING)
+        if first_reply {
+            self.answered(hit.session.0);
+        }
+        Ok(Admitted { first_reply })
+    }
+
+    /// Takes note that a packet of a session was seen, though it may not leave: if it is the first
+    /// in the reply direction, the session is established to the policy from now on, and nothing
+    /// else of it changes. Returns whether it was.
+    pub fn see(&mut self, hit: Hit, packet: &Packet) -> bool {
+        let session = self.sessions.get(hit.session.0);
+        let is_first = hit.direction == Direction::Reply && !session.has_reply();
+        let seen = is_first && packet.embedded().is_none() && self.is_acceptable(hit, packet);
+        if seen {
+            self.answered(hit.session.0);
+        }
+        seen
+    }
+
+    /// Whether [`Nat::admit`] would let a packet pass, which it is not asked.
+    fn is_acceptable(&self, hit: Hit, packet: &Packet) -> bool {
+        let session = self.sessions.get(hit.session.0);
+        let windows = self.windows.get(hit.session.0 as usize).copied();
+        let Some((segment, mut windows)) = packet.tcp().zip(windows) else {
+            return true;
+        };
+        let (mut history, mut syn_end) = (session.history, session.syn_end);
+        let connection = Connection {
+            history: &mut history,
+            syn_end: &mut syn_end,
+            windows: &mut windows,
+            judges: self.options.tcp_windows,
+        };
+        connection.take(segment, hit.direction).is_ok()
     }
 
     /// A session ends at another time.
@@ -85,11 +115,9 @@ impl Nat {
         };
         session.flags |= REPLIED;
         self.expendable.set(id, session.is_expendable());
-        let end = self.lifetimes.end(session.class, self.wheel.present());
         if !session.is_snat() {
             // Its mapping is the internal endpoint's, which answers.
             self.mappings.own(session.mapping);
         }
-        self.refresh(id, end);
     }
 }

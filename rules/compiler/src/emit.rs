@@ -185,8 +185,8 @@ fn timeouts(t: &Timeouts, udp_short: Option<&UdpShort>) -> String {
 
 fn base(base: &Base) -> String {
     format!(
-        "::rules::table::Base {{ kind: ::rules::table::Kind::{:?}, chain: {}, accepts: {}, id: ::rules::RuleId({}) }}",
-        base.kind, base.chain, base.accepts, base.id.0,
+        "::rules::table::Base {{ kind: ::rules::table::Kind::{:?}, stage: ::rules::table::Stage::{:?}, chain: {}, accepts: {}, id: ::rules::RuleId({}) }}",
+        base.kind, base.stage, base.chain, base.accepts, base.id.0,
     )
 }
 

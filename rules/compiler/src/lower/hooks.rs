@@ -1,7 +1,7 @@
 //! Base chains: which run at a hook, and in what order.
 
 use rules::Hook;
-use rules::table::{Base, Kind};
+use rules::table::{Base, Kind, Stage};
 
 use super::{Lowering, chains};
 use crate::syntax::tree::{BaseSpec, Family, Ruleset};
@@ -18,6 +18,9 @@ fn insert<T>(list: &mut Vec<T>, item: T, priority: impl Fn(&T) -> i32) {
     let at = list.iter().position(|other| priority(&item) <= priority(other)).unwrap_or(list.len());
     list.insert(at, item);
 }
+
+/// Where the kernel finds out which session a packet belongs to.
+const TRACKING: i32 = -200;
 
 /// Where the kernel translates, whatever the priorities of nat chains among each other.
 fn nat_priority(hook: Hook) -> i32 {
@@ -46,7 +49,9 @@ impl Lowering<'_> {
                 self.refuse::<()>(chain.span.clone(), "the file has more than 65536 chains");
                 return;
             };
-            let base = Base { kind: spec.kind, chain: index, accepts: chain.policy.unwrap_or(true), id };
+            let (kind, accepts) = (spec.kind, chain.policy.unwrap_or(true));
+            // Where it stands among the others is told when they are sorted.
+            let base = Base { kind, stage: Stage::Translated, chain: index, accepts, id };
             self.program.priorities.push((id, spec.priority));
             bases.push((spec, base));
         }
@@ -95,5 +100,18 @@ fn sorted(hook: Hook, bases: &[(&BaseSpec, Base)]) -> Vec<Base> {
             }
         }
     }
-    entries.into_iter().flat_map(|entry| entry.bases).map(|(_, base)| base).collect()
+    let translation = entries.iter().position(|entry| entry.kind == Kind::Nat);
+    let mut sorted = Vec::new();
+    for (at, entry) in entries.into_iter().enumerate() {
+        let stage = match translation.map(|translation| at <= translation) {
+            _ if hook != Hook::Prerouting => Stage::Translated,
+            _ if entry.priority <= TRACKING => Stage::Untracked,
+            Some(true) => Stage::Received,
+            Some(false) => Stage::Translated,
+            None if entry.priority <= nat_priority(hook) => Stage::Received,
+            None => Stage::Translated,
+        };
+        sorted.extend(entry.bases.into_iter().map(|(_, base)| Base { stage, ..base }));
+    }
+    sorted
 }
