@@ -18,6 +18,9 @@ pub enum Chosen {
     /// An internal endpoint has one external endpoint, which no other has (RFC 4787 REQ-1, REQ-3); Linux gives a port to several,
     /// and one endpoint several ports.
     Endpoint,
+    /// A second session that its receiver could not tell from another one, because both are translated to the same ends, is
+    /// refused; Linux changes a port unasked.
+    Conflict,
     /// What belongs to no connection and opens none is never forwarded, even where rules accept `ct state invalid`: mid-stream
     /// segments are not picked up.
     Invalid,
@@ -38,6 +41,7 @@ impl Chosen {
         match (weir, kernel, reasons) {
             ([], [answer], ["unsolicited"]) if is_uplink && answers(answer) => Some(Self::SilenceOutside),
             ([], [_], ["invalid"]) => Some(Self::Invalid),
+            ([], [_], ["conflict"]) => Some(Self::Conflict),
             ([], [answer], [_, "answer_limited"] | ["answer_limited", _]) if answers(answer) => {
                 Some(Self::AnswerRate)
             }

@@ -21,6 +21,7 @@ mod judgement;
 mod listing;
 mod router;
 mod traffic;
+mod translations;
 
 use std::process::Command;
 
@@ -130,6 +131,26 @@ fn each_form_matches_what_it_matches_in_the_kernel() {
                 Err(why) => differences.push(told(case, &why)),
             }
         }
+        assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+    });
+}
+
+#[test]
+fn each_translation_translates_as_in_the_kernel() {
+    with_namespaces("each_translation_translates_as_in_the_kernel", || {
+        let mut chance = Chance::from_environment(6);
+        let (mut tally, mut differences) = (Tally::default(), Vec::new());
+        let all = [("prerouting", translations::DESTINATIONS), ("postrouting", translations::SOURCES)];
+        for (hook, body) in
+            all.into_iter().flat_map(|(hook, bodies)| bodies.iter().map(move |body| (hook, body)))
+        {
+            let case = case(corpus::plan("# plan: extra"), &translations::policy(hook, body), chance.word());
+            match case.compare() {
+                Ok(of) => tally.add(&of),
+                Err(why) => differences.push(format!("{body}: {}", told(case, &why))),
+            }
+        }
+        println!("{tally:?}");
         assert!(differences.is_empty(), "{}", differences.join("\n\n"));
     });
 }
