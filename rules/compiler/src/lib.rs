@@ -16,6 +16,7 @@ mod memory;
 mod names;
 mod plan;
 mod program;
+mod prove;
 mod site_file;
 mod source;
 mod syntax;

@@ -1,5 +1,6 @@
 //! From the tree of `rules.nft` to tables: names are resolved, types and hooks checked, chains put in order.
 
+mod assertions;
 mod concatenation;
 mod fib;
 mod forwards;
@@ -26,8 +27,7 @@ use crate::program::{Program, Step};
 use crate::source::Source;
 use crate::syntax::tree::{Family, Ruleset, Span, Table, Value};
 use graph::Graph;
-use ranges::Shared;
-pub(crate) use ranges::normalise;
+pub(crate) use ranges::{Ranges, Shared, complement, intersection, normalise};
 use sets::Set;
 use stateful::Objects;
 
@@ -130,6 +130,7 @@ pub(crate) fn lower(
         lowering.hooks(ruleset);
         lowering.forwards(&graph);
     }
+    lowering.assertions(ruleset);
     lowering.unused_sets(ruleset);
     lowering.unused_objects(ruleset);
     lowering.program

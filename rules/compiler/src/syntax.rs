@@ -2,6 +2,7 @@
 //!
 //! Every error is told and the parser goes on behind it: at the next line, `;` or `}`.
 
+mod assertion;
 mod base;
 mod dynamic;
 pub(crate) mod keys;

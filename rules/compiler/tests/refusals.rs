@@ -282,11 +282,6 @@ fn words_to_weir() {
             &[r#"4:16: "allow everything" says nothing to Weir here"#],
         ),
         (
-            r#"# weir: never iifname "lab" ip daddr 10.0.1.0/24
-accept"#,
-            &["4:1: assertions are not proven by this version yet"],
-        ),
-        (
             r#"# weir: allow everything
 accept"#,
             &[r#"4:1: unknown word to Weir: "allow everything""#],
@@ -586,9 +581,8 @@ undefine a
 # weir: allow open
 "#,
             &[
-                "1:1: assertions are not proven by this version yet",
-                "2:1: assertions are not proven by this version yet",
-                "3:1: assertions are not proven by this version yet",
+                r#"1:9: this packet is accepted: iif work ip 10.0.1.2 > 10.137.0.11 tcp 40000 > 40000 syn; it meets no rule, out by vif2"#,
+                r#"3:9: this packet is accepted: iif work ip 10.0.1.2 > 10.137.0.11 tcp 40000 > 40000 syn; it meets no rule, out by vif2"#,
             ],
         ),
         (

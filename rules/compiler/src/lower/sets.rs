@@ -147,7 +147,9 @@ impl Lowering<'_> {
     /// What `@name` holds, which must be of these types.
     pub(super) fn named_set(&mut self, span: &Span, types: &[Datatype]) -> Option<Held> {
         let name = self.source.slice(span).trim_start_matches('@');
-        let sets = self.sets.get_mut(self.table)?;
+        let Some(sets) = self.sets.get_mut(self.table) else {
+            return self.refuse(span.clone(), "an assertion stands in no table, and sees no named set");
+        };
         let Some(set) = sets.get_mut(name) else {
             let mut known: Vec<_> = sets.keys().map(String::as_str).collect();
             known.sort_unstable();

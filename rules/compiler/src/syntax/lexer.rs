@@ -142,6 +142,12 @@ impl<'s> Tokens<'s> {
         }
     }
 
+    /// Reads a part of a comment from here on.
+    pub fn begin(&mut self, part: Range<usize>) {
+        self.open.clear();
+        self.enter(part);
+    }
+
     pub fn peek(&mut self) -> &Spanned {
         if self.ahead.is_none() {
             self.ahead = Some(self.read());

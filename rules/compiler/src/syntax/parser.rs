@@ -542,9 +542,7 @@ impl<'s> Parser<'s, '_> {
                     self.ruleset.allows_open = true;
                     Ok(())
                 }
-                (Some("never" | "always"), _, _) => {
-                    self.error(span, "assertions are not proven by this version yet")
-                }
+                (Some("never" | "always"), _, _) => self.assertion(&span, after),
                 (None, _, _) => self.error(span, "a word to Weir is missing, such as \"allow open\""),
                 _ => self.error(span, format!("unknown word to Weir: {}", quoted(after.trim()))),
             };

@@ -111,14 +111,21 @@ impl Parser<'_, '_> {
                 allows_shadowed = self.comment(&["allow shadowed"])?;
                 break;
             }
-            let first = self.here();
-            self.node(&first)?;
-            let what = self.statement()?;
-            // Tokens know where they begin; the statement ends where the next one has not begun.
-            end = self.end_before_next(first.end);
-            statements.push(Statement { span: first.start..end, what });
+            let statement = self.statement_at()?;
+            end = statement.span.end;
+            statements.push(statement);
         }
         Ok(Rule { span: start..end, statements, allows_shadowed })
+    }
+
+    /// A statement with where it stands.
+    pub fn statement_at(&mut self) -> Parsed<Statement> {
+        let first = self.here();
+        self.node(&first)?;
+        let what = self.statement()?;
+        // Tokens know where they begin; the statement ends where the next one has not begun.
+        let end = self.end_before_next(first.end);
+        Ok(Statement { span: first.start..end, what })
     }
 
     fn end_before_next(&mut self, least: usize) -> usize {

@@ -9,12 +9,14 @@ use rules::object::{Level, Limit, Quota};
 use rules::table::{Change, Kind};
 
 use super::keys::{Datatype, Key};
+use crate::prove::Claim;
 
 pub(crate) type Span = Range<usize>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ruleset {
     pub tables: Vec<Table>,
+    pub assertions: Vec<Asserted>,
     /// The file says `# weir: allow open`.
     pub allows_open: bool,
     /// Whether all of it could be read; if not, what is missing is no error of its own.
@@ -53,6 +55,15 @@ impl Table {
         };
         format!("{family} {}", self.name)
     }
+}
+
+/// `never ...` and `always ...`, as they are written.
+#[derive(Debug)]
+pub(crate) struct Asserted {
+    pub span: Span,
+    pub claim: Claim,
+    pub is_after_nat: bool,
+    pub matches: Vec<Statement>,
 }
 
 /// What a rule names to share it with others.

@@ -1,0 +1,286 @@
+//! The way of sets of packets through the chains: a set that a rule takes in part is cut in two.
+
+use rules::Hook;
+use rules::table::{Action, Effect, Field, Kind, RuleId};
+use rules::translation::SourceChoice;
+
+use super::piece::Piece;
+use super::world::World;
+use crate::lower::intersection;
+use crate::plan::Plan;
+use crate::program::{Program, Rule, Step};
+
+/// What becomes of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// They leave.
+    Passed,
+    /// They reach the appliance itself.
+    Delivered,
+    /// A rule, or a chain's policy, ends them.
+    Dropped(RuleId),
+    /// No route leads to where they go.
+    Unroutable,
+}
+
+/// Whether more is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Go {
+    On,
+    Stop,
+}
+
+/// Packets at a place on their way.
+struct Place {
+    hook: Hook,
+    /// The base chain of the hook that they are in, or come to.
+    base: usize,
+    /// The chains that they are in, with the next rule of each.
+    stack: Vec<(usize, usize)>,
+    /// No chain of this hook has translated them.
+    translates: bool,
+    piece: Piece,
+}
+
+/// The way through the chains of a site.
+pub(super) struct Walk<'a> {
+    pub program: &'a Program,
+    pub plan: &'a Plan,
+    pub world: &'a World,
+    /// How many more steps may be taken.
+    pub budget: u64,
+}
+
+impl Walk<'_> {
+    /// Takes one step; `None` when there were too many.
+    pub fn spend(&mut self) -> Option<()> {
+        self.budget = self.budget.checked_sub(1)?;
+        Some(())
+    }
+
+    /// Follows packets to all of their ends; `None` when that takes too many steps.
+    pub fn follow(
+        &mut self,
+        piece: Piece,
+        mut end: impl FnMut(&mut Self, Piece, End) -> Option<Go>,
+    ) -> Option<()> {
+        let mut work =
+            vec![Place { hook: Hook::Prerouting, base: 0, stack: Vec::new(), translates: true, piece }];
+        let mut ends = Vec::new();
+        while let Some(place) = work.pop() {
+            self.spend()?;
+            self.step(place, &mut work, &mut ends)?;
+            for (piece, how) in ends.drain(..) {
+                if end(self, piece, how)? == Go::Stop {
+                    return Some(());
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// One rule, or the way to the next chain.
+    fn step(&mut self, mut place: Place, work: &mut Vec<Place>, ends: &mut Vec<(Piece, End)>) -> Option<()> {
+        let program = self.program;
+        let bases = &program.hooks[place.hook as usize];
+        let Some((chain, at)) = place.stack.last_mut() else {
+            match bases.get(place.base) {
+                None => self.next_hook(place, work, ends),
+                Some(base) if base.kind == Kind::Nat && !place.translates => {
+                    work.push(Place { base: place.base + 1, ..place });
+                }
+                Some(base) => {
+                    place.stack.push((base.chain.into(), 0));
+                    work.push(place);
+                }
+            }
+            return Some(());
+        };
+        let Some(rule) = program.chains.get(*chain).and_then(|rules| rules.get(*at)) else {
+            place.stack.pop();
+            if let (true, Some(base)) = (place.stack.is_empty(), bases.get(place.base)) {
+                if !base.accepts {
+                    ends.push((place.piece, End::Dropped(base.id)));
+                    return Some(());
+                }
+                place.base += 1;
+            }
+            work.push(place);
+            return Some(());
+        };
+        *at += 1;
+        let mut results = Vec::new();
+        self.apply(rule, place.piece.clone(), &mut results)?;
+        for (piece, action) in results {
+            let next = Place { stack: place.stack.clone(), piece, ..place };
+            match action {
+                None => work.push(next),
+                Some(action) => self.act(rule.id, action, next, work, ends),
+            }
+        }
+        Some(())
+    }
+
+    /// Cuts packets into those that a rule ends, with its action, and the others.
+    fn apply(&mut self, rule: &Rule, piece: Piece, results: &mut Vec<(Piece, Option<Action>)>) -> Option<()> {
+        let matches = rule.steps.iter().map_while(|step| match step {
+            Step::Match(wanted) => Some(wanted),
+            _ => None,
+        });
+        // What it does not concern is not cut.
+        if !matches.into_iter().all(|wanted| piece.meets(wanted)) {
+            results.push((piece, None));
+            return Some(());
+        }
+        let mut work = vec![(0, piece)];
+        while let Some((at, piece)) = work.pop() {
+            self.spend()?;
+            match rule.steps.get(at) {
+                None => results.push((piece, None)),
+                Some(Step::Match(wanted)) => {
+                    let (taken, left) = piece.split(wanted);
+                    work.extend(taken.map(|piece| (at + 1, piece)));
+                    results.extend(left.map(|piece| (piece, None)));
+                }
+                Some(Step::Lookup(wanted)) => {
+                    let (taken, left) = piece.look_up(wanted, || self.spend())?;
+                    work.extend(taken.into_iter().map(|piece| (at + 1, piece)));
+                    results.extend(left.into_iter().map(|piece| (piece, None)));
+                }
+                Some(Step::Count(_) | Step::Act(Effect::Log(_))) => work.push((at + 1, piece)),
+                Some(Step::Act(effect)) => {
+                    let (goes_on, left) = remembered(piece, effect);
+                    work.push((at + 1, goes_on));
+                    results.extend(left.map(|piece| (piece, None)));
+                }
+                Some(Step::Do(action)) => results.push((piece.met(rule.id), Some(*action))),
+            }
+        }
+        Some(())
+    }
+
+    fn act(
+        &mut self,
+        rule: RuleId,
+        action: Action,
+        mut place: Place,
+        work: &mut Vec<Place>,
+        ends: &mut Vec<(Piece, End)>,
+    ) {
+        match action {
+            Action::Drop | Action::Reject(_) => return ends.push((place.piece, End::Dropped(rule))),
+            Action::Jump(target) => place.stack.push((target.into(), 0)),
+            Action::Goto(target) => {
+                place.stack.pop();
+                place.stack.push((target.into(), 0));
+            }
+            Action::Return => {
+                // The end of the chain is the same, and says what the policy of a base chain is.
+                if let Some((_, at)) = place.stack.last_mut() {
+                    *at = usize::MAX;
+                }
+            }
+            Action::Accept => place.leave_base(),
+            Action::Dnat(to) => {
+                place.piece.dnat(&to);
+                place.translates = false;
+                place.leave_base();
+            }
+            Action::Snat(choice) => {
+                let to = match choice {
+                    SourceChoice::Always(source) => Ok(source),
+                    SourceChoice::Netmap(netmap) => Err(netmap),
+                };
+                place.piece.snat(to, self.address_of(place.piece.output));
+                place.translates = false;
+                place.leave_base();
+            }
+        }
+        work.push(place);
+    }
+
+    /// The appliance's own address on a port.
+    fn address_of(&self, port: Option<u8>) -> std::net::Ipv4Addr {
+        let client =
+            port.and_then(|port| port.checked_sub(1)).and_then(|at| self.plan.clients.get(usize::from(at)));
+        client.map_or(self.plan.uplink.address.address, |client| client.address)
+    }
+
+    /// Behind the last chain of a hook.
+    fn next_hook(&self, place: Place, work: &mut Vec<Place>, ends: &mut Vec<(Piece, End)>) {
+        let next = |hook, piece| Place { hook, base: 0, stack: Vec::new(), translates: true, piece };
+        match place.hook {
+            Hook::Prerouting => {
+                for (hook, piece) in self.routed(place.piece, !place.translates, ends) {
+                    work.push(next(hook, piece));
+                }
+            }
+            Hook::Forward => work.push(next(Hook::Postrouting, place.piece)),
+            Hook::Input => ends.push((place.piece, End::Delivered)),
+            Hook::Postrouting | Hook::Output => ends.push((place.piece, End::Passed)),
+        }
+    }
+
+    /// Where packets go behind prerouting, each part with its hook.
+    pub fn routed(
+        &self,
+        piece: Piece,
+        is_translated: bool,
+        ends: &mut Vec<(Piece, End)>,
+    ) -> Vec<(Hook, Piece)> {
+        let destinations = piece.values(Field::Destination).unwrap_or_default();
+        let mut parts = Vec::new();
+        let external = intersection(&destinations, &self.world.external);
+        if !is_translated && let Some(asked) = piece.with(Field::Destination, &external) {
+            let first =
+                |field| asked.values(field).and_then(|values| values.first().copied()).unwrap_or_default().0;
+            for (port, hosts) in self.world.mapped(self.plan, first(Field::InputPort), first(Field::Protocol))
+            {
+                let mut mapped = asked.mapped(&hosts);
+                mapped.output = Some(port);
+                parts.push((Hook::Forward, mapped));
+            }
+        }
+        let mut reached = Vec::new();
+        for (hook, output, ranges) in self.world.ways(&destinations) {
+            reached.extend(&ranges);
+            let Some(mut part) = piece.with(Field::Destination, &ranges) else { continue };
+            part.output = output;
+            parts.push((hook, part));
+        }
+        let reached = crate::lower::normalise(reached).0;
+        let lost = super::space::without(&destinations, &reached);
+        ends.extend(piece.with(Field::Destination, &lost).map(|piece| (piece, End::Unroutable)));
+        // RFC 1812 5.3.1: the others end here, whatever the rules say.
+        let forwarded = |(hook, mut piece): (Hook, Piece)| {
+            if hook == Hook::Forward {
+                piece.arrived = piece.arrived.within(Field::Ttl, &[(2, 255)])?;
+                piece.is_lowered = true;
+            }
+            Some((hook, piece))
+        };
+        parts.into_iter().filter_map(forwarded).collect()
+    }
+}
+
+impl Place {
+    /// The base chain has had its say.
+    fn leave_base(&mut self) {
+        self.stack.clear();
+        self.base += 1;
+    }
+}
+
+/// A statement that remembers may let packets go on or not: those that go on, and the others.
+fn remembered(mut piece: Piece, effect: &Effect) -> (Piece, Option<Piece>) {
+    match effect {
+        Effect::Mark(write) => piece.write(write, false),
+        Effect::ConnectionMark(write) => piece.write(write, true),
+        Effect::Log(_) => {}
+        Effect::Limit(_) | Effect::Quota(_) | Effect::Update(_) | Effect::Member { .. } => {
+            piece.is_unsure = true;
+            return (piece.clone(), Some(piece));
+        }
+    }
+    (piece, None)
+}

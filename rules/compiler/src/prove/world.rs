@@ -1,0 +1,175 @@
+//! What a site lets come in, and where it leads: anti-spoofing and routes as sets of addresses.
+
+use rules::Hook;
+use rules::site::{Filtering, Prefix};
+use rules::table::Field;
+
+use super::space::{Space, without};
+use crate::lower::{Ranges, intersection, normalise};
+use crate::plan::Plan;
+
+/// Protocols with numbers of their own, and what is left: all but IGMP, which has no sessions.
+pub(super) const TCP: u32 = 6;
+pub(super) const UDP: u32 = 17;
+pub(super) const ICMP: u32 = 1;
+const OTHERS: [(u32, u32); 4] = [(0, 0), (3, 5), (7, 16), (18, 255)];
+
+/// ICMP queries that open a session: echo, timestamp, and those that nobody sends any more.
+const QUERIES: [(u32, u32); 4] = [(8, 8), (13, 13), (15, 15), (17, 17)];
+
+/// The addresses of a site.
+pub(super) struct World {
+    pub own: Ranges,
+    pub external: Ranges,
+    /// Where packets may be forwarded to at all.
+    pub forwardable: Ranges,
+    /// The addresses that routes lead to, by port.
+    pub behind: Vec<Ranges>,
+    /// The sources that are believed, by port.
+    pub believed: Vec<Ranges>,
+}
+
+fn range(prefix: Prefix) -> (u32, u32) {
+    (prefix.network().to_bits(), prefix.last().to_bits())
+}
+
+fn points(addresses: impl Iterator<Item = std::net::Ipv4Addr>) -> Ranges {
+    normalise(addresses.map(|address| (address.to_bits(), address.to_bits())).collect()).0
+}
+
+/// The network and the broadcast address of a link; links of two have none.
+fn ends(link: Prefix) -> Ranges {
+    let (first, last) = range(link);
+    if link.length >= 31 { Vec::new() } else { vec![(first, first), (last, last)] }
+}
+
+impl World {
+    pub fn new(plan: &Plan) -> Self {
+        let external = points(plan.external());
+        let own = points(plan.external().chain(plan.clients.iter().map(|client| client.address)));
+        let links: Vec<Prefix> = std::iter::once(plan.uplink.address)
+            .chain(plan.clients.iter().map(|client| client.on_link()))
+            .collect();
+        let hosts = vec![(0x0100_0000, 0x7eff_ffff), (0x8000_0000, 0xdfff_ffff)];
+        let broadcasts = normalise(links.iter().flat_map(|&link| ends(link)).collect()).0;
+        let behind = behind(plan, &links);
+        let mut believed = Vec::new();
+        for (port, &link) in links.iter().enumerate() {
+            let routed = behind.get(port).cloned().unwrap_or_default();
+            let mut sources = routed;
+            if port == 0 {
+                // What no route claims is outside.
+                let claimed = normalise(behind.concat()).0;
+                sources = normalise([sources, without(&[(0, u32::MAX)], &claimed)].concat()).0;
+            }
+            sources = without(&intersection(&sources, &hosts), &normalise(ends(link)).0);
+            if let Some(client) = port.checked_sub(1).and_then(|at| plan.clients.get(at)) {
+                let on_link = match client.hosts.as_slice() {
+                    [] => without(&[range(link)], &normalise(ends(link)).0),
+                    listed => points(listed.iter().copied()),
+                };
+                let routed = without(&sources, &[range(link)]);
+                sources = normalise([routed, on_link].concat()).0;
+            }
+            believed.push(without(&sources, &own));
+        }
+        let forwardable = without(&hosts, &broadcasts);
+        Self { own, external, forwardable, behind, believed }
+    }
+
+    /// First packets of connections as they come in: a piece for each port and kind of protocol.
+    pub fn arriving(&self, plan: &Plan) -> Vec<Space> {
+        let all = Space::all();
+        let mut pieces = Vec::new();
+        for (port, believed) in (0u32..).zip(&self.believed) {
+            let wanted = if port == 0 {
+                self.external.clone()
+            } else {
+                normalise([&self.own[..], &self.forwardable].concat()).0
+            };
+            let of_port = all
+                .with(Field::InputPort, [(port, port)])
+                .and_then(|space| space.with(Field::Source, believed.as_slice()))
+                .and_then(|space| space.with(Field::Destination, wanted))
+                .and_then(|space| space.with(Field::Ttl, [(1, 255)]))
+                .and_then(|space| space.with(Field::Length, [(20, 65_535)]));
+            let Some(of_port) = of_port else { continue };
+            let kinds = [
+                tcp(&of_port, plan.nat.pickup),
+                with_ports(&of_port, UDP),
+                of_port
+                    .with(Field::Protocol, [(ICMP, ICMP)])
+                    .and_then(|space| space.with(Field::IcmpType, QUERIES))
+                    .and_then(|space| space.with(Field::IcmpCode, [(0, 255)])),
+                of_port.with(Field::Protocol, OTHERS),
+            ];
+            pieces.extend(kinds.into_iter().flatten());
+        }
+        pieces
+    }
+
+    /// Where packets to these addresses go: a hook, the port they leave by, and which of them.
+    pub fn ways(&self, destinations: &[(u32, u32)]) -> Vec<(Hook, Option<u8>, Ranges)> {
+        let mut ways = vec![(Hook::Input, None, intersection(destinations, &self.own))];
+        let others = intersection(&without(destinations, &self.own), &self.forwardable);
+        for (port, behind) in (0u8..).zip(&self.behind) {
+            ways.push((Hook::Forward, Some(port), intersection(&others, behind)));
+        }
+        ways.retain(|(_, _, ranges)| !ranges.is_empty());
+        ways
+    }
+
+    /// The hosts behind clients whom a packet to an external address may reach through a mapping, by port; none
+    /// when nobody lets such a packet in.
+    pub fn mapped(&self, plan: &Plan, input: u32, protocol: u32) -> Vec<(u8, Ranges)> {
+        let filtering = match protocol {
+            TCP => plan.nat.filtering.tcp,
+            UDP => plan.nat.filtering.udp,
+            ICMP => plan.nat.filtering.icmp,
+            _ => return Vec::new(),
+        };
+        if input == 0 && filtering == Filtering::AddressAndPortDependent {
+            return Vec::new();
+        }
+        let clients = (0u8..).zip(&self.believed).skip(1);
+        clients.map(|(port, believed)| (port, believed.clone())).collect()
+    }
+}
+
+fn with_ports(space: &Space, protocol: u32) -> Option<Space> {
+    let space = space.with(Field::Protocol, [(protocol, protocol)])?;
+    space.with(Field::SourcePort, [(0, 65_535)])?.with(Field::DestinationPort, [(0, 65_535)])
+}
+
+/// Segments that open a connection: SYN, and neither ACK, RST nor FIN (RFC 9293 3.10.7).
+fn tcp(space: &Space, picks_up: bool) -> Option<Space> {
+    let opens = |flags: &u32| picks_up || flags & 0x17 == 0x02;
+    let flags: Ranges = (0..=255).filter(opens).map(|flags| (flags, flags)).collect();
+    with_ports(space, TCP)?.with(Field::TcpFlags, normalise(flags).0)
+}
+
+/// The addresses that routes lead to, by port: the longest prefix counts, and a link before a route of its size.
+fn behind(plan: &Plan, links: &[Prefix]) -> Vec<Ranges> {
+    let mut entries: Vec<(Prefix, bool, usize)> =
+        links.iter().enumerate().map(|(port, &link)| (link, false, port)).collect();
+    for route in &plan.routes {
+        if let Some(port) = links.iter().position(|link| link.contains(route.via)) {
+            entries.push((route.to, true, port));
+        }
+    }
+    if plan.uplink.gateway.is_some() {
+        let everything = Prefix { address: std::net::Ipv4Addr::UNSPECIFIED, length: 0 };
+        entries.push((everything, true, 0));
+    }
+    entries.sort_by_key(|(prefix, is_route, _)| (std::cmp::Reverse(prefix.length), *is_route));
+    let mut behind = vec![Ranges::new(); links.len()];
+    let mut taken = Ranges::new();
+    for (prefix, _, port) in entries {
+        let new = without(&[range(prefix)], &taken);
+        taken = normalise([&taken[..], &new].concat()).0;
+        if let Some(of_port) = behind.get_mut(port) {
+            of_port.extend(new);
+        }
+    }
+    behind.into_iter().map(|ranges| normalise(ranges).0).collect()
+}

@@ -1,0 +1,184 @@
+//! `# weir: never` and `# weir: always`: what holds is silent, what does not is told with a packet.
+
+mod common;
+
+use common::*;
+use rules_compiler::compile_text;
+
+/// A policy of an office, with an assertion ahead of it.
+fn office(assertion: &str) -> String {
+    format!(
+        "{assertion}
+table inet f {{
+  chain forward {{
+    type filter hook forward priority 0; policy drop;
+    ct state established,related accept
+    iifname uplink ct status dnat accept
+    iifname work oifname lab tcp dport 22 accept
+    iifname {{ work, lab }} oifname uplink jump outbound
+    iifname vif1 oifname uplink limit rate 5/second accept
+  }}
+  chain outbound {{
+    tcp dport 25 reject with tcp reset
+    ip daddr {{ 203.0.113.0/24, 198.51.100.9 }} drop
+    accept
+  }}
+  chain input {{
+    type filter hook input priority 0; policy drop;
+    iifname work tcp dport {{ 22, 80 }} accept
+    icmp type echo-request accept
+  }}
+}}
+table ip n {{
+  chain pre {{ type nat hook prerouting priority dstnat
+    iifname uplink ip daddr 192.0.2.2 tcp dport 8022 dnat to 10.0.1.5:22
+  }}
+  chain post {{ type nat hook postrouting priority srcnat
+    oifname uplink masquerade
+  }}
+}}
+"
+    )
+}
+
+fn told(rules: &str) -> Vec<String> {
+    match compile_text(PLAN, rules) {
+        Ok(compiled) => lines(compiled.warnings()),
+        Err(diagnostics) => lines(&diagnostics),
+    }
+}
+
+#[test]
+fn what_holds_is_silent() {
+    for assertion in [
+        "# weir: never iifname lab oifname work",
+        "# weir: never iifname lab ip daddr 10.0.1.2-10.0.1.254 tcp dport 22",
+        "# weir: never iifname { work, lab } oifname uplink tcp dport 25",
+        "# weir: never iifname \"vif*\" ip daddr { 10.0.1.0/24, 10.0.2.0/24 } udp dport 53",
+        "# weir: never iifname uplink tcp dport != { 8022 }",
+        "# weir: never iifname uplink udp dport 1-65535",
+        "# weir: never iifname lab ip daddr . tcp dport { 203.0.113.7 . 1-65535, 198.51.100.9 . 80 }",
+        "# weir: never after nat oifname work tcp dport != 22",
+        "# weir: never after nat oifname uplink ip saddr 10.0.0.0/8 iifname { work, lab, vif1 }",
+        "# weir: never after nat iifname uplink ip daddr != 10.0.1.5",
+        "# weir: always iifname work oifname uplink tcp dport 443 ip daddr 8.8.8.8 accept",
+        "# weir: always iifname { work, lab } oifname uplink tcp dport 25 drop",
+        "# weir: always iifname uplink icmp type echo-request ip daddr 192.0.2.2 accept",
+        "# weir: always iifname uplink ip daddr 192.0.2.2 tcp dport 8022 accept",
+        "# weir: never oifname vif1",
+        "  # weir: never iifname vif2 tcp dport 1-65535",
+    ] {
+        assert_eq!(told(&office(assertion)), [""; 0], "{assertion}");
+    }
+}
+
+#[test]
+fn what_does_not_hold_is_told_with_a_packet_and_its_way() {
+    for (assertion, expected) in [
+        (
+            "# weir: never iifname work ip daddr 10.0.2.0/24 tcp dport 22",
+            "1:9: this packet is accepted: iif work ip 10.0.1.2 > 10.0.2.2 tcp 40000 > 22 syn; its way: rules.nft:7, out by lab",
+        ),
+        (
+            "# weir: never ip daddr 10.0.1.1 tcp dport 80",
+            "1:9: this packet reaches the appliance: iif work ip 10.0.1.2 > 10.0.1.1 tcp 40000 > 80 syn; its way: rules.nft:18, to the appliance",
+        ),
+        (
+            "# weir: never iifname uplink tcp dport 8022",
+            "1:9: this packet is accepted: iif uplink ip 1.1.1.1 > 192.0.2.2 tcp 40000 > 8022 syn; its way: rules.nft:24, rules.nft:6, out by work",
+        ),
+        (
+            "# weir: never after nat oifname work tcp dport 22",
+            "1:9: this packet is accepted: iif uplink ip 1.1.1.1 > 192.0.2.2 tcp 40000 > 8022 syn; its way: rules.nft:24, rules.nft:6, out by work",
+        ),
+        (
+            "# weir: always iifname work oifname uplink tcp dport 20-30 accept",
+            "1:9: this packet is dropped: iif work ip 10.0.1.2 > 1.1.1.1 tcp 40000 > 25 syn; its way: rules.nft:8, rules.nft:12",
+        ),
+        (
+            "# weir: always iifname work ip daddr 203.0.112.0/22 udp dport 53 accept",
+            "1:9: this packet is dropped: iif work ip 10.0.1.2 > 203.0.113.0 udp 40000 > 53; its way: rules.nft:8, rules.nft:13",
+        ),
+        (
+            "# weir: always iifname vif1 oifname uplink accept",
+            "1:9: this packet is dropped, as limits, sets and mappings may have it: iif vif1 ip 10.137.0.10 > 1.1.1.1 tcp 40000 > 40000 syn; its way: rules.nft:4",
+        ),
+        (
+            "# weir: never iifname vif1 oifname uplink",
+            "1:9: this packet is accepted, as limits, sets and mappings may have it: iif vif1 ip 10.137.0.10 > 1.1.1.1 tcp 40000 > 40000 syn; its way: rules.nft:9, rules.nft:27, out by uplink",
+        ),
+        (
+            "# weir: always iifname lab ip daddr 10.0.1.5 accept",
+            "1:9: this packet is dropped: iif lab ip 10.0.2.2 > 10.0.1.5 tcp 40000 > 40000 syn; its way: rules.nft:4",
+        ),
+    ] {
+        assert_eq!(told(&office(assertion)), [format!("rules.nft:{expected}")], "{assertion}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_or_means_nobody_is_an_error() {
+    for (assertion, expected) in [
+        ("# weir: never", "1:9: say which packets are meant"),
+        ("# weir: always iifname work", r#"1:28: "always" ends with "accept" or "drop""#),
+        ("# weir: always iifname work accept tcp", "1:36: nothing may follow the verdict of an assertion"),
+        (
+            "# weir: never iifname wrok",
+            r#"1:23: client "wrok" is not declared in weir.toml; did you mean "work"?"#,
+        ),
+        ("# weir: never iifname work accept", r#"1:28: expected a match, found "accept""#),
+        (
+            "# weir: never ct state new",
+            "1:15: an assertion is about first packets, not about marks, states or connections",
+        ),
+        ("# weir: never tcp dport @s", "1:25: an assertion stands in no table, and sees no named set"),
+        ("# weir: never ip6 saddr ::1", "1:15: no IPv4 packet is meant by this"),
+        ("# weir: never after lunch oifname work", r#"1:21: expected "nat" after "after", found "lunch""#),
+        ("# weir: never iifname work ip saddr 9.9.9.9", "1:9: no packet is meant by this assertion"),
+        ("# weir: never iifname uplink ip daddr 10.0.1.5", "1:9: no packet is meant by this assertion"),
+        (
+            "# weir: never iifname work tcp vmap { 1 : drop }",
+            r#"1:32: "vmap" is nothing to look at in "tcp""#,
+        ),
+        ("# weir: never iifname vmap { work : drop }", "1:15: an assertion is made of matches"),
+    ] {
+        assert_eq!(told(&office(assertion)), [format!("rules.nft:{expected}")], "{assertion}");
+    }
+}
+
+#[test]
+fn a_planted_hole_is_found_among_many_rules() {
+    let mut body = String::new();
+    for index in 0..3000u32 {
+        let (a, b) = (index / 250, index % 250);
+        body += &format!(
+            "ip saddr 10.0.1.{} ip daddr 100.{a}.{b}.0/24 tcp dport {} accept\n",
+            index % 200 + 2,
+            1000 + index
+        );
+    }
+    let hole = "ip saddr 10.0.1.77 tcp dport 22 accept\n";
+    let assertion = "# weir: never iifname work oifname uplink tcp dport 1-999\n";
+    let rules = |hole: &str| format!("{assertion}{}", forward(&format!("{body}{hole}")));
+    assert_eq!(told(&rules("")), [""; 0]);
+    let found = told(&rules(hole));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("iif work ip 10.0.1.77 > 1.1.1.1 tcp 40000 > 22 syn"), "{found:?}");
+}
+
+#[test]
+fn a_hairpinned_packet_is_followed_to_whoever_has_the_mapping() {
+    let rules =
+        office("# weir: never iifname lab oifname work").replace("iifname uplink ct status", "ct status");
+    let expected = "rules.nft:1:9: this packet is accepted, as limits, sets and mappings may have it: iif lab ip 10.0.2.2 > 192.0.2.2 tcp 40000 > 40000 syn; its way: rules.nft:6, out by work";
+    assert_eq!(told(&rules), [expected]);
+}
+
+#[test]
+fn mappings_of_others_let_strangers_in_where_filtering_allows_it() {
+    let rules = office("# weir: never iifname uplink udp dport 1-65535");
+    let plan = format!("{PLAN}\n[nat]\nfiltering = \"endpoint-independent\"\n");
+    let all = lines(&compile_text(&plan, &rules).expect_err("a mapping is open to all"));
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].contains("this packet is accepted, as limits, sets and mappings may have it: iif uplink ip 1.1.1.1 > 192.0.2.2 udp"), "{all:?}");
+}
