@@ -147,7 +147,7 @@ impl Proof<'_> {
         let pieces = match end {
             // Dropped before it was routed: where would it have gone?
             End::Dropped(_) if piece.output.is_none() => {
-                let ways = walk.routed(piece, true, &mut Vec::new()).into_iter();
+                let ways = walk.routed(piece, &mut Vec::new()).into_iter();
                 ways.filter(|(hook, _)| *hook == Hook::Forward).map(|(_, piece)| piece).collect()
             }
             _ => vec![piece],

@@ -1,7 +1,7 @@
 //! The way of sets of packets through the chains: a set that a rule takes in part is cut in two.
 
 use rules::Hook;
-use rules::table::{Action, Effect, Field, Kind, RuleId};
+use rules::table::{Action, Effect, Field, Kind, RuleId, Stage};
 use rules::translation::SourceChoice;
 
 use super::piece::Piece;
@@ -39,6 +39,8 @@ struct Place {
     stack: Vec<(usize, usize)>,
     /// No chain of this hook has translated them.
     translates: bool,
+    /// Whether a mapping may lead them elsewhere was not asked yet.
+    may_be_mapped: bool,
     piece: Piece,
 }
 
@@ -64,8 +66,14 @@ impl Walk<'_> {
         piece: Piece,
         mut end: impl FnMut(&mut Self, Piece, End) -> Option<Go>,
     ) -> Option<()> {
-        let mut work =
-            vec![Place { hook: Hook::Prerouting, base: 0, stack: Vec::new(), translates: true, piece }];
+        let mut work = vec![Place {
+            hook: Hook::Prerouting,
+            base: 0,
+            stack: Vec::new(),
+            translates: true,
+            may_be_mapped: true,
+            piece,
+        }];
         let mut ends = Vec::new();
         while let Some(place) = work.pop() {
             self.spend()?;
@@ -83,6 +91,15 @@ impl Walk<'_> {
     fn step(&mut self, mut place: Place, work: &mut Vec<Place>, ends: &mut Vec<(Piece, End)>) -> Option<()> {
         let program = self.program;
         let bases = &program.hooks[place.hook as usize];
+        let is_translated = place.stack.is_empty()
+            && place.hook == Hook::Prerouting
+            && bases.get(place.base).is_none_or(|base| base.stage == Stage::Translated);
+        if is_translated && place.may_be_mapped {
+            place.may_be_mapped = false;
+            if place.translates {
+                self.mapped(&place, work);
+            }
+        }
         let Some((chain, at)) = place.stack.last_mut() else {
             match bases.get(place.base) {
                 None => self.next_hook(place, work, ends),
@@ -208,10 +225,17 @@ impl Walk<'_> {
 
     /// Behind the last chain of a hook.
     fn next_hook(&self, place: Place, work: &mut Vec<Place>, ends: &mut Vec<(Piece, End)>) {
-        let next = |hook, piece| Place { hook, base: 0, stack: Vec::new(), translates: true, piece };
+        let next = |hook, piece| Place {
+            hook,
+            base: 0,
+            stack: Vec::new(),
+            translates: true,
+            may_be_mapped: false,
+            piece,
+        };
         match place.hook {
             Hook::Prerouting => {
-                for (hook, piece) in self.routed(place.piece, !place.translates, ends) {
+                for (hook, piece) in self.routed(place.piece, ends) {
                     work.push(next(hook, piece));
                 }
             }
@@ -221,26 +245,24 @@ impl Walk<'_> {
         }
     }
 
+    /// Packets to external addresses that no rule translates may be for whoever has a mapping.
+    fn mapped(&self, place: &Place, work: &mut Vec<Place>) {
+        let destinations = place.piece.values(Field::Destination).unwrap_or_default();
+        let external = intersection(&destinations, &self.world.external);
+        let Some(asked) = place.piece.with(Field::Destination, &external) else { return };
+        let first =
+            |field| asked.values(field).and_then(|values| values.first().copied()).unwrap_or_default().0;
+        let hosts = self.world.mapped(self.plan, first(Field::InputPort), first(Field::Protocol));
+        if !hosts.is_empty() {
+            let piece = asked.mapped(&hosts);
+            work.push(Place { stack: Vec::new(), piece, translates: false, ..*place });
+        }
+    }
+
     /// Where packets go behind prerouting, each part with its hook.
-    pub fn routed(
-        &self,
-        piece: Piece,
-        is_translated: bool,
-        ends: &mut Vec<(Piece, End)>,
-    ) -> Vec<(Hook, Piece)> {
+    pub fn routed(&self, piece: Piece, ends: &mut Vec<(Piece, End)>) -> Vec<(Hook, Piece)> {
         let destinations = piece.values(Field::Destination).unwrap_or_default();
         let mut parts = Vec::new();
-        let external = intersection(&destinations, &self.world.external);
-        if !is_translated && let Some(asked) = piece.with(Field::Destination, &external) {
-            let first =
-                |field| asked.values(field).and_then(|values| values.first().copied()).unwrap_or_default().0;
-            for (port, hosts) in self.world.mapped(self.plan, first(Field::InputPort), first(Field::Protocol))
-            {
-                let mut mapped = asked.mapped(&hosts);
-                mapped.output = Some(port);
-                parts.push((Hook::Forward, mapped));
-            }
-        }
         let mut reached = Vec::new();
         for (hook, output, ranges) in self.world.ways(&destinations) {
             reached.extend(&ranges);

@@ -119,20 +119,19 @@ impl World {
         ways
     }
 
-    /// The hosts behind clients whom a packet to an external address may reach through a mapping, by port; none
-    /// when nobody lets such a packet in.
-    pub fn mapped(&self, plan: &Plan, input: u32, protocol: u32) -> Vec<(u8, Ranges)> {
+    /// The hosts behind clients whom a packet to an external address may reach through a mapping; none when
+    /// nobody lets such a packet in.
+    pub fn mapped(&self, plan: &Plan, input: u32, protocol: u32) -> Ranges {
         let filtering = match protocol {
             TCP => plan.nat.filtering.tcp,
             UDP => plan.nat.filtering.udp,
             ICMP => plan.nat.filtering.icmp,
-            _ => return Vec::new(),
+            _ => return Ranges::new(),
         };
         if input == 0 && filtering == Filtering::AddressAndPortDependent {
-            return Vec::new();
+            return Ranges::new();
         }
-        let clients = (0u8..).zip(&self.believed).skip(1);
-        clients.map(|(port, believed)| (port, believed.clone())).collect()
+        normalise(self.believed.iter().skip(1).flatten().copied().collect()).0
     }
 }
 
