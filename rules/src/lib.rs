@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod candidate;
+pub mod code;
 mod dynamic;
 pub mod forward;
 pub mod hosts;
@@ -20,6 +21,7 @@ pub mod residue;
 pub mod site;
 pub mod table;
 pub mod translation;
+pub mod tree;
 mod walk;
 
 pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State};

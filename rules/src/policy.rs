@@ -7,12 +7,13 @@
 use core::net::Ipv4Addr;
 
 use crate::candidate::{Candidate, Hook, State};
+use crate::code::Code;
 use crate::forward::Forward;
 use crate::memory::{Memory, Numbers};
 use crate::object::{DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{
-    Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, Rule, RuleId, Stage,
+    Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, RuleId, Stage,
 };
 use crate::translation::SourceNat;
 use crate::walk::{self, Ending, Walker};
@@ -24,6 +25,8 @@ pub struct Policy {
     pub hooks: [&'static [Base]; 5],
     /// The rules of every chain, base or not.
     pub chains: &'static [Chain],
+    /// What the rules consist of.
+    pub code: Code,
     /// Where each rule, and each chain's policy, stands; indexed by [`RuleId`].
     pub locations: &'static [Location],
     /// Where each counter stands; indexed by [`CounterId`].
@@ -132,6 +135,7 @@ impl Policy {
     pub const EMPTY: Self = Self {
         hooks: [&[]; 5],
         chains: &[],
+        code: Code::EMPTY,
         locations: &[],
         counters: &[],
         forwards: &[],
@@ -236,9 +240,9 @@ impl Policy {
         self.hooks.iter().all(|bases| bases.is_empty())
     }
 
-    /// The rules of a chain; none when there is no such chain.
-    pub(crate) fn rules(&self, chain: u16) -> &'static [Rule] {
-        self.chains.get(usize::from(chain)).map_or(&[], |chain| chain.rules)
+    /// A chain; none when there is no such chain.
+    pub(crate) fn chain(&self, chain: u16) -> Option<&'static Chain> {
+        self.chains.get(usize::from(chain))
     }
 
     fn bases(&self, Point { hook, stage }: Point) -> impl Iterator<Item = &'static Base> {
@@ -313,6 +317,10 @@ impl<T: Tally> Seen<'_, T> {
 }
 
 impl<T: Tally> Walker for Seen<'_, T> {
+    fn candidate(&self) -> &Candidate {
+        self.candidate
+    }
+
     fn holds(&mut self, wanted: &Match) -> Option<bool> {
         Some(walk::holds(wanted, self.candidate))
     }
@@ -368,6 +376,10 @@ struct Foreseen<'a> {
 }
 
 impl Walker for Foreseen<'_> {
+    fn candidate(&self) -> &Candidate {
+        self.candidate
+    }
+
     fn holds(&mut self, wanted: &Match) -> Option<bool> {
         // A session without the field (flags of a datagram) never has it.
         if wanted.field.is_per_packet() && walk::has(wanted.field, self.candidate) {

@@ -1,12 +1,13 @@
 //! The tables that the compiler writes: chains, rules, steps and matches.
 //!
-//! A rule is a row of [`Step`]s, walked from left to right; the first match that fails ends the rule. Every
+//! A rule is a row of [`Step`]s, written as [words](crate::code), walked from left to right; the first match that fails ends the rule. Every
 //! match reads one number of the packet and compares it, so a step costs the same whatever it looks at (a set:
 //! the logarithm of its size).
 
 use crate::object::{LimitId, LogId, QuotaId, SetId};
 use crate::policy::Reject;
 use crate::translation::{DestinationChoice, SourceChoice};
+use crate::tree::Trees;
 
 /// Names a rule, or the policy of a base chain; [`Policy::location`](crate::Policy::location) says where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,15 +72,19 @@ pub enum Kind {
 pub struct Chain {
     /// The rules.
     pub rules: &'static [Rule],
+    /// Which of them a packet may meet; none for a chain that is walked from rule to rule.
+    pub trees: Option<Trees>,
 }
 
-/// A rule.
-#[derive(Debug, Clone, Copy)]
+/// A rule: its words in [`Code::words`](crate::code::Code::words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
+    /// Where they begin.
+    pub start: u32,
+    /// How many they are.
+    pub length: u16,
     /// Its name.
     pub id: RuleId,
-    /// What it does, from left to right.
-    pub steps: &'static [Step],
 }
 
 /// One step of a rule.
@@ -356,6 +361,38 @@ impl Test {
 }
 
 impl Field {
+    /// All fields, in their order.
+    pub const ALL: [Self; 28] = [
+        Self::InputPort,
+        Self::OutputPort,
+        Self::Source,
+        Self::Destination,
+        Self::Protocol,
+        Self::SourcePort,
+        Self::DestinationPort,
+        Self::IcmpType,
+        Self::IcmpCode,
+        Self::TcpFlags,
+        Self::Dscp,
+        Self::Ecn,
+        Self::Ttl,
+        Self::Length,
+        Self::Identification,
+        Self::State,
+        Self::Status,
+        Self::Mark,
+        Self::ConnectionMark,
+        Self::Direction,
+        Self::OriginalSource,
+        Self::OriginalDestination,
+        Self::OriginalSourcePort,
+        Self::OriginalDestinationPort,
+        Self::ReplySource,
+        Self::ReplyDestination,
+        Self::ReplySourcePort,
+        Self::ReplyDestinationPort,
+    ];
+
     /// Whether the number may differ between packets of one direction of one session.
     #[must_use]
     pub const fn is_per_packet(self) -> bool {

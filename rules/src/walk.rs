@@ -1,6 +1,7 @@
 //! One walk through a base chain, shared by whoever knows the packet and whoever knows only its session.
 
 use crate::candidate::{Candidate, Direction};
+use crate::code::Code;
 use crate::memory::Numbers;
 use crate::policy::{Policy, Reject};
 use crate::table::{
@@ -8,6 +9,7 @@ use crate::table::{
     Step, Write,
 };
 use crate::translation::{DestinationChoice, SourceChoice};
+use crate::tree::TREES_MAX;
 
 /// The most nested jumps that a policy may have.
 pub const JUMPS_MAX: usize = 16;
@@ -17,6 +19,8 @@ const PROTOCOL_UDP: u8 = 17;
 
 /// Who walks: answers matches and takes counts.
 pub trait Walker {
+    /// What is known of the packet; of what trees look at, all.
+    fn candidate(&self) -> &Candidate;
     /// Whether the match holds; `None` when that is not known.
     fn holds(&mut self, wanted: &Match) -> Option<bool>;
     /// The same for a set of concatenations.
@@ -53,14 +57,47 @@ enum Outcome {
     Unknown,
 }
 
+/// The rules of a chain that are still to be walked, by their places: all from one on, or those of some
+/// lists.
+#[derive(Clone, Copy)]
+struct Rest {
+    rules: &'static [Rule],
+    lists: Option<[&'static [u16]; TREES_MAX]>,
+}
+
+impl Rest {
+    const NONE: Self = Self { rules: &[], lists: None };
+
+    /// The rules of a chain that a packet may meet.
+    fn of(policy: &Policy, chain: u16, candidate: &Candidate) -> Self {
+        policy.chain(chain).map_or(Self::NONE, |chain| Self {
+            rules: chain.rules,
+            lists: chain.trees.map(|trees| trees.find(candidate)),
+        })
+    }
+
+    fn next(&mut self) -> Option<&'static Rule> {
+        let Some(lists) = &mut self.lists else {
+            let (first, rest) = self.rules.split_first()?;
+            self.rules = rest;
+            return Some(first);
+        };
+        // Of the lists' first rules the one that stands first in the chain.
+        let list = lists.iter_mut().filter(|list| !list.is_empty()).min_by_key(|list| list.first())?;
+        let (&first, rest) = list.split_first()?;
+        *list = rest;
+        self.rules.get(usize::from(first))
+    }
+}
+
 /// The callers to return to.
 struct Callers {
-    rest: [&'static [Rule]; JUMPS_MAX],
+    rest: [Rest; JUMPS_MAX],
     depth: usize,
 }
 
 impl Callers {
-    fn push(&mut self, rest: &'static [Rule]) -> bool {
+    fn push(&mut self, rest: Rest) -> bool {
         let Some(slot) = self.rest.get_mut(self.depth) else {
             return false;
         };
@@ -69,7 +106,7 @@ impl Callers {
         true
     }
 
-    fn pop(&mut self) -> Option<&'static [Rule]> {
+    fn pop(&mut self) -> Option<Rest> {
         self.depth = self.depth.checked_sub(1)?;
         self.rest.get(self.depth).copied()
     }
@@ -77,18 +114,17 @@ impl Callers {
 
 /// Walks the chain with this index and whatever it jumps to.
 pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
-    let mut callers = Callers { rest: [&[]; JUMPS_MAX], depth: 0 };
-    let mut rules = policy.rules(chain);
+    let mut callers = Callers { rest: [Rest::NONE; JUMPS_MAX], depth: 0 };
+    let mut rules = Rest::of(policy, chain, walker.candidate());
     loop {
-        let Some((rule, rest)) = rules.split_first() else {
+        let Some(rule) = rules.next() else {
             let Some(caller) = callers.pop() else {
                 return Ending::Policy;
             };
             rules = caller;
             continue;
         };
-        rules = rest;
-        let action = match apply(rule, walker) {
+        let action = match apply(&policy.code, rule, walker) {
             Outcome::Next => continue,
             Outcome::Done => {
                 walker.met(rule.id, None);
@@ -104,38 +140,46 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
             Action::Reject(how) => return Ending::Reject(rule.id, how),
             Action::Dnat(destination) => return Ending::Dnat(destination),
             Action::Snat(source) => return Ending::Snat(source),
-            Action::Return => rules = &[],
-            Action::Goto(target) => rules = policy.rules(target),
+            Action::Return => rules = Rest::NONE,
+            Action::Goto(target) => rules = Rest::of(policy, target, walker.candidate()),
             // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.
-            Action::Jump(target) if callers.push(rest) => rules = policy.rules(target),
+            Action::Jump(target) if callers.push(rules) => {
+                rules = Rest::of(policy, target, walker.candidate());
+            }
             Action::Jump(_) => return Ending::Drop(rule.id),
         }
     }
 }
 
 /// Walks one rule. A match of unknown result matters only if the rule then does something.
-fn apply(rule: &Rule, walker: &mut impl Walker) -> Outcome {
+fn apply(code: &Code, rule: &Rule, walker: &mut impl Walker) -> Outcome {
     let mut sure = true;
-    for step in rule.steps {
+    let start = rule.start as usize;
+    // Words that there are not end the packet, as others that are no step.
+    let Some(mut words) = code.words.get(start..start + usize::from(rule.length)) else {
+        return Outcome::Act(Action::Drop);
+    };
+    while let Some((step, rest)) = code.step(words) {
+        words = rest;
         match step {
-            Step::Match(wanted) => match walker.holds(wanted) {
+            Step::Match(wanted) => match walker.holds(&wanted) {
                 Some(true) => {}
                 Some(false) => return Outcome::Next,
                 None => sure = false,
             },
-            Step::Lookup(wanted) => match walker.looks_up(wanted) {
+            Step::Lookup(wanted) => match walker.looks_up(&wanted) {
                 Some(true) => {}
                 Some(false) => return Outcome::Next,
                 None => sure = false,
             },
             _ if !sure => return Outcome::Unknown,
-            Step::Count(counter) => walker.count(*counter),
-            Step::Act(effect) => match walker.act(effect) {
+            Step::Count(counter) => walker.count(counter),
+            Step::Act(effect) => match walker.act(&effect) {
                 Some(true) => {}
                 Some(false) => return Outcome::Next,
                 None => return Outcome::Unknown,
             },
-            Step::Do(action) => return Outcome::Act(*action),
+            Step::Do(action) => return Outcome::Act(action),
         }
     }
     Outcome::Done
@@ -177,7 +221,7 @@ pub fn has(field: Field, candidate: &Candidate) -> bool {
 }
 
 /// The number that a field reads; `None` when the packet has no such field.
-fn value(field: Field, candidate: &Candidate) -> Option<u32> {
+pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
     let has_ports = matches!(candidate.protocol, PROTOCOL_TCP | PROTOCOL_UDP);
     let value = match field {
         Field::InputPort => candidate.input.map_or(NO_PORT, u32::from),

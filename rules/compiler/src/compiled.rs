@@ -4,29 +4,40 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rules::code::Code;
 use rules::object::{DynamicSet, Limit, Log, Quota};
 use rules::policy::Policy;
 use rules::site::{Client, Nat, Site, Timeouts, UdpShort, Uplink};
-use rules::table::{Chain, KEY_MAX, Location, Lookup, Match, Rule, Step, Test};
+use rules::table::{Action, Chain, Effect, KEY_MAX, Location, Lookup};
+use rules::tree::Trees;
 
 use crate::diagnostics::Diagnostics;
 use crate::emit;
 use crate::explain;
+use crate::pack::{self, Packed};
 use crate::plan::Plan;
 use crate::program::{self, Program};
+use crate::trees::Forest;
 
 /// A site without errors.
 #[derive(Debug, Clone)]
 pub struct Compiled {
     pub(crate) plan: Plan,
     pub(crate) program: Program,
+    pub(crate) packed: Packed,
     warnings: Diagnostics,
     files: Vec<PathBuf>,
 }
 
 impl Compiled {
-    pub(crate) fn new(plan: Plan, program: Program, warnings: Diagnostics, files: Vec<PathBuf>) -> Self {
-        Self { plan, program, warnings, files }
+    pub(crate) fn new(
+        plan: Plan,
+        program: Program,
+        packed: Packed,
+        warnings: Diagnostics,
+        files: Vec<PathBuf>,
+    ) -> Self {
+        Self { plan, program, packed, warnings, files }
     }
 
     /// The site for use in this process, which keeps it for good.
@@ -45,7 +56,7 @@ impl Compiled {
             routes: self.plan.routes.leak(),
             nat: leak_nat(self.plan.nat, self.plan.udp_short),
             panic: self.plan.panic,
-            policy: leak_program(self.program),
+            policy: leak_program(self.program, self.packed),
         };
         Box::leak(Box::new(site))
     }
@@ -111,7 +122,7 @@ impl Compiled {
     /// The size of the policy's tables in the image, in octets.
     #[must_use]
     pub fn octets(&self) -> usize {
-        octets(&self.program)
+        octets(&self.program, &self.packed)
     }
 
     /// The directory that the site was read from, when it was.
@@ -122,15 +133,12 @@ impl Compiled {
 }
 
 /// The size of the tables of a policy, in octets.
-pub(crate) fn octets(program: &Program) -> usize {
-    let rules = program.chains.iter().flatten();
-    let steps: usize = rules.clone().map(|rule| rule.steps.len()).sum();
+pub(crate) fn octets(program: &Program, packed: &Packed) -> usize {
     let ranges: usize = shared(program).iter().map(|ranges| ranges.len()).sum();
-    rules.count() * size_of::<Rule>()
-        + steps * size_of::<Step>()
+    packed.octets()
         + ranges * size_of::<(u32, u32)>()
-        + program.chains.len() * size_of::<Chain>()
-        + (program.locations.len() + program.counters.len()) * size_of::<Location>()
+        + program.locations.len() * size_of::<Location>()
+        + program.counters.len() * size_of::<Location>()
         + program.forwards.len() * size_of::<rules::Forward>()
         + program.limits.len() * size_of::<Limit>()
         + program.quotas.len() * size_of::<Quota>()
@@ -174,7 +182,7 @@ fn leak_client(client: crate::plan::Client) -> Client {
     }
 }
 
-fn leak_program(program: Program) -> Policy {
+fn leak_program(program: Program, packed: Packed) -> Policy {
     let files: Vec<&'static str> = program.files.iter().map(|(_, file)| &*file.clone().leak()).collect();
     let location = |&line: &u32| {
         let (file, line) = program.place(line);
@@ -182,12 +190,10 @@ fn leak_program(program: Program) -> Policy {
     };
     let locations = program.locations.iter().map(location).collect::<Vec<_>>();
     let counters = program.counters.iter().map(location).collect::<Vec<_>>();
-    let sets: Leaked =
-        shared(&program).into_iter().map(|ranges| (Arc::as_ptr(ranges), &*ranges.to_vec().leak())).collect();
-    let chains: Vec<Chain> = program.chains.iter().map(|rules| leak_chain(rules, &sets)).collect();
     Policy {
         hooks: program.hooks.map(|bases| &*bases.leak()),
-        chains: chains.leak(),
+        chains: packed.chains.into_iter().map(leak_chain).collect::<Vec<_>>().leak(),
+        code: leak_code(packed.words, &packed.sets, packed.lookups, packed.effects, packed.actions),
         locations: locations.leak(),
         counters: counters.leak(),
         forwards: program.forwards.leak(),
@@ -199,6 +205,39 @@ fn leak_program(program: Program) -> Policy {
     }
 }
 
+fn leak_code(
+    words: Vec<u32>,
+    sets: &[Arc<[(u32, u32)]>],
+    lookups: Vec<program::Lookup>,
+    effects: Vec<Effect>,
+    actions: Vec<Action>,
+) -> Code {
+    let leaked: Leaked = sets.iter().map(|set| (Arc::as_ptr(set), &*set.to_vec().leak())).collect();
+    let set = |set: &Arc<[(u32, u32)]>| leaked.get(&Arc::as_ptr(set)).copied().unwrap_or_default();
+    let lookup = |of: program::Lookup| Lookup {
+        key: of.key,
+        rows: set(&of.rows),
+        is_sorted: of.is_sorted,
+        negated: of.negated,
+    };
+    Code {
+        words: words.leak(),
+        sets: sets.iter().map(set).collect::<Vec<_>>().leak(),
+        lookups: lookups.into_iter().map(lookup).collect::<Vec<_>>().leak(),
+        effects: effects.leak(),
+        actions: actions.leak(),
+    }
+}
+
+fn leak_chain(chain: pack::Chain) -> Chain {
+    let trees = chain.trees.map(|Forest { roots, nodes, lists, .. }| Trees {
+        roots: roots.leak(),
+        nodes: nodes.leak(),
+        lists: lists.leak(),
+    });
+    Chain { rules: chain.rules.leak(), trees }
+}
+
 fn leak_log(log: program::Log) -> Log {
     Log { prefix: log.prefix.leak(), level: log.level }
 }
@@ -206,36 +245,4 @@ fn leak_log(log: program::Log) -> Log {
 fn leak_dynamic(set: program::DynamicSet) -> DynamicSet {
     let program::DynamicSet { size, width, timeout, limit, elements } = set;
     DynamicSet { size, width, timeout, limit, elements: elements.leak() }
-}
-
-fn leak_chain(rules: &[program::Rule], sets: &Leaked) -> Chain {
-    let steps =
-        |rule: &program::Rule| rule.steps.iter().map(|step| leak_step(step, sets)).collect::<Vec<_>>();
-    let rules: Vec<Rule> = rules.iter().map(|rule| Rule { id: rule.id, steps: steps(rule).leak() }).collect();
-    Chain { rules: rules.leak() }
-}
-
-fn leak_step(step: &program::Step, sets: &Leaked) -> Step {
-    match step {
-        program::Step::Count(counter) => Step::Count(*counter),
-        program::Step::Do(action) => Step::Do(*action),
-        program::Step::Act(effect) => Step::Act(*effect),
-        program::Step::Lookup(program::Lookup { key, rows, is_sorted, negated }) => Step::Lookup(Lookup {
-            key: *key,
-            rows: sets.get(&Arc::as_ptr(rows)).copied().unwrap_or_default(),
-            is_sorted: *is_sorted,
-            negated: *negated,
-        }),
-        program::Step::Match(program::Match { field, test, negated }) => {
-            let test = match test {
-                program::Test::Equal(value) => Test::Equal(*value),
-                program::Test::Range(first, last) => Test::Range(*first, *last),
-                program::Test::Masked { mask, value } => Test::Masked { mask: *mask, value: *value },
-                program::Test::In(ranges) => {
-                    Test::In(sets.get(&Arc::as_ptr(ranges)).copied().unwrap_or_default())
-                }
-            };
-            Step::Match(Match { field: *field, test, negated: *negated })
-        }
-    }
 }

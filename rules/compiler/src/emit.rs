@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use rules::policy::Reject;
 use rules::site::{ClientNetwork, Filtering, Filterings, Nat, PanicAction, Prefix, Timeouts};
-use rules::table::{Action, Base};
+use rules::table::{Action, Base, Rule};
 use rules::translation::{DestinationChoice, Netmap, SourceChoice};
+use rules::tree::Node;
 use rules::{Forward, SourceNat};
 
-use crate::compiled::{Compiled, shared};
+use crate::compiled::Compiled;
+use crate::pack::Packed;
 use crate::plan::{Client, Plan, UdpShort};
-use crate::program::{Lookup, Match, Program, Rule, Step, Test};
+use crate::program::{Lookup, Program};
+use crate::trees::Forest;
 use objects::{dynamic_set, effect, key, limit, log, quota};
 
 /// The number of each set.
@@ -26,7 +29,7 @@ const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTI
 /// The whole text.
 pub(crate) fn site(compiled: &Compiled) -> String {
     let mut out = String::from("// Compiled from weir.toml and rules.nft.\n");
-    program(&mut out, &compiled.program);
+    program(&mut out, &compiled.program, &compiled.packed);
     plan(&mut out, &compiled.plan);
     out
 }
@@ -36,26 +39,11 @@ macro_rules! line {
     ($out:expr, $($arg:tt)*) => { let _ = writeln!($out, $($arg)*); };
 }
 
-fn program(out: &mut String, program: &Program) {
+fn program(out: &mut String, program: &Program, packed: &Packed) {
     for (name, bases) in HOOKS.iter().zip(&program.hooks) {
         line!(out, "static {name}: [::rules::table::Base; {}] = [{}];", bases.len(), joined(bases, base));
     }
-    let sets = shared(program);
-    for (index, ranges) in sets.iter().enumerate() {
-        line!(out, "static SET_{index}: [(u32, u32); {}] = {ranges:?};", ranges.len());
-    }
-    let sets: Sets = sets.iter().enumerate().map(|(index, ranges)| (Arc::as_ptr(ranges), index)).collect();
-    for (index, rules) in program.chains.iter().enumerate() {
-        line!(out, "static CHAIN_{index}: [::rules::table::Rule; {}] = [", rules.len());
-        for each in rules {
-            line!(out, "    {},", rule(each, &sets));
-        }
-        line!(out, "];");
-    }
-    let chains = (0..program.chains.len())
-        .map(|index| format!("::rules::table::Chain {{ rules: &CHAIN_{index} }}"))
-        .collect::<Vec<_>>();
-    line!(out, "static CHAINS: [::rules::table::Chain; {}] = [{}];", chains.len(), chains.join(", "));
+    code(out, packed);
     for (name, lines) in [("LOCATIONS", &program.locations), ("COUNTERS", &program.counters)] {
         let entries = joined(lines, |&line| {
             let (file, line) = program.place(line);
@@ -97,6 +85,49 @@ fn program(out: &mut String, program: &Program) {
     line!(out, "const MARKS_CONNECTIONS: bool = {};", program.marks_connections);
 }
 
+fn code(out: &mut String, packed: &Packed) {
+    for (index, ranges) in packed.sets.iter().enumerate() {
+        line!(out, "static SET_{index}: [(u32, u32); {}] = {ranges:?};", ranges.len());
+    }
+    let sets: Sets = packed.sets.iter().enumerate().map(|(at, set)| (Arc::as_ptr(set), at)).collect();
+    for (index, chain) in packed.chains.iter().enumerate() {
+        let rules = joined(&chain.rules, |Rule { start, length, id }| {
+            format!(
+                "::rules::table::Rule {{ start: {start}, length: {length}, id: ::rules::RuleId({}) }}",
+                id.0
+            )
+        });
+        line!(out, "static CHAIN_{index}: [::rules::table::Rule; {}] = [{rules}];", chain.rules.len());
+        if let Some(Forest { roots, nodes, lists, .. }) = &chain.trees {
+            let nodes = joined(nodes, |Node(one, other)| format!("::rules::tree::Node({one}, {other})"));
+            line!(out, "const TREES_{index}: ::rules::tree::Trees = ::rules::tree::Trees {{");
+            line!(out, "    roots: &{roots:?}, nodes: &[{nodes}], lists: &{lists:?},");
+            line!(out, "}};");
+        }
+    }
+    let chains = joined(&packed.chains.iter().enumerate().collect::<Vec<_>>(), |(index, chain)| {
+        let trees = option(chain.trees.as_ref(), |_| format!("TREES_{index}"));
+        format!("::rules::table::Chain {{ rules: &CHAIN_{index}, trees: {trees} }}")
+    });
+    line!(out, "static CHAINS: [::rules::table::Chain; {}] = [{chains}];", packed.chains.len());
+    let places = (0..packed.sets.len()).map(|index| format!("&SET_{index}")).collect::<Vec<_>>().join(", ");
+    line!(out, "const CODE: ::rules::code::Code = ::rules::code::Code {{");
+    line!(out, "    words: &{:?},", packed.words);
+    line!(out, "    sets: &[{places}],");
+    line!(out, "    lookups: &[{}],", joined(&packed.lookups, |of| lookup(of, &sets)));
+    line!(
+        out,
+        "    effects: &[{}],",
+        joined(&packed.effects, |of| format!("::rules::table::Effect::{}", effect(of)))
+    );
+    line!(
+        out,
+        "    actions: &[{}],",
+        joined(&packed.actions, |of| format!("::rules::table::Action::{}", action_of(of)))
+    );
+    line!(out, "}};");
+}
+
 fn plan(out: &mut String, plan: &Plan) {
     let uplink = &plan.uplink;
     line!(out, "/// The compiled site.");
@@ -127,7 +158,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, locations: &LOCATIONS, counters: &COUNTERS, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, marks_connections: MARKS_CONNECTIONS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, locations: &LOCATIONS, counters: &COUNTERS, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, marks_connections: MARKS_CONNECTIONS }},"
     );
     line!(out, "}};");
 }
@@ -190,44 +221,13 @@ fn base(base: &Base) -> String {
     )
 }
 
-fn rule(rule: &Rule, sets: &Sets) -> String {
-    let steps = joined(&rule.steps, |each| step(each, sets));
-    format!("::rules::table::Rule {{ id: ::rules::RuleId({}), steps: &[{steps}] }}", rule.id.0)
-}
-
-fn step(step: &Step, sets: &Sets) -> String {
-    let text = match step {
-        Step::Count(counter) => format!("Count(::rules::CounterId({}))", counter.0),
-        Step::Act(of) => format!("Act(::rules::table::Effect::{})", effect(of)),
-        Step::Lookup(Lookup { key: of, rows, is_sorted, negated }) => {
-            let rows = match sets.get(&Arc::as_ptr(rows)) {
-                Some(index) => format!("SET_{index}"),
-                None => format!("{rows:?}"),
-            };
-            format!(
-                "Lookup(::rules::table::Lookup {{ key: {}, rows: &{rows}, is_sorted: {is_sorted}, negated: {negated} }})",
-                key(of)
-            )
-        }
-        Step::Do(action) => format!("Do(::rules::table::Action::{})", action_of(action)),
-        Step::Match(Match { field, test, negated }) => format!(
-            "Match(::rules::table::Match {{ field: ::rules::table::Field::{field:?}, test: ::rules::table::Test::{}, negated: {negated} }})",
-            test_of(test, sets),
-        ),
-    };
-    format!("::rules::table::Step::{text}")
-}
-
-fn test_of(test: &Test, sets: &Sets) -> String {
-    match test {
-        Test::Equal(value) => format!("Equal({value})"),
-        Test::Range(first, last) => format!("Range({first}, {last})"),
-        Test::Masked { mask, value } => format!("Masked {{ mask: {mask}, value: {value} }}"),
-        Test::In(ranges) => match sets.get(&Arc::as_ptr(ranges)) {
-            Some(index) => format!("In(&SET_{index})"),
-            None => format!("In(&{ranges:?})"),
-        },
-    }
+fn lookup(lookup: &Lookup, sets: &Sets) -> String {
+    let Lookup { key: of, rows, is_sorted, negated } = lookup;
+    let rows = sets.get(&Arc::as_ptr(rows)).map_or(format!("{rows:?}"), |index| format!("SET_{index}"));
+    let key = key(of);
+    format!(
+        "::rules::table::Lookup {{ key: {key}, rows: &{rows}, is_sorted: {is_sorted}, negated: {negated} }}"
+    )
 }
 
 fn action_of(action: &Action) -> String {

@@ -14,18 +14,21 @@ mod include;
 mod lower;
 mod memory;
 mod names;
+mod pack;
 mod plan;
 mod program;
 mod prove;
 mod site_file;
 mod source;
 mod syntax;
+mod trees;
 
 use std::path::{Path, PathBuf};
 
 pub use compiled::Compiled;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 
+use pack::Packed;
 use source::Source;
 
 /// The largest `rules.nft`, in octets: several times 10 000 rules.
@@ -76,14 +79,22 @@ fn compile_sources(
         }
         _ => None,
     };
+    let packed = program.as_ref().and_then(Packed::new);
     if let (Some((plan, source)), Some(program)) = (&plan, &program) {
         blocks::fit(plan, program, source, &mut diagnostics);
-        memory::fits(plan, program, source, &mut diagnostics);
+        match &packed {
+            Some(packed) => memory::fits(plan, program, packed, source, &mut diagnostics),
+            None => diagnostics.error(
+                source,
+                0..0,
+                "the rules have more than 65536 sets, maps or statements that differ",
+            ),
+        }
     }
     diagnostics.sort();
-    match (plan, program) {
-        (Some((plan, _)), Some(program)) if diagnostics.errors() == 0 => {
-            Ok(Compiled::new(plan, program, diagnostics, files))
+    match (plan, program, packed) {
+        (Some((plan, _)), Some(program), Some(packed)) if diagnostics.errors() == 0 => {
+            Ok(Compiled::new(plan, program, packed, diagnostics, files))
         }
         _ => Err(diagnostics),
     }

@@ -124,9 +124,10 @@ pub(crate) fn lower(
     lowering.sets(ruleset);
     lowering.objects(ruleset);
     lowering.maps(ruleset);
-    let graph = Graph::new(ruleset);
+    let mut graph = Graph::new(ruleset);
     if lowering.graph(&graph, ruleset) {
         lowering.rules(&graph, ruleset);
+        lowering.plant(&mut graph, ruleset);
         lowering.hooks(ruleset);
         lowering.forwards(&graph);
     }

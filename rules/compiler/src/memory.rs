@@ -4,6 +4,7 @@ use rules::site::{Filtering, SynAnswer};
 
 use crate::compiled::octets;
 use crate::diagnostics::Diagnostics;
+use crate::pack::Packed;
 use crate::plan::Plan;
 use crate::program::Program;
 use crate::source::Source;
@@ -54,7 +55,13 @@ fn dynamic_sets(program: &Program) -> u64 {
 }
 
 /// Tells when the tables do not fit into `memory`.
-pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics: &mut Diagnostics) {
+pub(crate) fn fits(
+    plan: &Plan,
+    program: &Program,
+    packed: &Packed,
+    source: &Source,
+    diagnostics: &mut Diagnostics,
+) {
     let Some(memory) = plan.memory.filter(|_| plan.is_sound) else { return };
     let ports = plan.clients.len() as u64 + 1;
     let addresses = plan.uplink.extra.len() as u64 + 1;
@@ -63,7 +70,7 @@ pub(crate) fn fits(plan: &Plan, program: &Program, source: &Source, diagnostics:
     let parts = [
         ("sessions", u64::from(plan.nat.sessions) * (SESSION + contact)),
         ("free ports", addresses * 3 * FREE_PORTS),
-        ("rules", octets(program) as u64),
+        ("rules", octets(program, packed) as u64),
         ("sets that change", dynamic_sets(program)),
         ("marks", if program.marks_connections { 4 * u64::from(plan.nat.sessions) } else { 0 }),
         ("frames", (BUFFERS + BUFFERS_OF_PORT * ports) * BUFFER + RINGS * ports),

@@ -6,10 +6,14 @@ use rules::Forward;
 use rules::object::{Level, Limit, Quota};
 use rules::table::{Action, Base, CounterId, Effect, Field, KEY_MAX, Key, RuleId};
 
+use crate::trees::Forest;
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program {
     pub hooks: [Vec<Base>; 5],
     pub chains: Vec<Vec<Rule>>,
+    /// The trees over each chain.
+    pub forests: Vec<Option<Forest>>,
     /// What each chain is called, with its table.
     pub names: Vec<String>,
     /// The priorities of the base chains of each hook.

@@ -146,10 +146,10 @@ fn the_text_of_rust_is_stable_and_without_std() {
         assert!(first.lines().any(|given| given == line), "{line}\n{first}");
     }
     for part in [
-        "Do(::rules::table::Action::Reject(::rules::Reject::TcpReset))",
-        "Do(::rules::table::Action::Reject(::rules::Reject::Icmp(10)))",
-        "Do(::rules::table::Action::Dnat(::rules::translation::DestinationChoice::To { first: ::core::net::Ipv4Addr::new(10, 0, 1, 2), last: ::core::net::Ipv4Addr::new(10, 0, 1, 2), ports: ::core::option::Option::Some((8080, 8080)) }))",
-        "::rules::table::Test::In(&SET_0)",
+        "::rules::table::Action::Reject(::rules::Reject::TcpReset)",
+        "::rules::table::Action::Reject(::rules::Reject::Icmp(10))",
+        "::rules::table::Action::Dnat(::rules::translation::DestinationChoice::To { first: ::core::net::Ipv4Addr::new(10, 0, 1, 2), last: ::core::net::Ipv4Addr::new(10, 0, 1, 2), ports: ::core::option::Option::Some((8080, 8080)) })",
+        "sets: &[&SET_0],",
         "network: ::rules::site::ClientNetwork::Peer(::core::net::Ipv4Addr::new(10, 137, 0, 10))",
     ] {
         assert!(first.contains(part), "{part}\n{first}");

@@ -8,7 +8,8 @@ use rules::table::Kind;
 use super::matches::bit;
 use super::{Context, Lowering, STEPS_MAX, chains};
 use crate::diagnostics::{meant, quoted};
-use crate::syntax::tree::{Elements, Family, Rule, Ruleset, Span, What};
+use crate::syntax::tree::{BaseSpec, Elements, Family, Rule, Ruleset, Span, What};
+use crate::trees::Forest;
 
 /// The most nested jumps, NFT_JUMP_STACK_SIZE less the base chain.
 const JUMPS_MAX: usize = 15;
@@ -155,6 +156,13 @@ impl Graph {
         None
     }
 
+    /// The base chains that IPv4 packets meet, with the most steps that a packet takes from each on.
+    fn base_steps<'a>(&self, ruleset: &'a Ruleset) -> impl Iterator<Item = (&'a BaseSpec, u64)> {
+        let of_chains = chains(ruleset).zip(self.steps());
+        let of_ipv4 = of_chains.filter(|((_, table, _), _)| table.family != Family::Ip6);
+        of_ipv4.filter_map(|((.., chain), steps)| Some((chain.base.as_ref()?, steps)))
+    }
+
     /// The most steps a packet takes from each chain on.
     fn steps(&self) -> Vec<u64> {
         let mut steps = self.own_steps.clone();
@@ -243,13 +251,8 @@ impl Lowering<'_> {
     }
 
     fn costs(&mut self, graph: &Graph, ruleset: &Ruleset) {
-        let steps = graph.steps();
         let mut by_hook = [0u64; 5];
-        for ((_, table, chain), &steps) in chains(ruleset).zip(&steps) {
-            let Some(base) = &chain.base else { continue };
-            if table.family == Family::Ip6 {
-                continue;
-            }
+        for (base, steps) in graph.base_steps(ruleset) {
             let sum = &mut by_hook[base.hook as usize];
             let before = *sum;
             *sum = sum.saturating_add(steps);
@@ -257,6 +260,24 @@ impl Lowering<'_> {
                 let message = format!("a packet may take more than {STEPS_MAX} steps at this hook");
                 self.refuse::<()>(base.span.clone(), message);
             }
+        }
+    }
+
+    /// Plants trees over the chains that are long, and counts the steps that are left.
+    pub(super) fn plant(&mut self, graph: &mut Graph, ruleset: &Ruleset) {
+        if self.diagnostics.errors() > 0 {
+            return;
+        }
+        self.program.forests = self.program.chains.iter().map(|rules| Forest::plant(rules)).collect();
+        for (steps, forest) in graph.own_steps.iter_mut().zip(&self.program.forests) {
+            if let Some(forest) = forest {
+                *steps = forest.steps.min(*steps);
+            }
+        }
+        let mut by_hook = [0u64; 5];
+        for (base, steps) in graph.base_steps(ruleset) {
+            let sum = &mut by_hook[base.hook as usize];
+            *sum = sum.saturating_add(steps);
         }
         self.program.steps = by_hook.into_iter().max().unwrap_or(0);
     }
