@@ -69,7 +69,9 @@ macro_rules! files {
 }
 
 /// Each file with its name.
-pub const FILES: &[(&str, &str)] = files!["router-home" "hypervisor" "qubes" "stateless" "nat-heavy" "hooks"];
+pub const FILES: &[(&str, &str)] = files![
+    "router-home" "router-office" "desktop" "server" "hypervisor" "qubes" "stateless" "nat-heavy" "hooks"
+];
 
 /// The plan of a file: of its line `# plan: NAME`, or the usual one.
 ///

@@ -45,6 +45,13 @@ pub struct Segment {
     next: Stage,
 }
 
+impl Segment {
+    /// Whether it ends its direction, or all.
+    pub fn ends(&self) -> bool {
+        self.flags & (FIN | RST) != 0
+    }
+}
+
 /// Packets both ways, from the first on.
 #[derive(Clone, Debug)]
 pub struct Flow {

@@ -42,7 +42,7 @@ const TABLE: &str = "  set hosts {
     rate 3/day burst 9 packets
   }
   limit little {
-    rate 1 kbytes/day burst 900 bytes
+    rate 1 kbytes/week burst 900 bytes
   }
   quota early {
     until 2 kbytes
@@ -182,9 +182,9 @@ const STATEMENTS: &[&str] = &[
     "limit rate 4/day counter",
     "limit rate 10/day burst 20 packets counter",
     "limit rate over 5/day burst 7 packets counter",
-    "limit rate 2 kbytes/day counter",
-    "limit rate over 1 kbytes/day burst 2 kbytes counter",
-    "limit rate 600 bytes/day burst 1000 bytes counter",
+    "limit rate 2 kbytes/week counter",
+    "limit rate over 1 kbytes/week burst 2 kbytes counter",
+    "limit rate 600 bytes/week burst 1000 bytes counter",
     "limit name few counter",
     "tcp dport 80 limit name \"little\" counter",
     "quota 2 kbytes counter",
@@ -255,6 +255,8 @@ const HOOKS: &[(&str, &str)] = &[
     ("input", "filter"),
     ("forward", "filter"),
     ("postrouting", "mangle"),
+    ("prerouting", "filter"),
+    ("output", "filter"),
 ];
 
 /// Translations, so that what chains see depends on where they are.
@@ -272,6 +274,13 @@ const TRANSLATIONS: &str = "table ip nat {
 }
 ";
 
+/// A chain that lets nothing from outside reach the appliance that would be answered by Linux alone.
+const SILENCE: &str = "  chain silence {
+    type filter hook input priority 0;
+    iifname uplink meta l4proto { tcp, udp } drop
+  }
+";
+
 /// A policy that accepts everything, with these rules at a hook.
 pub fn policy(lines: &[&str], (hook, priority): (&str, &str)) -> String {
     let rules: String = lines.iter().map(|line| format!("    {line}\n")).collect();
@@ -279,16 +288,17 @@ pub fn policy(lines: &[&str], (hook, priority): (&str, &str)) -> String {
         "forward" => "",
         _ => "  chain open {\n    type filter hook forward priority 0;\n  }\n",
     };
-    // KNOWN: what Linux itself sends is asked at postrouting too.
+    // What Linux says to strangers outside, Weir does not: it must not get as far where its words are asked about too.
+    let input = match hook {
+        "output" | "postrouting" => SILENCE,
+        _ => "",
+    };
     format!(
         "table inet forms {{
 {TABLE}{CHANGING}  chain forms {{
-{rules}  }}
-  chain asked {{
     type filter hook {hook} priority {priority};
-    iifname {{ work, lab, uplink }} jump forms
-  }}
-{forward}}}
+{rules}  }}
+{forward}{input}}}
 {TRANSLATIONS}"
     )
 }
@@ -297,7 +307,11 @@ pub fn policy(lines: &[&str], (hook, priority): (&str, &str)) -> String {
 pub fn all() -> impl Iterator<Item = ((&'static str, &'static str), Vec<String>)> {
     HOOKS.iter().map(|hook| {
         // KNOWN: nft does not load a fib of the incoming interface there.
-        let is_known = |line: &&&str| hook.0 == "postrouting" && line.contains(". iif");
+        let is_known = |line: &&&str| {
+            // What Linux and Weir write of themselves is compared, not every field of it.
+            let own = [". iif", "ip id", "ip dscp", "ip ecn"];
+            matches!(hook.0, "output" | "postrouting") && own.iter().any(|word| line.contains(word))
+        };
         let matches = MATCHES.iter().filter(|line| !is_known(line)).map(|matched| {
             match matched.contains("ip6") || matched.contains("ipv6") {
                 // It stands beside the others, and Weir does not count what there is not.

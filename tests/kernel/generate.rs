@@ -41,6 +41,7 @@ enum At {
     Prerouting,
     Input,
     Forward,
+    Output,
     Postrouting,
 }
 
@@ -75,7 +76,7 @@ impl Text<'_> {
             self.regular(at);
         }
         if self.chance.happens(40) {
-            let priority = self.one(&["raw", "mangle", "-200", "-110"]);
+            let priority = self.one(&["raw", "mangle", "-199", "-110", "-10", "filter"]);
             self.base("early", At::Prerouting, priority);
         }
         self.base("forward", At::Forward, "filter");
@@ -87,7 +88,11 @@ impl Text<'_> {
             self.base("input", At::Input, "filter");
         }
         if self.chance.happens(30) {
-            self.base("late", At::Postrouting, "mangle");
+            // What Linux says to strangers outside, Weir does not: chains that are asked about it must not see it.
+            self.line("  chain silence {\n    type filter hook input priority -1;");
+            self.line("    iifname uplink meta l4proto { tcp, udp } drop\n  }");
+            let (name, at) = self.chance.pick(&[("late", At::Postrouting), ("out", At::Output)]);
+            self.base(name, at, "mangle");
         }
         self.line("}");
         if self.chance.happens(80) {
@@ -132,6 +137,7 @@ impl Text<'_> {
             At::Prerouting => "prerouting",
             At::Input => "input",
             At::Forward => "forward",
+            At::Output => "output",
             At::Postrouting => "postrouting",
         };
         let policy = self.one(&["accept", "drop", "accept"]);
@@ -178,10 +184,6 @@ impl Text<'_> {
     /// Matches that do not contradict each other, and one on a protocol or an empty one.
     fn matches(&mut self, at: At) -> (Vec<String>, String) {
         let mut words: Vec<String> = Vec::new();
-        if at == At::Postrouting {
-            // KNOWN: what Linux itself sends is asked there too.
-            words.push("iifname { work, lab, uplink }".into());
-        }
         for _ in 0..self.chance.below(3) {
             let matched = self.network(at);
             if words.iter().all(|word| subject(word) != subject(&matched) && !is_joined(word, &matched)) {
@@ -241,11 +243,11 @@ impl Text<'_> {
     /// A match on what any packet has.
     fn network(&mut self, at: At) -> String {
         match self.chance.below(15) {
-            0 | 1 => {
+            0 | 1 if at != At::Output => {
                 let name = self.interface();
                 format!("iifname {name}")
             }
-            2 | 3 if matches!(at, At::Forward | At::Postrouting) => {
+            2 | 3 if matches!(at, At::Forward | At::Output | At::Postrouting) => {
                 let name = self.interface();
                 format!("oifname {name}")
             }
@@ -259,6 +261,8 @@ impl Text<'_> {
             }
             // There are no connections ahead of priority -200.
             8 | 9 if at != At::Prerouting => self.state().into(),
+            // What Linux and Weir write of themselves there differs in such fields.
+            10..=12 if matches!(at, At::Output | At::Postrouting) => "ip ttl 63".into(),
             10 => {
                 let (name, values) = self.chance.pick(&[
                     ("ip ttl", ["1", "2", "10", "63", "64"]),
@@ -275,7 +279,9 @@ impl Text<'_> {
             12 => format!("ip ecn {}", self.one(&["ce", "ect0", "!= not-ect", "{ ect0, ect1 }"])),
             // nft has no use for it elsewhere.
             13 if self.family == "inet" => "meta nfproto ipv4".into(),
-            _ if at == At::Prerouting => self.one(&["ip version 4", "meta protocol ip"]).into(),
+            _ if matches!(at, At::Prerouting | At::Output) => {
+                self.one(&["ip version 4", "meta protocol ip"]).into()
+            }
             _ => self
                 .one(&[
                     "ip version 4",
@@ -382,14 +388,13 @@ impl Text<'_> {
         }
         self.line("  }\n  chain postrouting {");
         self.line("    type nat hook postrouting priority srcnat;");
-        // KNOWN: what Linux itself sends is asked there too.
         let sources = [
-            "iifname { work, lab } ip saddr 10.0.1.3 oifname \"uplink\" counter accept",
-            "iifname { work, lab, uplink } oifname \"uplink\" tcp dport 443 counter masquerade to :40000-40999",
-            "iifname { work, lab } ip saddr 10.0.2.0/24 oifname \"uplink\" counter snat to 192.0.2.2",
+            "ip saddr 10.0.1.3 oifname \"uplink\" counter accept",
+            "oifname \"uplink\" tcp dport 443 counter masquerade to :40000-40999",
+            "ip saddr 10.0.2.0/24 oifname \"uplink\" counter snat to 192.0.2.2",
             "iifname \"lab\" oifname \"work\" counter snat to 192.0.2.2",
-            "iifname { work, lab, uplink } oifname \"uplink\" meta l4proto udp counter masquerade random",
-            "iifname { work, lab, uplink } oifname \"uplink\" counter masquerade",
+            "oifname \"uplink\" meta l4proto udp counter masquerade random",
+            "oifname \"uplink\" counter masquerade",
         ];
         for source in sources {
             if self.chance.happens(50) {

@@ -164,15 +164,16 @@ fn error_fits(flow: &Flow, pair: &Both<Vec<u8>>) -> Result<(), String> {
 /// What differs.
 pub fn answers_alike(ours: &[u8], theirs: &[u8], sent: &Both<Vec<u8>>) -> Result<bool, String> {
     let views = [ours, theirs].map(View::new);
-    let heads = views.each_ref().map(|view| (view.protocol(), view.destination()));
-    if heads[0] != heads[1] {
+    let protocol = views[0].protocol();
+    let is_to_sender = views.iter().zip(sent).all(|(view, sent)| view.destination() == *ends(sent).0.ip());
+    if protocol != views[1].protocol() || !is_to_sender {
         return Err("the answers go to different hosts, or are of different protocols".into());
     }
     let is_renamed = views[0].source() != views[1].source();
     if is_renamed && !(is_error(ours) && views[1].source() == View::new(&*sent[1]).destination()) {
         return Err("the answers come from different hosts".into());
     }
-    match heads[0].0 {
+    match protocol {
         ICMP if is_error(ours) => errors_alike(&views, sent)?,
         ICMP if views[0].transport() == views[1].transport() => {}
         ICMP => return Err("the ICMP messages in answer differ".into()),

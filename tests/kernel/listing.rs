@@ -7,6 +7,8 @@ use serde_json::Value;
 pub struct Counter {
     /// Family, table, and chain or name.
     pub place: String,
+    /// Whether its chain is a nat chain at postrouting.
+    pub is_of_source_nat: bool,
     /// Packets.
     pub packets: u64,
     /// Octets of IPv4, headers included.
@@ -20,7 +22,20 @@ pub struct Counter {
 pub fn counters(listing: &[u8]) -> Vec<Counter> {
     let listing: Value = serde_json::from_slice(listing).expect("JSON from nft");
     let items = listing["nftables"].as_array().expect("a list of objects");
-    items.iter().flat_map(of_item).collect()
+    let chains: Vec<&Value> = items.iter().filter_map(|item| item.get("chain")).collect();
+    let is_of_source_nat = |counter: &Counter| {
+        let mut chains =
+            chains.iter().filter(|chain| chain["type"] == "nat" && chain["hook"] == "postrouting");
+        chains.any(|chain| place_of(chain, "name") == counter.place)
+    };
+    let counters = items.iter().flat_map(of_item);
+    counters.map(|counter| Counter { is_of_source_nat: is_of_source_nat(&counter), ..counter }).collect()
+}
+
+/// Family, table, and a name of an object.
+fn place_of(object: &Value, name: &str) -> String {
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    format!("{} {} {}", text("family"), text("table"), text(name))
 }
 
 fn of_item(item: &Value) -> Vec<Counter> {
@@ -32,10 +47,10 @@ fn of_item(item: &Value) -> Vec<Counter> {
         (rule, counted.collect())
     });
     let Some((item, counted)) = named.or(anonymous) else { return Vec::new() };
-    let text = |key: &str| item[key].as_str().unwrap_or_default();
-    let place = format!("{} {} {}{}", text("family"), text("table"), text("chain"), text("name"));
+    let place = place_of(item, if item.get("chain").is_some() { "chain" } else { "name" });
     let counter = |value: &&Value| Counter {
         place: place.clone(),
+        is_of_source_nat: false,
         packets: value["packets"].as_u64().unwrap_or_default(),
         octets: value["bytes"].as_u64().unwrap_or_default(),
     };

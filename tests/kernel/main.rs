@@ -66,12 +66,9 @@ fn case(plan: &'static str, rules: &str, seed: u64) -> Case {
 fn told(case: Case, why: &Trouble) -> String {
     let Trouble::Differs(_) = why else { return format!("{why}\n{}", case.rules) };
     let small = case.shrunk();
-    let why = small.compare().err();
-    format!(
-        "{}\n{}",
-        small.rules,
-        why.map_or_else(|| "gone when looked at again".into(), |why| why.to_string())
-    )
+    let again = small.compare().err();
+    let again = again.map_or_else(|| "gone when looked at again".into(), |why| why.to_string());
+    format!("{why}\n\nIn fewer lines:\n{}\n{again}", small.rules)
 }
 
 #[test]
@@ -126,7 +123,7 @@ fn each_form_matches_what_it_matches_in_the_kernel() {
             match case.compare() {
                 Ok(tally) => {
                     println!("{hook:?}: {tally:?}");
-                    assert!(tally.counted * 3 > tally.counters * 2, "too few forms have matched: {tally:?}");
+                    assert!(tally.counted * 2 > tally.counters, "too few forms have matched: {tally:?}");
                 }
                 Err(why) => differences.push(told(case, &why)),
             }

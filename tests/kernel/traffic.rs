@@ -113,10 +113,7 @@ impl Duel {
     /// The next packet of a flow, or its first.
     fn go_on(&mut self, mut flow: Flow) -> Result<(), String> {
         let is_new = flow.last[0].is_none();
-        let mut manner = self.manner();
-        if !is_new {
-            manner.ttl = manner.ttl.max(2);
-        }
+        let manner = self.manner();
         let segment = match (flow.protocol, is_new) {
             (6, true) => Some((Way::Original, Flow::opening())),
             (6, false) => Some(flow.segment_after(&mut self.chance)),
@@ -135,12 +132,10 @@ impl Duel {
         let packets = flow.ends(way).map(|ends| manner.put(packet(ends)));
         let fate = self.send(flow.input(way), packets, Some((&flow, way)))?;
         let Fate::Passed(output, pair) = fate else {
-            if matches!(fate, Fate::Answered) && flow.protocol == 6 {
-                // Who was told that a connection has ended says nothing more in it.
-                return Ok(());
-            }
-            // KNOWN: a first reply that is dropped makes the session `established` in Linux, not in Weir.
-            if !is_new && (way == Way::Original || flow.last[1].is_some()) {
+            // Who was told that a connection has ended says nothing more in it. And where a segment that says so does not
+            // arrive, Linux takes it for said, Weir does not.
+            let is_told = matches!(fate, Fate::Answered) && flow.protocol == 6;
+            if !is_new && !is_told && !segment.is_some_and(|(_, segment)| segment.ends()) {
                 self.flows.push(flow);
             }
             return Ok(());
@@ -186,8 +181,7 @@ impl Duel {
         };
         let way = about.other();
         let kind = self.chance.pick(&ERRORS);
-        let mut manner = self.manner();
-        manner.ttl = manner.ttl.max(2);
+        let manner = self.manner();
         let message = |octets: &Vec<u8>| {
             let (from, to) = ends(octets);
             // As much as makes 576 octets in all (RFC 1812 4.3.2.3).
@@ -266,6 +260,10 @@ impl Duel {
             _ => site.clients.iter().map(|client| client.address).collect(),
         };
         let to = self.chance.pick(&to);
+        if self.rules_on_answers && self.is_own(to) && site.clients[input - 1].address != to {
+            // Where an answer to this comes from is a chosen difference, which rules may tell.
+            return None;
+        }
         (self.is_own(to) || (0..ports).any(|port| self.is_behind(port, to))).then_some(to)
     }
 
