@@ -299,6 +299,13 @@ accept"#,
 fn tables_chains_and_sets() {
     refuses_files(&[
         (
+            "# weir: allow open\ntable ip t {\n chain c { type filter hook prerouting priority raw + 100; }\n chain d { type filter hook postrouting priority 0; fib saddr . iif oif missing drop\n }\n}\n",
+            &[
+                "3:49: priority -200 is that of connection tracking itself: write -201 or -199",
+                "4:65: fib by iif has its place at prerouting, input and forward",
+            ],
+        ),
+        (
             "# weir: allow open\ntable ip t {\n chain c { type filter hook input priority 0; meta nfproto ipv4 accept\n}\n}\n",
             &["3:47: meta nfproto is for tables of family inet: this one holds one family"],
         ),

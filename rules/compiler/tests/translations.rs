@@ -174,6 +174,8 @@ fn a_host_that_has_an_address_both_ways_has_it_alone() {
     let masquerade = Some(SourceNat::Masquerade { ports: None, random: false });
     assert_eq!(shown(back, out, host), (Some(SourceNat::Static(EXTRA)), 0));
     assert_eq!(shown(back, out, other), (masquerade, 0));
+    let netmap = "dnat ip prefix to ip daddr map { 192.0.2.3/32 : 10.0.1.5/32 }";
+    assert_eq!(shown(netmap, out, host), (Some(SourceNat::Static(EXTRA)), 0));
     // Whoever has less than all of it takes ports of it.
     let some = Some(SourceNat::To { first: EXTRA, last: EXTRA, ports: None, random: false });
     assert_eq!(shown("ip daddr 192.0.2.3 tcp dport 80 dnat to 10.0.1.5", out, host), (some, 0));

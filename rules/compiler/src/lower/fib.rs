@@ -1,7 +1,9 @@
 //! `fib`: what the routing table says of an address. The table is that of `weir.toml`, and known here.
 
-use rules::table::{Field, Key};
+use rules::Hook;
+use rules::table::{Field, Key, Kind};
 
+use super::graph::reached_only_by;
 use super::ranges::{Ranges, Shared, complement, normalise};
 use super::{Context, Known, Lowering, Premises};
 use crate::program::{Lookup, Match, Step, Test};
@@ -24,6 +26,14 @@ impl Lowering<'_> {
         if context.family == crate::syntax::tree::Family::Ip6 {
             let message = "fib in a table of family ip6 is not in this version's subset";
             return self.refuse(fib.key_span.clone(), message);
+        }
+        if let Some(input) = &fib.of_input {
+            let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward];
+            let allowed = hooks.map(|hook| [(Kind::Filter, hook), (Kind::Nat, hook)]).concat();
+            if !reached_only_by(context, &allowed) {
+                let message = "fib by iif has its place at prerouting, input and forward";
+                return self.refuse(input.clone(), message);
+            }
         }
         if fib.is_type {
             self.address_type(fib, negated, premises)

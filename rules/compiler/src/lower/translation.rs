@@ -174,6 +174,11 @@ impl Lowering<'_> {
             return Some(Action::Snat(SourceChoice::Netmap(netmap)));
         }
         self.are_behind_clients(addresses, &to.span)?;
+        if netmap.length == 32 {
+            // One host: it may have the address for itself, see `one_to_one`.
+            let Addresses { first, last } = addresses;
+            return Some(Action::Dnat(DestinationChoice::To { first, last, ports: None }));
+        }
         Some(Action::Dnat(DestinationChoice::Netmap(netmap)))
     }
 

@@ -122,6 +122,11 @@ impl Parser<'_, '_> {
         if kind == Kind::Nat && priority <= -200 {
             return self.error(start.start..end, "the priority of a nat chain is above -200");
         }
+        // Whether a chain there comes ahead of it or behind depends on what was loaded before.
+        if priority == -200 && matches!(hook, Hook::Prerouting | Hook::Output) {
+            let message = "priority -200 is that of connection tracking itself: write -201 or -199";
+            return self.error(start.start..end, message);
+        }
         Ok((priority, end))
     }
 }
