@@ -141,7 +141,7 @@ impl<L: Link> Datapath<L> {
             site,
             policy: &site.policy,
             effects: Effects::new(site, seed[2].rotate_left(17) ^ seed[3]),
-            refused: RuleCounters::new(site.policy.locations.len()),
+            refused: RuleCounters::new(site.policy.lines.len()),
             // RFC 1812 4.3.2.8: a burst of 6, then one a second per destination.
             errors: Limiter::new(4096, 6, 1000, seed[3]),
             replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),

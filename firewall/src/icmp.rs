@@ -85,7 +85,9 @@ pub fn error(answer: Answer, source: Ipv4Addr, packet: &Packet, octets: &[u8]) -
     let length = usize::from(packet.total_len()).min(ERROR_MAX - ERROR_HEAD);
     let quote = octets.get(..length)?;
     let header = Icmpv4Header::with_checksum(kind, quote);
-    message(source, packet.source(), IpNumber::ICMP, 0, &header.to_bytes(), 0..length)
+    // RFC 1812 4.3.2.5: internetwork control, and the TOS of the packet; no ECN (RFC 3168 6.1).
+    let tos = 0xc0 | packet.tos() & 0x1c;
+    message(source, packet.source(), IpNumber::ICMP, tos, &header.to_bytes(), 0..length)
 }
 
 /// The reply to an echo request: same identifier, sequence number and data (RFC 1122 3.2.2.6).
@@ -148,7 +150,8 @@ pub fn tcp_reset(packet: &Packet) -> Option<Message> {
     }
     let (source, destination) = (packet.destination().octets(), packet.source().octets());
     header.checksum = header.calc_checksum_ipv4_raw(source, destination, &[]).ok()?;
-    message(packet.destination(), packet.source(), IpNumber::TCP, 0, &header.to_bytes(), 0..0)
+    // As hosts send it: with the TOS of the segment.
+    message(packet.destination(), packet.source(), IpNumber::TCP, packet.tos(), &header.to_bytes(), 0..0)
 }
 
 fn message(

@@ -27,10 +27,12 @@ pub struct Policy {
     pub chains: &'static [Chain],
     /// What the rules consist of.
     pub code: Code,
-    /// Where each rule, and each chain's policy, stands; indexed by [`RuleId`].
-    pub locations: &'static [Location],
-    /// Where each counter stands; indexed by [`CounterId`].
-    pub counters: &'static [Location],
+    /// The files of the policy, with the numbers of their first lines among all lines, from 1.
+    pub files: &'static [(u32, &'static str)],
+    /// On which of all lines each rule, and each chain's policy, stands; indexed by [`RuleId`].
+    pub lines: &'static [u32],
+    /// On which of all lines each counter stands; indexed by [`CounterId`].
+    pub counter_lines: &'static [u32],
     /// The external ports that dnat rules answer for, see [`Policy::forwards`](Policy::forwards()).
     pub forwards: &'static [Forward],
     /// Indexed by [`LimitId`](crate::object::LimitId).
@@ -136,8 +138,9 @@ impl Policy {
         hooks: [&[]; 5],
         chains: &[],
         code: Code::EMPTY,
-        locations: &[],
-        counters: &[],
+        files: &[],
+        lines: &[],
+        counter_lines: &[],
         forwards: &[],
         limits: &[],
         quotas: &[],
@@ -224,14 +227,26 @@ impl Policy {
     /// Where a rule, or a chain's policy, stands.
     #[must_use]
     pub fn location(&self, rule: RuleId) -> Location {
-        let unknown = Location { file: "rules.nft", line: 0 };
-        self.locations.get(usize::from(rule.0)).copied().unwrap_or(unknown)
+        self.place(self.lines.get(usize::from(rule.0)).copied().unwrap_or(0))
+    }
+
+    /// Where each rule, and each chain's policy, stands, one per [`RuleId`].
+    pub fn locations(&self) -> impl ExactSizeIterator<Item = Location> + '_ {
+        self.lines.iter().map(|&line| self.place(line))
     }
 
     /// Where each counter stands, one per [`CounterId`].
-    #[must_use]
-    pub const fn counters(&self) -> &'static [Location] {
-        self.counters
+    pub fn counters(&self) -> impl ExactSizeIterator<Item = Location> + '_ {
+        self.counter_lines.iter().map(|&line| self.place(line))
+    }
+
+    /// The file and line of one of all lines.
+    fn place(&self, line: u32) -> Location {
+        let after = self.files.partition_point(|&(first, _)| first <= line);
+        match after.checked_sub(1).and_then(|at| self.files.get(at)) {
+            Some(&(first, file)) => Location { file, line: line - first + 1 },
+            None => Location { file: "rules.nft", line },
+        }
     }
 
     /// Whether no hook has a chain.

@@ -62,12 +62,12 @@ impl<L: Link> Datapath<L> {
 
     /// The policy's counters with the places of their rules.
     pub fn rule_counters(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
-        self.policy.counters().iter().copied().zip(self.effects.counters.as_slice().iter().copied())
+        self.policy.counters().zip(self.effects.counters.as_slice().iter().copied())
     }
 
     /// The rules and chain policies that ended packets, with how many.
     pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
-        let all = self.policy.locations.iter().copied().zip(self.refused.as_slice().iter().copied());
+        let all = self.policy.locations().zip(self.refused.as_slice().iter().copied());
         all.filter(|(_, counter)| counter.packets > 0)
     }
 }

@@ -8,7 +8,7 @@ use rules::code::Code;
 use rules::object::{DynamicSet, Limit, Log, Quota};
 use rules::policy::Policy;
 use rules::site::{Client, Nat, Site, Timeouts, UdpShort, Uplink};
-use rules::table::{Action, Chain, Effect, KEY_MAX, Location, Lookup};
+use rules::table::{Action, Chain, Effect, KEY_MAX, Lookup};
 use rules::tree::Trees;
 
 use crate::diagnostics::Diagnostics;
@@ -137,8 +137,8 @@ pub(crate) fn octets(program: &Program, packed: &Packed) -> usize {
     let ranges: usize = shared(program).iter().map(|ranges| ranges.len()).sum();
     packed.octets()
         + ranges * size_of::<(u32, u32)>()
-        + program.locations.len() * size_of::<Location>()
-        + program.counters.len() * size_of::<Location>()
+        + (program.locations.len() + program.counters.len()) * size_of::<u32>()
+        + program.files.iter().map(|(_, file)| size_of::<(u32, &str)>() + file.len()).sum::<usize>()
         + program.forwards.len() * size_of::<rules::Forward>()
         + program.limits.len() * size_of::<Limit>()
         + program.quotas.len() * size_of::<Quota>()
@@ -183,19 +183,14 @@ fn leak_client(client: crate::plan::Client) -> Client {
 }
 
 fn leak_program(program: Program, packed: Packed) -> Policy {
-    let files: Vec<&'static str> = program.files.iter().map(|(_, file)| &*file.clone().leak()).collect();
-    let location = |&line: &u32| {
-        let (file, line) = program.place(line);
-        Location { file: files.get(file).copied().unwrap_or_default(), line }
-    };
-    let locations = program.locations.iter().map(location).collect::<Vec<_>>();
-    let counters = program.counters.iter().map(location).collect::<Vec<_>>();
+    let files = program.files.into_iter().map(|(first, file)| (first, &*file.leak()));
     Policy {
         hooks: program.hooks.map(|bases| &*bases.leak()),
         chains: packed.chains.into_iter().map(leak_chain).collect::<Vec<_>>().leak(),
         code: leak_code(packed.words, &packed.sets, packed.lookups, packed.effects, packed.actions),
-        locations: locations.leak(),
-        counters: counters.leak(),
+        files: files.collect::<Vec<_>>().leak(),
+        lines: program.locations.leak(),
+        counter_lines: program.counters.leak(),
         forwards: program.forwards.leak(),
         limits: program.limits.leak(),
         quotas: program.quotas.leak(),

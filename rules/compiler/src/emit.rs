@@ -44,13 +44,9 @@ fn program(out: &mut String, program: &Program, packed: &Packed) {
         line!(out, "static {name}: [::rules::table::Base; {}] = [{}];", bases.len(), joined(bases, base));
     }
     code(out, packed);
-    for (name, lines) in [("LOCATIONS", &program.locations), ("COUNTERS", &program.counters)] {
-        let entries = joined(lines, |&line| {
-            let (file, line) = program.place(line);
-            let file = program.files.get(file).map_or("", |(_, file)| file.as_str());
-            format!("::rules::table::Location {{ file: {file:?}, line: {line} }}")
-        });
-        line!(out, "static {name}: [::rules::table::Location; {}] = [{entries}];", lines.len());
+    line!(out, "static FILES: [(u32, &str); {}] = {:?};", program.files.len(), program.files);
+    for (name, lines) in [("LINES", &program.locations), ("COUNTER_LINES", &program.counters)] {
+        line!(out, "static {name}: [u32; {}] = {lines:?};", lines.len());
     }
     let forwards = joined(&program.forwards, |forward| {
         let Forward { protocol, address: of, first, last } = forward;
@@ -158,7 +154,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, locations: &LOCATIONS, counters: &COUNTERS, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, marks_connections: MARKS_CONNECTIONS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, marks_connections: MARKS_CONNECTIONS }},"
     );
     line!(out, "}};");
 }

@@ -139,7 +139,8 @@ fn the_text_of_rust_is_stable_and_without_std() {
     assert_eq!(foreign.count(), 0);
     for line in [
         "static SET_0: [(u32, u32); 2] = [(167772161, 167772161), (167772165, 167772165)];",
-        "static COUNTERS: [::rules::table::Location; 1] = [::rules::table::Location { file: \"rules.nft\", line: 4 }];",
+        "static FILES: [(u32, &str); 1] = [(1, \"rules.nft\")];",
+        "static COUNTER_LINES: [u32; 1] = [4];",
         "pub static SITE: ::rules::site::Site = ::rules::site::Site {",
         "        gateway: ::core::option::Option::Some(::core::net::Ipv4Addr::new(192, 0, 2, 1)),",
     ] {

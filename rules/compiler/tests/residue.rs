@@ -127,7 +127,7 @@ fn established_sessions_of_the_bench_site_leave_one_counter() {
     let policy = &compiled.leak().policy;
     let residue = policy.residue(Hook::Forward, &established());
     assert_eq!(residue.counters().collect::<Vec<_>>(), [CounterId(0)]);
-    assert_eq!(policy.counters()[0].to_string(), "rules.nft:5");
+    assert_eq!(policy.counters().next().map(|at| at.to_string()).as_deref(), Some("rules.nft:5"));
     assert_eq!(residue.then(policy.residue(Hook::Postrouting, &established())), residue);
 }
 

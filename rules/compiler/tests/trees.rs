@@ -186,5 +186,5 @@ fn ten_thousand_rules_take_few_steps_and_octets() {
     };
     let ((few, _), (many, octets)) = (of(10), of(10_000));
     assert!(many <= 3 * few, "{few} steps for 10 rules, {many} for 10 000");
-    assert!(octets <= 64 * 10_000, "{octets} octets");
+    assert!(octets <= 48 * 10_000, "{octets} octets");
 }

@@ -66,7 +66,7 @@ fn counters_count_where_they_stand() {
         site(&forward("counter packets 5 bytes 7 tcp dport 80 counter accept\ntcp dport 443 counter accept"));
     let (_, counts, _) = evaluate(site, Hook::Forward, &segment());
     assert_eq!(counts, Counts(vec![(0, 60), (2, 60)]));
-    let lines: Vec<u32> = site.policy.counters().iter().map(|location| location.line).collect();
+    let lines: Vec<u32> = site.policy.counters().map(|location| location.line).collect();
     assert_eq!(lines, [4, 4, 5]);
 }
 
