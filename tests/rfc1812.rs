@@ -15,6 +15,8 @@ fn about(error: &Seen, source: &str, kind: (u8, u8), sent: &[u8]) {
     assert_eq!((error.source(), error.icmp()), (address(source), kind));
     assert!(error.octets.len() <= 576, "{} octets", error.octets.len());
     assert!(error.ttl() >= 32);
+    // 4.3.2.5: internetwork control, and the TOS of the packet.
+    assert_eq!(error.octets[1], 0xc0 | sent[1] & 0x1c);
     let quoted = sent.len().min(548);
     assert_eq!(error.quote().octets, sent[..quoted], "the packet as its sender sent it");
 }
