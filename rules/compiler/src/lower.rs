@@ -1,6 +1,7 @@
 //! From the tree of `rules.nft` to tables: names are resolved, types and hooks checked, chains put in order.
 
 mod assertions;
+mod callers;
 mod concatenation;
 mod fib;
 mod forwards;
@@ -14,6 +15,7 @@ mod sets;
 mod shadow;
 mod stateful;
 mod translation;
+mod union;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -24,11 +26,13 @@ use rules::table::{CounterId, Field, RuleId};
 use crate::diagnostics::Diagnostics;
 use crate::plan::Plan;
 use crate::program::{Program, Step};
+use crate::prove::World;
 use crate::source::Source;
 use crate::syntax::tree::{Family, Ruleset, Span, Table, Value};
 use graph::Graph;
 pub(crate) use ranges::{Ranges, Shared, complement, intersection, normalise};
 use sets::Set;
+use shadow::Told;
 use stateful::Objects;
 
 /// The most elements that all sets of a file may have, defines written out.
@@ -83,6 +87,12 @@ struct Lowering<'a> {
     table: usize,
     /// The dynamic sets that a statement puts elements into.
     updated: HashSet<u16>,
+    /// The rules of each chain with what their text says, as far as they were read.
+    told: Vec<Vec<Told>>,
+    /// The sources that are believed on each port.
+    believed: Vec<Ranges>,
+    /// How many rules are for sources that are not.
+    unbelieved: usize,
     /// The maps of tables in which something is wrong, and was told.
     unsound_maps: HashSet<(usize, String)>,
     /// How many elements may still be looked at.
@@ -116,6 +126,9 @@ pub(crate) fn lower(
         objects: Vec::new(),
         table: 0,
         updated: HashSet::new(),
+        told: Vec::new(),
+        believed: if plan.is_sound { World::new(plan).believed } else { Vec::new() },
+        unbelieved: 0,
         unsound_maps: HashSet::new(),
         budget: ELEMENTS_MAX,
         again: 16 * ELEMENTS_MAX,
@@ -128,6 +141,7 @@ pub(crate) fn lower(
     if lowering.graph(&graph, ruleset) {
         lowering.rules(&graph, ruleset);
         lowering.plant(&mut graph, ruleset);
+        lowering.callers(&graph);
         lowering.hooks(ruleset);
         lowering.forwards(&graph);
     }

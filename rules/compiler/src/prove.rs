@@ -20,7 +20,7 @@ use crate::program::{Program, Step};
 use crate::source::Source;
 use piece::Piece;
 use walk::{End, Go, Walk};
-use world::World;
+pub(crate) use world::World;
 
 /// The steps that the proof of one assertion may take.
 const STEPS_MAX: u64 = 4_000_000;

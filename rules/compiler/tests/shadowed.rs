@@ -138,11 +138,99 @@ fn the_last_of_ten_thousand_rules_is_found() {
     let rule = |i: usize| match i % 3 {
         0 => format!("ip saddr 10.{}.{}.0/24 tcp dport 443 accept\n", i / 250, i % 250),
         1 => format!("ip daddr {{ 20.{0}.{1}.1, 20.{0}.{1}.7 }} udp dport 53 accept\n", i / 250, i % 250),
-        _ => format!("iifname work ip saddr 30.{}.{}.1-30.{0}.{1}.9 drop\n", i / 250, i % 250),
+        _ => format!("oifname work ip saddr 30.{}.{}.1-30.{0}.{1}.9 drop\n", i / 250, i % 250),
     };
     let mut rules: String = (0..10_000).map(rule).collect();
     rules += "ip saddr 10.0.6.77 tcp dport 443 drop\nip saddr 10.0.7.77 tcp dport 443 drop\n";
     let told = told(&forward(&rules));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].starts_with("rules.nft:10004:1: no packet comes to this rule: the one of line 10 takes"));
+}
+
+/// The last rule of a chain, which earlier ones take together, or do not.
+#[test]
+fn rules_that_several_earlier_ones_take_together() {
+    let taken = |rules: &str, lines: &str| {
+        let last = 3 + rules.lines().count();
+        let message = format!(
+            "rules.nft:{last}:1: no packet comes to this rule: those of {lines} take them all; if that is meant, say so: comment \"weir: allow shadowed\""
+        );
+        assert_eq!(told(&forward(rules)), [message], "{rules}");
+        let allowed = format!("{rules} comment \"weir: allow shadowed\"");
+        assert_eq!(told(&forward(&allowed)), [""; 0], "{allowed}");
+    };
+    taken("tcp dport 1-30 accept\ntcp dport 31-50 drop\ntcp dport 20-40 accept", "line 4, line 5");
+    taken(
+        "ip saddr 10.0.1.0/25 accept\nip saddr 10.0.1.128/25 drop\nip saddr 10.0.1.0/24 tcp dport 22 accept",
+        "line 4, line 5",
+    );
+    // The declared interfaces are a closed world, and a packet has one state.
+    taken(
+        "iifname { work, lab } accept\niifname uplink drop\niifname \"vif*\" drop\ntcp dport 22 accept",
+        "line 4, line 5, line 6",
+    );
+    taken(
+        "tcp dport 80 ip saddr 10.0.0.0/8 accept\ntcp dport 80 ip saddr != 10.0.0.0/8 drop\nip ttl 64 tcp dport 80 accept",
+        "line 4, line 5",
+    );
+    taken(
+        "meta l4proto tcp accept\nmeta l4proto udp drop\nmeta l4proto { tcp, udp } th dport 53 accept",
+        "line 4, line 5",
+    );
+    for fine in [
+        "tcp dport 1-30 accept\ntcp dport 32-50 drop\ntcp dport 20-40 accept",
+        "tcp dport 0-100 accept\ntcp dport 101-65535 drop\nip saddr 10.0.1.2 accept",
+        "iifname { work, lab } accept\niifname uplink drop\ntcp dport 22 accept",
+        "ct state established,related accept\nct state invalid drop\nct state new accept",
+        "limit rate 5/second accept\ntcp dport 80 drop\ntcp dport 80-81 accept",
+        "meta mark 1 accept\nmeta mark != 1 drop\ntcp dport 80 accept",
+    ] {
+        assert_eq!(told(&forward(fine)), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn rules_that_no_caller_leaves_a_packet() {
+    let rules = |main: &str, side: &str| {
+        forward(main).replacen("chain c", &format!("chain side {{\n{side}\n}}\nchain c"), 1)
+    };
+    let never = "this can never be true: no caller of the chain leaves it such a packet; if that is meant, say so: comment \"weir: allow shadowed\"";
+    let is_never = |main: &str, side: &str| {
+        assert_eq!(told(&rules(main, side)), [format!("rules.nft:3:1: {never}")], "{main} / {side}");
+        let allowed = format!("{side} comment \"weir: allow shadowed\"");
+        assert_eq!(told(&rules(main, &allowed)), [""; 0], "{main} / {allowed}");
+    };
+    is_never("iifname work jump side", "iifname lab accept");
+    is_never("tcp dport 22 jump side", "udp dport 22 accept");
+    is_never("ip saddr 10.0.1.0/24 goto side\nip saddr 10.0.2.0/24 jump side", "ip saddr 10.137.0.10 accept");
+    is_never("tcp dport vmap { 22 : jump side, 23 : accept }", "tcp dport 23 accept");
+    for (main, side) in [
+        ("iifname work jump side\niifname lab jump side", "iifname lab accept"),
+        ("iifname . tcp dport { work . 22 } jump side", "iifname lab accept"),
+        ("limit rate 5/second jump side", "iifname lab accept"),
+        ("iifname work jump side", "iifname lo accept"),
+        ("meta mark 1 jump side", "meta mark 2 accept"),
+    ] {
+        assert_eq!(told(&rules(main, side)), [""; 0], "{main} / {side}");
+    }
+}
+
+#[test]
+fn rules_for_sources_that_nobody_believes() {
+    let never = "no packet comes to this rule: its sources are not behind the ports that it is about";
+    for rule in [
+        "iifname work ip saddr 10.0.2.5 drop",
+        "ip saddr 10.0.1.1 accept",
+        "iifname uplink ip saddr 172.16.0.0/12 drop",
+        "ip saddr 127.0.0.1 drop",
+    ] {
+        assert_eq!(told(&forward(rule)), [format!("rules.nft:4:1: {never}")], "{rule}");
+    }
+    for rule in [
+        "ip saddr 10.0.2.5 drop",
+        "iifname work ip saddr 172.20.0.1 drop",
+        "iifname { lab, work } ip saddr 10.0.1.5 drop",
+    ] {
+        assert_eq!(told(&forward(rule)), [""; 0], "{rule}");
+    }
 }

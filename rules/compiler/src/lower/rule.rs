@@ -82,6 +82,7 @@ impl Lowering<'_> {
         if self.plan.is_sound && context.family != Family::Ip6 {
             self.shadows(context, &rules, &texts);
         }
+        self.told.push(texts);
         rules
     }
 

@@ -1,5 +1,5 @@
-//! Rules that no packet comes to, because one earlier rule of their chain takes them all, and translations that
-//! are each other's business in part.
+//! Rules that no packet comes to, because one earlier rule of their chain takes them all (or several do, see
+//! `union`), and translations that are each other's business in part.
 //!
 //! A rule's packets are a box: for each field that it matches, the values it lets through. Takers are found by
 //! the smallest aligned block of numbers around one side of their box, so that many rules are compared with few.
@@ -27,14 +27,14 @@ pub(super) struct Told {
 
 /// The values that a rule's matches let through, by field; a field it does not match is not there.
 #[derive(Debug, Clone)]
-struct Packets(Vec<(Field, Shared)>);
+pub(super) struct Packets(pub Vec<(Field, Shared)>);
 
 /// A rule that ends the walk of its packets.
-struct Taker {
-    packets: Packets,
+pub(super) struct Taker {
+    pub packets: Packets,
     action: Action,
-    line: u32,
-    is_ipv4: bool,
+    pub line: u32,
+    pub is_ipv4: bool,
 }
 
 /// The smallest aligned block of numbers that holds a range: a field, leading bits and their number.
@@ -42,8 +42,8 @@ type Block = (Field, u32, u32);
 
 /// The takers of a chain so far.
 #[derive(Default)]
-struct Takers {
-    all: Vec<Taker>,
+pub(super) struct Takers {
+    pub all: Vec<Taker>,
     by_block: HashMap<Block, Vec<usize>>,
     /// The lengths of the blocks of each field, as bits.
     lengths: HashMap<Field, u64>,
@@ -53,9 +53,9 @@ struct Takers {
 }
 
 /// The values that fields may have.
-struct World<'a> {
-    context: &'a Context,
-    last_port: u32,
+pub(super) struct World<'a> {
+    pub context: &'a Context,
+    pub last_port: u32,
 }
 
 /// The block around all of the ranges, or one with fewer leading bits.
@@ -74,7 +74,7 @@ fn is_within(inner: &Shared, outer: &Shared) -> bool {
 }
 
 /// Whether every packet has the field.
-fn is_always_there(field: Field) -> bool {
+pub(super) fn is_always_there(field: Field) -> bool {
     matches!(
         field,
         Field::InputPort
@@ -92,12 +92,12 @@ fn is_always_there(field: Field) -> bool {
 }
 
 /// Whether a rule may change the field between two others.
-fn changes(field: Field) -> bool {
+pub(super) fn changes(field: Field) -> bool {
     matches!(field, Field::Mark | Field::ConnectionMark)
 }
 
 impl World<'_> {
-    fn values(&self, field: Field) -> Ranges {
+    pub fn values(&self, field: Field) -> Ranges {
         let max = match field {
             Field::InputPort | Field::OutputPort => {
                 let always: &[Hook] = match field {
@@ -137,7 +137,7 @@ impl World<'_> {
         vec![(0, max)]
     }
 
-    fn lets_through(&self, wanted: &Match) -> Option<Shared> {
+    pub fn lets_through(&self, wanted: &Match) -> Option<Shared> {
         let values = self.values(wanted.field);
         let ranges = match &wanted.test {
             Test::In(ranges) if !wanted.negated => return Some(Shared::clone(ranges)),
@@ -159,7 +159,7 @@ impl World<'_> {
     }
 
     /// The packets that pass these matches; none when that cannot be said.
-    fn packets<'s>(&self, steps: impl Iterator<Item = &'s Step>) -> Option<Packets> {
+    pub fn packets<'s>(&self, steps: impl Iterator<Item = &'s Step>) -> Option<Packets> {
         let mut packets: Vec<(Field, Shared)> = Vec::new();
         for step in steps {
             let wanted = match step {
@@ -191,16 +191,16 @@ impl World<'_> {
 }
 
 impl Packets {
-    fn of(&self, field: Field) -> Option<&Shared> {
+    pub fn of(&self, field: Field) -> Option<&Shared> {
         self.0.iter().find(|(own, _)| *own == field).map(|(_, ranges)| ranges)
     }
 
-    fn is_none(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         self.0.iter().any(|(_, ranges)| ranges.is_empty())
     }
 
     /// No packet uses `lo`, and a match on it is no mistake.
-    fn names_loopback(&self) -> bool {
+    pub fn names_loopback(&self) -> bool {
         let holds =
             |ranges: &Shared| ranges.iter().any(|&(first, last)| first <= LOOPBACK && LOOPBACK <= last);
         [Field::InputPort, Field::OutputPort].iter().filter_map(|&field| self.of(field)).any(holds)
@@ -217,7 +217,7 @@ impl Packets {
         !self.0.iter().any(apart)
     }
 
-    fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.0.iter().map(|(_, ranges)| ranges.len()).sum::<usize>() + 1
     }
 }
@@ -241,7 +241,7 @@ impl Takers {
     }
 
     /// Those that may take all of these packets.
-    fn candidates(&self, packets: &Packets) -> Vec<usize> {
+    pub fn candidates(&self, packets: &Packets) -> Vec<usize> {
         let mut candidates: Vec<usize> = self.whole.clone();
         for (field, ranges) in &packets.0 {
             let lengths = self.lengths.get(field).copied().unwrap_or(0);
@@ -278,7 +278,10 @@ impl Lowering<'_> {
             if self.compare(packets.size(), &told.span).is_none() {
                 return;
             }
-            let is_taken = !told.allows_shadowed && self.is_taken(&packets, &takers, told);
+            self.is_believed(&packets, context, &told.span);
+            let is_taken = !told.allows_shadowed
+                && (self.is_taken(&packets, &takers, told)
+                    || self.is_taken_by_several(&packets, &takers, &world, told));
             let Some(Step::Do(action)) = rule.steps.last() else { continue };
             let Some(packets) = world.packets(rule.steps.iter()).filter(|packets| !packets.is_none()) else {
                 continue;
@@ -295,7 +298,7 @@ impl Lowering<'_> {
     }
 
     /// Takes so many comparisons from the budget.
-    fn compare(&mut self, count: usize, span: &Span) -> Option<()> {
+    pub(super) fn compare(&mut self, count: usize, span: &Span) -> Option<()> {
         let left = u32::try_from(count).ok().and_then(|count| self.compared.checked_sub(count));
         self.compared = left.unwrap_or(0);
         if left.is_none() {

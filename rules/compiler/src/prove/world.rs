@@ -18,7 +18,7 @@ const OTHERS: [(u32, u32); 4] = [(0, 0), (3, 5), (7, 16), (18, 255)];
 const QUERIES: [(u32, u32); 4] = [(8, 8), (13, 13), (15, 15), (17, 17)];
 
 /// The addresses of a site.
-pub(super) struct World {
+pub(crate) struct World {
     pub own: Ranges,
     pub external: Ranges,
     /// Where packets may be forwarded to at all.
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// First packets of connections as they come in: a piece for each port and kind of protocol.
-    pub fn arriving(&self, plan: &Plan) -> Vec<Space> {
+    pub(super) fn arriving(&self, plan: &Plan) -> Vec<Space> {
         let all = Space::all();
         let mut pieces = Vec::new();
         for (port, believed) in (0u32..).zip(&self.believed) {
@@ -160,15 +160,88 @@ fn behind(plan: &Plan, links: &[Prefix]) -> Vec<Ranges> {
         let everything = Prefix { address: std::net::Ipv4Addr::UNSPECIFIED, length: 0 };
         entries.push((everything, true, 0));
     }
-    entries.sort_by_key(|(prefix, is_route, _)| (std::cmp::Reverse(prefix.length), *is_route));
+    // Networks are within each other or apart: what is open holds what comes next, or has ended. Of equal ones a
+    // link is put within a route.
+    entries.sort_by_key(|(prefix, is_route, _)| (range(*prefix).0, prefix.length, !is_route));
     let mut behind = vec![Ranges::new(); links.len()];
-    let mut taken = Ranges::new();
-    for (prefix, _, port) in entries {
-        let new = without(&[range(prefix)], &taken);
-        taken = normalise([&taken[..], &new].concat()).0;
-        if let Some(of_port) = behind.get_mut(port) {
-            of_port.extend(new);
+    let mut open: Vec<((u32, u32), usize)> = Vec::new();
+    let mut next = Some(0u32);
+    let mut give = |port: usize, next: &mut Option<u32>, last: u32| {
+        if let (Some(first), Some(of_port)) = (next.filter(|&first| first <= last), behind.get_mut(port)) {
+            of_port.push((first, last));
         }
+        *next = last.checked_add(1);
+    };
+    for (prefix, _, port) in entries {
+        let own = range(prefix);
+        while let Some(&((_, end), of)) = open.last().filter(|((_, end), _)| *end < own.0) {
+            give(of, &mut next, end);
+            open.pop();
+        }
+        if let (Some(&(_, of)), Some(before)) = (open.last(), own.0.checked_sub(1)) {
+            give(of, &mut next, before);
+        }
+        next = Some(own.0);
+        open.push((own, port));
+    }
+    while let Some(((_, end), of)) = open.pop() {
+        give(of, &mut next, end);
     }
     behind.into_iter().map(|ranges| normalise(ranges).0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_counts_and_a_link_before_a_route() {
+        let plan = "[uplink]\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.1\"\n[[client]]\nname = \"a\"\naddress = \"10.0.1.1/24\"\n[[client]]\nname = \"b\"\naddress = \"10.0.2.1/24\"\n[[route]]\nto = \"10.0.0.0/8\"\nvia = \"10.0.1.9\"\n[[route]]\nto = \"10.9.0.0/16\"\nvia = \"10.0.2.9\"\n";
+        let compiled = crate::compile_text(plan, "# weir: allow open\n").expect("it compiles");
+        let world = World::new(&compiled.plan);
+        let address = |text: &str| text.parse::<std::net::Ipv4Addr>().map_or(0, |address| address.to_bits());
+        let port = |text: &str| {
+            let bits = address(text);
+            world.behind.iter().position(|of| of.iter().any(|&(first, last)| (first..=last).contains(&bits)))
+        };
+        for (to, expected) in [
+            ("0.0.0.0", 0),
+            ("9.255.255.255", 0),
+            ("10.0.0.0", 1),
+            ("10.0.1.77", 1),
+            ("10.0.2.0", 2),
+            ("10.0.2.255", 2),
+            ("10.0.3.0", 1),
+            ("10.8.255.255", 1),
+            ("10.9.0.0", 2),
+            ("10.9.255.255", 2),
+            ("10.10.0.0", 1),
+            ("11.0.0.0", 0),
+            ("192.0.2.9", 0),
+            ("255.255.255.255", 0),
+        ] {
+            assert_eq!(port(to), Some(expected), "{to}");
+        }
+        let believes = |port: usize, text: &str| {
+            let bits = address(text);
+            world.believed[port].iter().any(|&(first, last)| (first..=last).contains(&bits))
+        };
+        assert!(
+            believes(1, "10.0.1.77")
+                && believes(1, "10.4.4.4")
+                && believes(2, "10.9.1.1")
+                && believes(0, "8.8.8.8")
+        );
+        for (port, wrong) in [
+            (1, "10.0.1.1"),
+            (1, "10.0.1.255"),
+            (1, "10.9.1.1"),
+            (0, "10.4.4.4"),
+            (0, "127.0.0.1"),
+            (0, "192.0.2.255"),
+            (2, "8.8.8.8"),
+        ] {
+            assert!(!believes(port, wrong), "{port} {wrong}");
+        }
+    }
 }
