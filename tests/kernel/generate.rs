@@ -7,6 +7,9 @@ use tests::Chance;
 /// Rules of a regular or base chain.
 const RULES_MAX: usize = 8;
 
+/// Rules of a long base chain.
+const LONG_MAX: usize = 150;
+
 /// Regular chains; each may jump to those after it.
 const CHAINS: [&str; 3] = ["first", "second", "third"];
 
@@ -49,12 +52,14 @@ enum At {
 struct Text<'a> {
     chance: &'a mut Chance,
     family: &'static str,
+    /// Whether chains are asked about what the router itself sends.
+    asks_about_own: bool,
     lines: Vec<String>,
 }
 
 /// A policy.
 pub fn rules(chance: &mut Chance) -> String {
-    let mut text = Text { chance, family: "ip", lines: Vec::new() };
+    let mut text = Text { chance, family: "ip", asks_about_own: false, lines: Vec::new() };
     text.file();
     text.lines.join("\n") + "\n"
 }
@@ -69,6 +74,7 @@ impl Text<'_> {
     }
 
     fn file(&mut self) {
+        self.asks_about_own = self.chance.happens(30);
         self.family = self.one(&["inet", "ip"]);
         self.line(format!("table {} filter {{", self.family));
         self.sets();
@@ -87,7 +93,7 @@ impl Text<'_> {
         if self.chance.happens(60) {
             self.base("input", At::Input, "filter");
         }
-        if self.chance.happens(30) {
+        if self.asks_about_own {
             // What Linux says to strangers outside, Weir does not: chains that are asked about it must not see it.
             self.line("  chain silence {\n    type filter hook input priority -1;");
             self.line("    iifname uplink meta l4proto { tcp, udp } drop\n  }");
@@ -154,11 +160,34 @@ impl Text<'_> {
             self.line(usual);
         }
         let chains: &[&str] = if at == At::Forward { &CHAINS } else { &[] };
-        for _ in 0..=self.chance.below(RULES_MAX) {
-            let rule = self.rule(at, chains, false);
+        // Long chains are compiled otherwise.
+        let is_long = at == At::Forward && self.chance.happens(25);
+        for _ in 0..=self.chance.below(if is_long { LONG_MAX } else { RULES_MAX }) {
+            let rule = if is_long { self.access(chains) } else { self.rule(at, chains, false) };
             self.line(rule);
         }
         self.line("  }");
+    }
+
+    /// A rule as lists of access rights have them: of addresses and ports, and seldom with a verdict.
+    fn access(&mut self, chains: &[&str]) -> String {
+        let mut words = Vec::new();
+        for (name, percent) in [("iifname", 30), ("oifname", 30), ("ip saddr", 60), ("ip daddr", 60)] {
+            if self.chance.happens(percent) {
+                let value = if name.starts_with("ip") { self.address() } else { self.interface() };
+                words.push(format!("{name} {value}"));
+            }
+        }
+        let transport = self.transport();
+        words.push(transport);
+        words.push("counter".into());
+        if self.chance.happens(15) {
+            let verdict = self.one(&["accept", "drop", "reject", "ct state new accept"]);
+            words.push(verdict.into());
+        } else if self.chance.happens(10) {
+            words.push(format!("jump {}", self.one(chains)));
+        }
+        format!("    {} comment \"weir: allow shadowed\"", words.join(" "))
     }
 
     fn rule(&mut self, at: At, chains: &[&str], may_return: bool) -> String {
@@ -203,7 +232,9 @@ impl Text<'_> {
             0..28 => "accept".into(),
             28..45 => "drop".into(),
             45..57 if matches!(at, At::Input | At::Forward) => {
-                let reject = self.one(&REJECTS);
+                // Linux shows chains the reset of a translated connection as it is before it is translated back.
+                let rejects = if self.asks_about_own { &REJECTS[..8] } else { &REJECTS };
+                let reject = self.one(rejects);
                 if self.family == "inet" {
                     reject.into()
                 } else {
@@ -217,20 +248,21 @@ impl Text<'_> {
                 format!("{how} {}", self.one(chains))
             }
             70..76 if may_return => "return".into(),
-            76..84 => self.verdict_map(chains),
+            76..84 => self.verdict_map(at, chains),
             _ => String::new(),
         }
     }
 
-    fn verdict_map(&mut self, chains: &[&str]) -> String {
+    fn verdict_map(&mut self, at: At, chains: &[&str]) -> String {
         let mut verdicts = vec!["accept".to_owned(), "drop".into(), "continue".into()];
         verdicts.extend(chains.iter().map(|chain| format!("jump {chain}")));
-        let (key, values): (&str, &[&str]) = match self.chance.below(5) {
+        let (key, values): (&str, &[&str]) = match self.chance.below(6) {
             0 => ("tcp dport", &["22", "80-90", "443", "5000-5001"]),
             1 => ("udp dport", &["53", "5000", "40000"]),
             2 => ("ip saddr", &["10.0.1.2", "10.0.2.0/24", "198.51.100.0/24"]),
             3 => ("meta l4proto", &["tcp", "udp", "icmp"]),
-            _ => ("iifname", &["work", "lab", "uplink"]),
+            4 if at != At::Output => ("iifname", &["work", "lab", "uplink"]),
+            _ => ("ip daddr", &["10.0.1.0/24", "10.0.2.5", "203.0.113.0/24"]),
         };
         let kept: Vec<&str> = values.iter().copied().filter(|_| self.chance.happens(70)).collect();
         let kept = if kept.is_empty() { vec![values[0]] } else { kept };
@@ -279,7 +311,7 @@ impl Text<'_> {
             12 => format!("ip ecn {}", self.one(&["ce", "ect0", "!= not-ect", "{ ect0, ect1 }"])),
             // nft has no use for it elsewhere.
             13 if self.family == "inet" => "meta nfproto ipv4".into(),
-            _ if matches!(at, At::Prerouting | At::Output) => {
+            _ if matches!(at, At::Prerouting | At::Output | At::Postrouting) => {
                 self.one(&["ip version 4", "meta protocol ip"]).into()
             }
             _ => self
