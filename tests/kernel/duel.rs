@@ -91,7 +91,7 @@ pub struct Duel {
     pub tells_endpoints: bool,
     /// Whether chains see what Linux itself sends.
     pub rules_on_answers: bool,
-    rules: String,
+    pub rules: String,
     shown: Vec<String>,
 }
 

@@ -67,6 +67,8 @@ pub struct Flow {
     pub last: [Option<Both<Vec<u8>>>; 2],
     /// The type of an ICMP query.
     pub query: u8,
+    /// Whether the router itself has answered: it says nothing more unasked.
+    pub is_local: bool,
     /// The next sequence number of each direction.
     next: [u32; 2],
     stage: Stage,
@@ -84,6 +86,7 @@ impl Flow {
             seen: [sent; 2],
             last: [None, None],
             query,
+            is_local: false,
             next,
             stage: Stage::Opening,
         }

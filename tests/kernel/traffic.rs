@@ -113,6 +113,9 @@ impl Duel {
     /// The next packet of a flow, or its first.
     fn go_on(&mut self, mut flow: Flow) -> Result<(), String> {
         let is_new = flow.last[0].is_none();
+        if flow.is_local && self.external.contains_key(&(flow.protocol, flow.sent.1)) {
+            return Ok(());
+        }
         let manner = self.manner();
         let segment = match (flow.protocol, is_new) {
             (6, true) => Some((Way::Original, Flow::opening())),
@@ -121,7 +124,7 @@ impl Duel {
         };
         let way = match segment {
             Some((way, _)) => way,
-            None if is_new || self.chance.happens(50) => Way::Original,
+            None if is_new || flow.is_local || self.chance.happens(50) => Way::Original,
             None => Way::Reply,
         };
         let data = self.data();
@@ -134,8 +137,11 @@ impl Duel {
         let Fate::Passed(output, pair) = fate else {
             // Who was told that a connection has ended says nothing more in it. And where a segment that says so does not
             // arrive, Linux takes it for said, Weir does not.
+            // The appliance takes each echo request for a new one; see `Chosen`.
+            let is_repeated = flow.protocol == 17 && !self.rules.contains("type nat hook prerouting");
+            flow.is_local |= is_new && is_repeated && self.is_own(*flow.sent.1.ip());
             let is_told = matches!(fate, Fate::Answered) && flow.protocol == 6;
-            if !is_new && !is_told && !segment.is_some_and(|(_, segment)| segment.ends()) {
+            if (!is_new || flow.is_local) && !is_told && !segment.is_some_and(|(_, segment)| segment.ends()) {
                 self.flows.push(flow);
             }
             return Ok(());
