@@ -3,10 +3,17 @@
 //! ```text
 //! cargo bench -p firewall --bench lists                      nanoseconds a packet
 //! cargo bench -p firewall --bench lists -- --instructions    instructions a packet, by valgrind
+//! cargo bench -p firewall --bench lists -- --kernel          the kernel's nftables, as root
 //! ```
 //! Lists have the shape that ClassBench gives them: hosts and networks on both sides, most rules with
 //! a protocol and a port. Each packet is one that some rule of the list is about, from a source port
 //! of its own; the whole path is counted, from the frame that comes in to the one that leaves.
+//!
+//! The kernel forwards datagrams between two namespaces; its figures hold what the sender's system
+//! calls cost, which the line without rules shows. As a set a list is one map of prefixes and ports to
+//! verdicts, without the rules that overlap others: those the kernel does not take.
+
+mod kernel;
 
 use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode};
@@ -67,8 +74,7 @@ struct Entry {
 impl Entry {
     fn new(random: &mut Random) -> Self {
         let source = random.prefix(10 << 24, 8);
-        let networks = [0x6000_0000, 0x6100_0000, 0xc600_0000, 0x2d00_0000];
-        let network = random.of(&networks);
+        let network = random.of(&[0x6000_0000, 0x6100_0000, 0xc600_0000, 0x2d00_0000]);
         let destination = random.prefix(network, 8);
         let protocol = random.of(&["tcp", "tcp", "tcp", "udp"]);
         let ports = match random.below(10) {
@@ -85,7 +91,6 @@ impl Entry {
     }
 
     fn text(&self, verdict: &str) -> String {
-        let shown = |(address, length): (u32, u32)| format!("{}/{length}", Ipv4Addr::from_bits(address));
         let (source, destination, protocol) = (shown(self.source), shown(self.destination), self.protocol);
         let ports = match self.ports {
             (0, 65_535) => format!("meta l4proto {protocol}"),
@@ -97,14 +102,19 @@ impl Entry {
         )
     }
 
+    /// Source, destination and its port of a packet that it is about.
+    fn endpoints(&self, random: &mut Random) -> (Ipv4Addr, Ipv4Addr, u16) {
+        let [source, destination] = [self.source, self.destination].map(|(address, length)| {
+            let rest = u32::MAX.checked_shr(length).unwrap_or(0);
+            Ipv4Addr::from_bits(address | random.below(rest.saturating_add(1).max(1)) & rest)
+        });
+        (source, destination, self.ports.0.max(1))
+    }
+
     /// A packet that it is about; a session begins with it if rules accept it.
     fn packet(&self, random: &mut Random, from: u16) -> Vec<u8> {
-        let mut within = |(address, length): (u32, u32)| {
-            let rest = u32::MAX.checked_shr(length).unwrap_or(0);
-            (address | random.below(rest.saturating_add(1).max(1)) & rest).to_be_bytes()
-        };
-        let builder = PacketBuilder::ipv4(within(self.source), within(self.destination), 64);
-        let port = self.ports.0.max(1);
+        let (source, destination, port) = self.endpoints(random);
+        let builder = PacketBuilder::ipv4(source.octets(), destination.octets(), 64);
         let mut octets = Vec::new();
         let written = match self.protocol {
             "udp" => builder.udp(from, port).write(&mut octets, &[7; 36]),
@@ -113,6 +123,11 @@ impl Entry {
         written.expect("a vector takes all");
         octets
     }
+}
+
+/// A prefix as rules have it.
+fn shown((address, length): (u32, u32)) -> String {
+    format!("{}/{length}", Ipv4Addr::from_bits(address))
 }
 
 fn list(length: u32) -> (Vec<Entry>, String) {
@@ -224,6 +239,12 @@ fn main() -> ExitCode {
             World::new(length, packets).run();
         }
         return ExitCode::SUCCESS;
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--send") {
+        return kernel::send(&arguments[at + 1..]);
+    }
+    if arguments.iter().any(|argument| argument == "--kernel") {
+        return kernel::table();
     }
     let counts = arguments.iter().any(|argument| argument == "--instructions");
     let unit = if counts { "instructions" } else { "ns" };
