@@ -40,6 +40,7 @@ use crate::identification::Identifications;
 use crate::neighbor::{self, Due, Neighbors, Waiting};
 use crate::port::{Port, unsent};
 use crate::route::{Hop, Routes, UPLINK};
+use crate::segment;
 use crate::syn::Syns;
 
 use exit::address;
@@ -228,6 +229,7 @@ impl<L: Link> Datapath<L> {
             _ => return Err(Dropped::EtherType),
         }
         let packet = &mut scratch.packet;
+        self.effects.segment = None;
         parse(packet, octets, frame.offload())?;
         if !self.routes.source_is_behind(input, packet.source()) {
             return Err(Dropped::Spoofed);
@@ -438,7 +440,16 @@ impl<L: Link> Datapath<L> {
         if is_cut {
             return self.cut(input, frame, packet, head, way.hop, now);
         }
-        let payload = ETHERNET_HEADER + packet.head_len()..ETHERNET_HEADER + usize::from(packet.total_len());
+        let mut taken = packet.head_len();
+        // Only what has a TCP header, not the later fragments of it.
+        if let Some(clamp) = self.effects.segment.filter(|_| packet.tcp().is_some()) {
+            let most = clamp.octets([output.mtu, self.ports[input].mtu]);
+            let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
+            let is_partial = packet.checksum() == nat::Checksum::Partial;
+            let place = (packet.header_len(), taken);
+            taken = segment::lower(&mut head, octets, place, most, is_partial).ok_or(Dropped::Malformed)?;
+        }
+        let payload = ETHERNET_HEADER + taken..ETHERNET_HEADER + usize::from(packet.total_len());
         self.send(input, (frame, true), head, payload, way.hop, now)
     }
 }

@@ -12,6 +12,7 @@ use smoltcp::time::Instant;
 
 use crate::counters::RuleCounters;
 use crate::icmp::Limiter;
+use crate::segment::Clamp;
 
 /// Log statements and ports that are told apart when lines are too many.
 const SPEAKERS: usize = 256;
@@ -26,6 +27,8 @@ const LINE_MILLIS: u32 = 1000;
 pub(crate) struct Effects {
     /// One for every `counter`.
     pub counters: RuleCounters,
+    /// The maximum segment size that rules set for the packet that is looked at, see [`Tally::segment`].
+    pub segment: Option<Clamp>,
     /// The time of the packets that are looked at.
     pub now: Instant,
     memory: Memory,
@@ -43,6 +46,7 @@ impl Effects {
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
         Self {
             counters: RuleCounters::new(policy.counters().len()),
+            segment: None,
             now: Instant::ZERO,
             memory: Memory::new(policy, seed, 0),
             marks: vec![0; marks].into_boxed_slice(),
@@ -90,6 +94,10 @@ impl Tally for Effects {
         };
         let (input, output) = (self.name(candidate.input), self.name(candidate.output));
         log::log!(target: "rules", level, "{}: in={input} out={output} {}", prefix.trim_end_matches([' ', ':']), Shown(candidate));
+    }
+
+    fn segment(&mut self, octets: u16) {
+        self.segment = Some(Clamp::and(self.segment, octets));
     }
 
     fn memory(&mut self) -> Option<(&mut Memory, u64)> {

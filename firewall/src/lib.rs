@@ -21,6 +21,7 @@ pub mod identification;
 pub mod neighbor;
 pub mod port;
 pub mod route;
+mod segment;
 pub mod services;
 pub mod syn;
 

@@ -56,6 +56,9 @@ pub trait Tally {
     /// What stateful statements remember, and the time in nanoseconds. Without it each of them lets the packet
     /// go on, and nothing is remembered.
     fn memory(&mut self) -> Option<(&mut Memory, u64)>;
+    /// The maximum segment size that the packet offers is to be no greater than this, in octets; 0 stands for what
+    /// the links on its way take.
+    fn segment(&mut self, _: u16) {}
     /// Something on the way through the chains, for people who want to see it.
     fn met(&mut self, _: Met) {}
 }
@@ -361,6 +364,10 @@ impl<T: Tally> Walker for Seen<'_, T> {
             Effect::Quota(id) => self.tally.memory().is_none_or(|(memory, _)| memory.quota(*id, octets)),
             Effect::Log(log) => {
                 self.tally.log(*log, self.candidate);
+                true
+            }
+            Effect::Segment(octets) => {
+                self.tally.segment(*octets);
                 true
             }
             Effect::Mark(write) => match walk::written(write, self.candidate) {

@@ -136,6 +136,8 @@ pub enum Effect {
     Mark(Write),
     /// `ct mark set`; ends the rule for packets without a connection.
     ConnectionMark(Write),
+    /// `tcp option maxseg size set`: to this many octets, or with 0 to what the links on the way take.
+    Segment(u16),
     /// `add`, `update` or `delete` of an element of a dynamic set.
     Update(Update),
     /// A dynamic set holds the key, or holds it not.

@@ -88,6 +88,8 @@ fn remembered(effect: &Effect) -> String {
         Effect::Limit(id) => format!("limit {}", id.0),
         Effect::Quota(id) => format!("quota {}", id.0),
         Effect::Log(id) => format!("log {}", id.0),
+        Effect::Segment(0) => "segments as the links take them".to_owned(),
+        Effect::Segment(octets) => format!("segments of at most {octets}"),
         Effect::Mark(_) => "sets the mark".to_owned(),
         Effect::ConnectionMark(_) => "sets the mark of the connection".to_owned(),
         Effect::Update(update) => {

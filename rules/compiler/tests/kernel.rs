@@ -100,6 +100,7 @@ const FORMS: &[&str] = &[
     "tcp flags & (syn|ack) == syn meter m size 1000 { ip saddr timeout 10s limit rate over 5/second burst 3 packets } drop",
     "reject with icmpv6 type admin-prohibited",
     "tcp dport 22 continue\ntcp dport 23 accept",
+    "tcp flags syn / syn,rst tcp option maxseg size set rt mtu\ntcp option maxseg size set 1360",
 ];
 
 const MAPS: &str = "

@@ -229,3 +229,42 @@ fn objects_that_nobody_names_are_warned_of() {
     let compiled = rules_compiler::compile_text(PLAN, &rules).expect("it compiles");
     assert_eq!(lines(compiled.warnings()), [r#"rules.nft:2:7: quota "q" is never used"#]);
 }
+
+#[test]
+fn a_segment_size_is_set_for_tcp_where_it_can_be() {
+    let site = |body: &str| site(&forward(body));
+    let explained = |body: &str| {
+        let compiled = rules_compiler::compile_text(PLAN, &forward(body)).expect("it compiles");
+        compiled.explain().lines().nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        explained("tcp option maxseg size set 1360"),
+        "  rules.nft:4  protocol 6, segments of at most 1360"
+    );
+    assert_eq!(
+        explained("tcp flags syn tcp option maxseg size set rt mtu accept"),
+        "  rules.nft:4  protocol 6, tcp flags not & 0x2 = 0x0, segments as the links take them, accept"
+    );
+    let later = Candidate { state: State::Established, ..segment() };
+    assert_eq!(
+        site("tcp option maxseg size set 1360\naccept").policy.residue(Hook::Forward, &later),
+        Residue::PER_PACKET
+    );
+    for (body, told) in [
+        (
+            "udp dport 5 tcp option maxseg size set 1360",
+            r#"4:13: "tcp flags" conflicts with the protocol matched before"#,
+        ),
+        ("tcp option maxseg size set 0", "4:28: a segment of no octets carries nothing"),
+        (
+            "tcp option maxseg size 1360",
+            "4:24: a match on the maximum segment size is not in this version's subset; it can be set",
+        ),
+        ("tcp option window count 1", r#"4:1: "tcp option" is not in this version's subset"#),
+    ] {
+        assert_eq!(lines(&refused(&forward(body))), [format!("rules.nft:{told}")], "{body}");
+    }
+    let early = "# weir: allow open\ntable ip t { chain c { type filter hook prerouting priority 0; tcp option maxseg size set rt mtu\n}\n}\n";
+    let told = "rules.nft:2:64: \"rt mtu\" has its place at forward, output and postrouting: elsewhere no route is known";
+    assert_eq!(lines(&refused(early)), [told]);
+}

@@ -142,7 +142,8 @@ impl Lowering<'_> {
         map: &Span,
     ) -> Option<(Option<Piece>, Premises)> {
         let mut base = premises.clone();
-        let is_once = |step: &Step| matches!(step, Step::Count(_) | Step::Act(Effect::Log(_)));
+        let is_once =
+            |step: &Step| matches!(step, Step::Count(_) | Step::Act(Effect::Log(_) | Effect::Segment(_)));
         if base.steps.iter().any(|step| matches!(step, Step::Act(_)) && !is_once(step)) {
             let message = "a statement that remembers, ahead of what is looked up here, is not in this version's subset";
             return self.refuse(map.clone(), message);

@@ -65,7 +65,12 @@ impl Lowering<'_> {
                 let ends =
                     matches!(steps.last(), Some(Step::Do(action)) if !matches!(action, Action::Jump(_)));
                 let lets_all = |step: &Step| {
-                    matches!(step, Step::Count(_) | Step::Do(_) | Step::Act(Effect::Log(_) | Effect::Mark(_)))
+                    matches!(
+                        step,
+                        Step::Count(_)
+                            | Step::Do(_)
+                            | Step::Act(Effect::Log(_) | Effect::Mark(_) | Effect::Segment(_))
+                    )
                 };
                 let takes_all = ends && steps.iter().all(lets_all);
                 let is_first = end.is_none();

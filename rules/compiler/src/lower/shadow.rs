@@ -165,7 +165,7 @@ impl World<'_> {
             let wanted = match step {
                 Step::Match(wanted) => wanted,
                 Step::Count(_) | Step::Do(_) => continue,
-                Step::Act(Effect::Log(_) | Effect::Mark(_)) => continue,
+                Step::Act(Effect::Log(_) | Effect::Mark(_) | Effect::Segment(_)) => continue,
                 // Whom these let through cannot be said of a box.
                 Step::Lookup(_) | Step::Act(_) => return None,
             };

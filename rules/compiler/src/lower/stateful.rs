@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
+use rules::Hook;
 use rules::object::{Limit, LimitId, LogId, Quota, QuotaId, SetId};
-use rules::table::{Change, Effect, Write};
+use rules::table::{Change, Effect, Kind, Write};
 
+use super::graph::reached_only_by;
 use super::sets::Held;
 use super::{Context, Lowering, Premises};
 use crate::diagnostics::{meant, quoted};
 use crate::program::{DynamicSet, Log, Step};
-use crate::syntax::keys::{Datatype, Key, Subject};
-use crate::syntax::tree::{self, Mark, Ruleset, Shared, Span, Update, What};
+use crate::syntax::keys::{Datatype, KEYS, Key, Subject};
+use crate::syntax::tree::{self, Mark, Ruleset, Shared, Span, Update, Value, What};
 
 /// The elements that a meter may have when its size is not said.
 const METER_SIZE: u32 = 65_535;
@@ -85,6 +87,7 @@ impl Lowering<'_> {
             What::Quota(quota) => self.quota_step(*quota, span)?,
             What::Log(log) => self.log_step(log, span)?,
             What::Mark(mark) => self.mark_step(mark, span, context)?,
+            What::Segment(size) => self.segment_step(size.as_ref(), span, context, premises)?,
             What::Update(update) => match self.update_step(update, context, premises)? {
                 Some(step) => step,
                 None => {
@@ -161,6 +164,33 @@ impl Lowering<'_> {
         }
         self.program.marks_connections = true;
         Some(Step::Act(Effect::ConnectionMark(write)))
+    }
+
+    /// `tcp option maxseg size set`
+    fn segment_step(
+        &mut self,
+        size: Option<&Value>,
+        span: &Span,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<Step> {
+        if let Some(tcp) = KEYS.iter().find(|key| key.name == "tcp flags") {
+            self.layer(tcp, span, context, premises)?;
+        }
+        let Some(size) = size else {
+            // The kernel asks the route: there is one from here on.
+            let hooks = [Hook::Forward, Hook::Output, Hook::Postrouting];
+            if !reached_only_by(context, &hooks.map(|hook| (Kind::Filter, hook))) {
+                let message = "\"rt mtu\" has its place at forward, output and postrouting: elsewhere no route is known";
+                return self.refuse(span.clone(), message);
+            }
+            return Some(Step::Act(Effect::Segment(0)));
+        };
+        let octets = self.single(size, Datatype::Word).and_then(|octets| u16::try_from(octets).ok())?;
+        if octets == 0 {
+            return self.refuse(size.span.clone(), "a segment of no octets carries nothing");
+        }
+        Some(Step::Act(Effect::Segment(octets)))
     }
 
     /// `add`, `update`, `delete` and `meter`; no step for what no IPv4 packet has.

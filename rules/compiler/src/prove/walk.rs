@@ -298,7 +298,7 @@ fn remembered(mut piece: Piece, effect: &Effect) -> (Piece, Option<Piece>) {
     match effect {
         Effect::Mark(write) => piece.write(write, false),
         Effect::ConnectionMark(write) => piece.write(write, true),
-        Effect::Log(_) => {}
+        Effect::Log(_) | Effect::Segment(_) => {}
         Effect::Limit(_) | Effect::Quota(_) | Effect::Update(_) | Effect::Member { .. } => {
             piece.is_unsure = true;
             return (piece.clone(), Some(piece));

@@ -28,6 +28,31 @@ impl Parser<'_, '_> {
         Ok(What::Mark(Box::new(Mark { key, from, value, bits })))
     }
 
+    /// `tcp option maxseg size set N|rt mtu`
+    pub fn segment(&mut self) -> Parsed<What> {
+        let (_, first) = self.next();
+        let here = self.here();
+        self.next();
+        let option = self.peek_word();
+        if option != "maxseg" {
+            return self.unbuilt(first.start..here.end, "tcp option");
+        }
+        self.next();
+        if !self.takes_word("size") {
+            return self.unexpected("\"size\"");
+        }
+        let here = self.here();
+        if !self.takes_word("set") {
+            let message =
+                "a match on the maximum segment size is not in this version's subset; it can be set";
+            return self.error(here, message);
+        }
+        if !self.takes_word("rt") {
+            return self.primary(0).map(|value| What::Segment(Some(value)));
+        }
+        if self.takes_word("mtu") { Ok(What::Segment(None)) } else { self.unexpected("\"mtu\"") }
+    }
+
     /// `add|update|delete @set { key [timeout T] [limit ...] }`
     pub fn update(&mut self) -> Parsed<What> {
         let (_, first) = self.next();

@@ -170,6 +170,7 @@ impl Parser<'_, '_> {
             "add" | "update" | "delete" => self.update(),
             "meter" => self.meter(),
             "fib" => self.fib(),
+            "tcp" if self.is_followed_by(&span, "option") => self.segment(),
             "comment" => self.error(span, "a comment stands at the end of its rule"),
             _ if self.begins_key() => self.comparison(),
             _ if UNBUILT.contains(&word) => self.unbuilt(span, word),
@@ -217,6 +218,12 @@ impl Parser<'_, '_> {
             "icmpv6" => RejectWith::Icmpv6(code),
             _ => RejectWith::Icmpx(code),
         })
+    }
+
+    /// Whether a word stands behind this one.
+    fn is_followed_by(&self, span: &Span, word: &str) -> bool {
+        let rest = self.text(&(span.end..span.end + word.len() + 8));
+        rest.trim_start().strip_prefix(word).is_some_and(|rest| rest.starts_with(char::is_whitespace))
     }
 
     /// Whether what comes next is the left-hand side of a match.

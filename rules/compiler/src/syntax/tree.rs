@@ -195,6 +195,8 @@ pub(crate) enum What {
     Log(Log),
     Mark(Box<Mark>),
     Update(Box<Update>),
+    /// `tcp option maxseg size set`: to a value, or without one to `rt mtu`.
+    Segment(Option<Value>),
     Accept,
     Drop,
     Return,
@@ -245,6 +247,7 @@ impl What {
                 | Self::Log(_)
                 | Self::Mark(_)
                 | Self::Update(_)
+                | Self::Segment(_)
         )
     }
 

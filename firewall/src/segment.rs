@@ -1,0 +1,171 @@
+//! The maximum segment size that a SYN offers, lowered as the rules have it (RFC 9293 3.7.1).
+
+use netback::{ETHERNET_HEADER, Head};
+
+/// The least IPv4 and TCP header: what a link takes less this is left for a segment (RFC 9293 3.7.1).
+const HEADERS: usize = 40;
+
+/// What is offered where the links take next to nothing (RFC 9293 3.7.1).
+const DEFAULT: u16 = 536;
+
+/// Offset of the checksum in a TCP header.
+const CHECKSUM: usize = 16;
+
+/// Where the options of a TCP header begin.
+const OPTIONS: usize = 20;
+
+/// What the rules want of the packet that passes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clamp {
+    /// No more than this.
+    octets: u16,
+    /// Nor more than the links on its way take.
+    by_links: bool,
+}
+
+impl Clamp {
+    /// This clamp, if there is one, and what a rule wants besides: octets, or 0 for what the links take.
+    pub fn and(clamp: Option<Self>, octets: u16) -> Self {
+        let Self { octets: before, by_links } = clamp.unwrap_or(Self { octets: u16::MAX, by_links: false });
+        match octets {
+            0 => Self { octets: before, by_links: true },
+            _ => Self { octets: before.min(octets), by_links },
+        }
+    }
+
+    /// The most octets of a segment between two links.
+    pub fn octets(self, mtus: [usize; 2]) -> u16 {
+        if !self.by_links {
+            return self.octets;
+        }
+        let mtu = mtus[0].min(mtus[1]);
+        let left =
+            u16::try_from(mtu.saturating_sub(HEADERS)).ok().filter(|&left| left > 0).unwrap_or(DEFAULT);
+        left.min(self.octets)
+    }
+}
+
+/// Lowers what the options of a segment offer. `head` is what leaves so far, with `old_head` octets of the packet
+/// in it, whose IPv4 header has `header` octets; the rest of the TCP header joins it. Tells how many octets of
+/// the packet the head stands for then; `None` when the segment is not whole.
+///
+/// A partial checksum covers no options, and stays.
+pub(crate) fn lower(
+    head: &mut Head,
+    packet: &[u8],
+    (header, old_head): (usize, usize),
+    most: u16,
+    is_partial: bool,
+) -> Option<usize> {
+    let offset = usize::from(packet.get(header + 12)? >> 4) * 4;
+    let end = (header + offset).max(old_head);
+    head.extend_from_slice(packet.get(old_head..end)?).ok()?;
+    let tcp = head.as_mut_slice().get_mut(ETHERNET_HEADER + header..)?.get_mut(..offset)?;
+    if let Some(at) = place(tcp) {
+        replace(tcp, at, most, is_partial);
+    }
+    Some(end)
+}
+
+/// Where the maximum segment size stands in a TCP header.
+fn place(tcp: &[u8]) -> Option<usize> {
+    let mut at = OPTIONS;
+    loop {
+        match (*tcp.get(at)?, tcp.get(at + 1)) {
+            (0, _) => return None,
+            (1, _) => at += 1,
+            (2, Some(4)) => return tcp.get(at + 2..at + 4).map(|_| at + 2),
+            (_, Some(&length)) if length >= 2 => at += usize::from(length),
+            _ => return None,
+        }
+    }
+}
+
+/// Writes a lesser number, and what that does to the checksum (RFC 1624).
+fn replace(tcp: &mut [u8], at: usize, most: u16, is_partial: bool) {
+    let read = |tcp: &[u8], at: usize| Some(u16::from_be_bytes([*tcp.get(at)?, *tcp.get(at + 1)?]));
+    let Some(old) = read(tcp, at).filter(|&old| old > most) else { return };
+    let Some(checksum) = read(tcp, CHECKSUM) else { return };
+    // At an odd place the octets belong to the other halves of their words.
+    let (before, after) = if at % 2 == 0 { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
+    let mut sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    let new = if is_partial { checksum } else { !(sum as u16) };
+    for (place, value) in [(at, most), (CHECKSUM, new)] {
+        if let Some(octets) = tcp.get_mut(place..place + 2) {
+            octets.copy_from_slice(&value.to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use etherparse::TcpOptionElement::{MaximumSegmentSize, Noop, WindowScale};
+    use etherparse::{Ipv4Header, TcpHeader};
+    use smoltcp::wire::{EthernetAddress, EthernetProtocol};
+
+    /// A SYN with these options, its checksum right, and what leaves of it with `most`.
+    fn lowered(options: &[etherparse::TcpOptionElement], most: u16) -> (TcpHeader, u16) {
+        let mut tcp = TcpHeader::new(4000, 80, 7, 1000);
+        tcp.syn = true;
+        tcp.set_options(options).unwrap();
+        let ip =
+            Ipv4Header::new(tcp.header_len_u16(), 64, etherparse::IpNumber::TCP, [10, 0, 1, 2], [1, 1, 1, 1])
+                .unwrap();
+        tcp.checksum = tcp.calc_checksum_ipv4(&ip, &[]).unwrap();
+        let mut packet = Vec::new();
+        ip.write(&mut packet).unwrap();
+        tcp.write(&mut packet).unwrap();
+        let station = EthernetAddress([2, 0, 0, 0, 0, 1]);
+        let mut head = Head::new(station, station, EthernetProtocol::Ipv4);
+        head.extend_from_slice(&packet[..40]).unwrap();
+        let end = lower(&mut head, &packet, (20, 40), most, false);
+        assert_eq!(end, Some(packet.len()));
+        let (after, _) = TcpHeader::from_slice(&head.as_slice()[ETHERNET_HEADER + 20..]).unwrap();
+        let checksum = after.calc_checksum_ipv4(&ip, &[]).unwrap();
+        (after, checksum)
+    }
+
+    fn offered(tcp: &TcpHeader) -> Option<u16> {
+        tcp.options_iterator().find_map(|option| match option {
+            Ok(MaximumSegmentSize(octets)) => Some(octets),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn what_is_greater_is_lowered_and_the_checksum_stays_right() {
+        for options in [
+            &[MaximumSegmentSize(1460)][..],
+            &[Noop, MaximumSegmentSize(1460), WindowScale(7)],
+            &[WindowScale(7), MaximumSegmentSize(1460), Noop],
+        ] {
+            let (tcp, checksum) = lowered(options, 1200);
+            assert_eq!((offered(&tcp), tcp.checksum), (Some(1200), checksum), "{options:?}");
+            let (tcp, checksum) = lowered(options, 1460);
+            assert_eq!((offered(&tcp), tcp.checksum), (Some(1460), checksum), "{options:?}");
+        }
+        let (tcp, checksum) = lowered(&[WindowScale(7)], 1200);
+        assert_eq!((offered(&tcp), tcp.checksum), (None, checksum));
+    }
+
+    #[test]
+    fn several_rules_and_links_leave_the_least() {
+        let of_rules = Clamp::and(Some(Clamp::and(None, 1300)), 1400);
+        assert_eq!(of_rules.octets([1500, 100]), 1300);
+        assert_eq!(Clamp::and(Some(of_rules), 0).octets([1280, 9000]), 1240);
+        assert_eq!(Clamp::and(Some(of_rules), 0).octets([1500, 1492]), 1300);
+        assert_eq!(Clamp::and(None, 0).octets([68, 30]), DEFAULT);
+    }
+
+    #[test]
+    fn damaged_options_are_left_alone() {
+        for options in [&[2u8, 3, 5, 5][..], &[3, 0, 2, 4], &[2, 4], &[5], &[8, 200, 2, 4], &[]] {
+            let tcp: Vec<u8> = [&[0; OPTIONS][..], options].concat();
+            assert_eq!(place(&tcp), None, "{options:?}");
+        }
+    }
+}
