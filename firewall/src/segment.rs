@@ -87,7 +87,8 @@ fn replace(tcp: &mut [u8], at: usize, most: u16, is_partial: bool) {
     let Some(old) = read(tcp, at).filter(|&old| old > most) else { return };
     let Some(checksum) = read(tcp, CHECKSUM) else { return };
     // At an odd place the octets belong to the other halves of their words.
-    let (before, after) = if at % 2 == 0 { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
+    let (before, after) =
+        if at.is_multiple_of(2) { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
     let mut sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);

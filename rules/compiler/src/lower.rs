@@ -85,6 +85,8 @@ struct Lowering<'a> {
     objects: Vec<Objects>,
     /// The table that is being lowered.
     table: usize,
+    /// The meters of tables.
+    meters: HashSet<(usize, String)>,
     /// The dynamic sets that a statement puts elements into.
     updated: HashSet<u16>,
     /// The rules of each chain with what their text says, as far as they were read.
@@ -125,6 +127,7 @@ pub(crate) fn lower(
         sets: Vec::new(),
         objects: Vec::new(),
         table: 0,
+        meters: HashSet::new(),
         updated: HashSet::new(),
         told: Vec::new(),
         believed: if plan.is_sound { World::new(plan).believed } else { Vec::new() },

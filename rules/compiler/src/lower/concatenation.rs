@@ -46,6 +46,9 @@ impl Lowering<'_> {
                 self.program.sets += 1;
                 let rows = self.rows(&wanted.value, &types)?;
                 let (rows, overlaps) = self.arranged(rows, &value.span)?;
+                if overlaps && !rows.is_sorted {
+                    return self.refuse(value.span.clone(), "elements of this set overlap");
+                }
                 if overlaps {
                     self.warning(value.span.clone(), "elements of this set repeat or overlap".to_owned());
                 }

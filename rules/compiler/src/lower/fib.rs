@@ -105,6 +105,10 @@ impl Lowering<'_> {
                 "of the ways that fib finds, \"fib saddr . iif oif\" alone is in this version's subset";
             return self.refuse(fib.key_span.clone(), message);
         }
+        if fib.names_interface {
+            let message = "oifname is a name, which neither exists nor is missing: write oif";
+            return self.refuse(fib.key_span.clone(), message);
+        }
         let exists = self.existence(fib.value.resolved())? != negated;
         let span = fib.key_span.start..fib.value.span.end;
         // Without a gateway nothing leads back to sources that are not on the uplink's link.

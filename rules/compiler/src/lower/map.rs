@@ -264,6 +264,15 @@ impl Lowering<'_> {
     }
 
     fn map_keys(&mut self, map: &NamedMap) -> Option<()> {
+        let count = match &map.elements {
+            Elements::Untyped => 0,
+            Elements::Verdicts(items) => items.len(),
+            Elements::Places(_, items) => items.len(),
+        };
+        if let Some(size) = map.size.filter(|&size| count > size as usize) {
+            return self
+                .refuse(map.span.clone(), format!("the map has {count} elements, and its size is {size}"));
+        }
         let types = map.types.as_slice();
         let keys: Vec<&Value> = match &map.elements {
             Elements::Untyped => return None,

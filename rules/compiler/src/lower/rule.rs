@@ -188,6 +188,9 @@ impl Lowering<'_> {
             RejectWith::Icmp(name) if context.family == Family::Ip6 => {
                 return self.refuse(name.clone(), "ICMP of IPv4 has no place in a table of family ip6");
             }
+            RejectWith::Icmp(name) if premises.is_never => {
+                return self.refuse(name.clone(), "ICMP of IPv4 is no answer to IPv6; write icmpv6 or icmpx");
+            }
             RejectWith::Icmpx(name) if context.family != Family::Inet => {
                 return self.refuse(name.clone(), "icmpx is for tables of family inet; write icmp");
             }

@@ -65,6 +65,17 @@ impl Lowering<'_> {
         if !set.flags.is_interval && has_runs {
             return self.refuse(set.span.clone(), "a set with ranges or prefixes needs \"flags interval\"");
         }
+        if set.merges && !set.flags.is_interval {
+            return self.refuse(set.span.clone(), "auto-merge is for sets with \"flags interval\"");
+        }
+        if let Some(swept) = set.swept.clone().filter(|_| !has_timeout) {
+            return self.refuse(swept, "gc-interval is for sets whose elements end: it needs a timeout");
+        }
+        let count: usize = set.elements.iter().map(|elements| value::count(elements)).sum();
+        if let Some(size) = set.size.filter(|&size| count > size as usize) {
+            return self
+                .refuse(set.span.clone(), format!("the set has {count} elements, and its size is {size}"));
+        }
         if set.flags.is_dynamic || has_timeout {
             return self.dynamic_set(set);
         }
@@ -96,14 +107,18 @@ impl Lowering<'_> {
             rows.extend(self.rows(elements, &set.types)?);
         }
         let (rows, overlaps) = self.arranged(rows, &set.span)?;
-        if overlaps && !set.merges {
+        // The kernel merges no concatenations.
+        if overlaps {
             return self.overlapping(set);
         }
         Some(rows)
     }
 
     fn overlapping<T>(&mut self, set: &NamedSet) -> Option<T> {
-        let message = "elements of this set repeat or overlap, and it has no auto-merge";
+        let message = match set.types.len() {
+            1 => "elements of this set repeat or overlap, and it has no auto-merge",
+            _ => "elements of this set repeat or overlap",
+        };
         self.refuse(set.span.clone(), message)
     }
 
@@ -127,9 +142,6 @@ impl Lowering<'_> {
             }
         }
         let size = set.size.unwrap_or(SIZE);
-        if elements.len() > size as usize {
-            return self.refuse(set.span.clone(), format!("the set has more than {size} elements, its size"));
-        }
         let width = u8::try_from(set.types.len()).ok()?;
         let timeout = set.timeout.unwrap_or(0);
         self.add_dynamic(DynamicSet { size, width, timeout, limit: None, elements }, &set.span)

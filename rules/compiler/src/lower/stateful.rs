@@ -236,6 +236,12 @@ impl Lowering<'_> {
             return self
                 .refuse(update.name.clone(), "a meter needs a limit, such as \"limit rate over 10/second\"");
         }
+        let name = self.source.slice(&update.name).to_owned();
+        let is_set = self.sets.get(self.table).is_some_and(|sets| sets.contains_key(&name));
+        if is_set || !self.meters.insert((self.table, name.clone())) {
+            let message = format!("there is a set or a meter {} already", quoted(&name));
+            return self.refuse(update.name.clone(), message);
+        }
         let types = types(&update.keys);
         let width = u8::try_from(types.len()).ok()?;
         let size = update.size.unwrap_or(METER_SIZE);

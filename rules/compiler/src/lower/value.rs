@@ -267,6 +267,15 @@ impl Lowering<'_> {
     }
 }
 
+/// How many elements a value has.
+pub(super) fn count(value: &Value) -> usize {
+    match &value.what {
+        ValueWhat::Variable(inner) => count(inner),
+        ValueWhat::Set(items) => items.iter().map(count).sum(),
+        _ => 1,
+    }
+}
+
 /// Whether an element names many values: a range, a prefix of any length, a wildcard.
 pub(super) fn has_runs(value: &Value, source: &Source) -> bool {
     match &value.what {

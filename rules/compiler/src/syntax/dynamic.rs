@@ -154,6 +154,7 @@ impl Parser<'_, '_> {
             return self.unexpected("\"saddr\" or \"daddr\" in what fib looks at");
         };
         let end = self.here();
+        let names_interface = self.peek_word() == "oifname";
         let is_type = match self.peek_word() {
             "type" => true,
             "oif" | "oifname" => false,
@@ -163,7 +164,15 @@ impl Parser<'_, '_> {
         let operator = self.operator();
         let value = self.right_hand_side()?;
         let key_span = first.start..end.end;
-        Ok(What::Fib(Box::new(Fib { is_source, of_input, is_type, key_span, operator, value })))
+        Ok(What::Fib(Box::new(Fib {
+            is_source,
+            of_input,
+            is_type,
+            names_interface,
+            key_span,
+            operator,
+            value,
+        })))
     }
 }
 

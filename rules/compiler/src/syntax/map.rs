@@ -43,8 +43,15 @@ impl Parser<'_, '_> {
     pub(super) fn named_map(&mut self, table: usize) -> Parsed<()> {
         let (name, span) = self.declared("map", table)?;
         let (types, elements) = (Vec::new(), Elements::Untyped);
-        let mut map =
-            NamedMap { name, span: span.clone(), types, is_interval: false, elements, is_used: false };
+        let mut map = NamedMap {
+            name,
+            span: span.clone(),
+            types,
+            is_interval: false,
+            size: None,
+            elements,
+            is_used: false,
+        };
         let before = self.diagnostics.errors();
         let result = self.block(|parser| parser.map_item(&mut map));
         if map.types.is_empty() && self.diagnostics.errors() == before {
@@ -82,11 +89,11 @@ impl Parser<'_, '_> {
                 if flags.is_dynamic || flags.has_timeout {
                     return self.error(span, "maps that packets change are not in this version's subset");
                 }
-                map.is_interval |= flags.is_interval;
+                map.is_interval = flags.is_interval;
             }
             "size" => {
                 self.next();
-                self.size()?;
+                map.size = Some(self.size()?);
             }
             "policy" => {
                 self.next();

@@ -6,7 +6,7 @@ use super::keys::{BARE, GROUPS, KEYS, Key, UNBUILT};
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
 use super::tree::{
-    BitOperator, Concatenation, Match, Operator, RejectWith, Rule, Span, Statement, Value, What,
+    BitOperator, Concatenation, Match, Operator, RejectWith, Rule, Span, Statement, Value, ValueWhat, What,
 };
 use crate::diagnostics::{meant, quoted};
 
@@ -335,6 +335,12 @@ impl Parser<'_, '_> {
         }
         let value = self.right_hand_side()?;
         let of = if self.takes(Token::Slash) { Some(self.right_hand_side()?) } else { None };
+        if let Some(of) = of.as_ref().filter(|of| !matches!(of.what, ValueWhat::List(_))) {
+            return self.error(
+                of.span.clone(),
+                "behind \"/\" stands a list, such as syn,ack; or write & (syn | ack) ==",
+            );
+        }
         Ok(What::Match(Box::new(Match { key, key_span, mask, bits, operator, value, of })))
     }
 

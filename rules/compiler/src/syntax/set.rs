@@ -24,6 +24,7 @@ impl Parser<'_, '_> {
             elements: Vec::new(),
             size: None,
             timeout: None,
+            swept: None,
         };
         let before = self.diagnostics.errors();
         let result = self.block(|parser| parser.set_item(&mut set));
@@ -78,6 +79,7 @@ impl Parser<'_, '_> {
             "gc-interval" => {
                 // Elements end in time; when they are swept is nobody's business.
                 self.next();
+                set.swept = Some(span);
                 self.duration()?;
             }
             "policy" => {
@@ -137,8 +139,16 @@ impl Parser<'_, '_> {
         if !self.begins_key() {
             return self.unexpected("a key, such as \"ip saddr\"");
         }
-        let (key, _) = self.key()?;
+        let (key, span) = self.key()?;
         let more = self.more_keys()?;
+        let has_no_type = |name: &str| {
+            name.starts_with("ct ")
+                && (name.contains("proto-") || name.ends_with("addr") && !name.contains(" ip"))
+        };
+        let untyped = std::iter::once((key, &span)).chain(more.iter().map(|(key, span)| (*key, span)));
+        if let Some((key, span)) = untyped.into_iter().find(|(key, _)| has_no_type(key.name)) {
+            return self.error(span.clone(), format!("\"{}\" alone has no type", key.name));
+        }
         Ok(std::iter::once(key.datatype).chain(more.iter().map(|(key, _)| key.datatype)).collect())
     }
 
@@ -162,7 +172,9 @@ impl Parser<'_, '_> {
         Ok(datatype)
     }
 
+    /// A second line of flags takes the place of the first, as nft has it.
     pub fn set_flags(&mut self, flags: &mut SetFlags) -> Parsed<()> {
+        *flags = SetFlags::default();
         loop {
             match self.peek_word() {
                 "interval" => flags.is_interval = true,

@@ -85,9 +85,6 @@ impl Parser<'_, '_> {
             return self.unexpected("\"rate\"");
         }
         let is_over = self.takes_word("over");
-        if !is_over {
-            self.takes_word("until");
-        }
         let span = self.here();
         let mut rate = self.whole_number()?;
         let unit_span = self.here();
@@ -116,6 +113,10 @@ impl Parser<'_, '_> {
         }
         let burst = self.burst(is_octets)?;
         let unit = seconds * SECOND;
+        // The kernel counts in 64 bits, as nanoseconds.
+        if is_octets && unit.checked_mul(rate.saturating_add(burst.into())).is_none() {
+            return self.error(span, "the kernel cannot count so many octets in such a time");
+        }
         Ok(Limit { rate, unit, burst, is_octets, is_over })
     }
 
@@ -130,11 +131,11 @@ impl Parser<'_, '_> {
             let word = self.peek_word();
             burst = burst.saturating_mul(self.octets(word, &here)?);
             self.next();
-        } else {
-            self.takes_word("packets");
+        } else if !self.takes_word("packets") {
+            return self.unexpected("\"packets\" behind the burst");
+        } else if burst == 0 {
+            return self.error(span, "a burst of packets is at least 1");
         }
-        // Without a burst no packet would ever pass: the kernel takes 0 for its own number.
-        let burst = if burst == 0 && !is_octets { BURST.into() } else { burst };
         match u32::try_from(burst) {
             Ok(burst) => Ok(burst),
             Err(_) => self.error(span, "a burst is less than 4 GiB"),
@@ -148,7 +149,11 @@ impl Parser<'_, '_> {
             self.takes_word("until");
         }
         let octets = self.octet_number()?;
+        let here = self.here();
         let used = if self.takes_word("used") { self.octet_number()? } else { 0 };
+        if used > octets {
+            return self.error(here, "more is used than the quota has");
+        }
         Ok(Quota { octets, used, is_over })
     }
 
@@ -251,7 +256,7 @@ impl Parser<'_, '_> {
         let span = self.here();
         let level = match self.peek_word() {
             "emerg" | "alert" | "crit" | "err" => Level::Error,
-            "warn" | "warning" => Level::Warning,
+            "warn" => Level::Warning,
             "notice" | "info" => Level::Info,
             "debug" => Level::Debug,
             "audit" => return self.error(span, "log level audit: there is no audit in a firewall VM"),
@@ -267,11 +272,20 @@ impl Parser<'_, '_> {
     /// What the kernel's line may tell besides.
     fn log_flags(&mut self) -> Parsed<()> {
         match self.peek_word() {
-            "tcp" | "ip" => {
+            "ip" => {
                 self.next();
-                while matches!(self.peek_word(), "sequence" | "options") {
-                    self.next();
-                    self.takes(Token::Comma);
+                if self.takes_word("options") { Ok(()) } else { self.unexpected("\"options\"") }
+            }
+            "tcp" => {
+                self.next();
+                if self.takes_word("options") {
+                    return Ok(());
+                }
+                if !self.takes_word("sequence") {
+                    return self.unexpected("\"sequence\" or \"options\"");
+                }
+                if self.takes(Token::Comma) && !self.takes_word("options") {
+                    return self.unexpected("\"options\"");
                 }
                 Ok(())
             }
@@ -297,8 +311,8 @@ impl Parser<'_, '_> {
         let mut what = (kind == "counter").then_some(Shared::Counter);
         if self.peek() == Token::Open {
             self.block(|parser| parser.object_item(kind, &mut what))?;
-        } else if kind == "counter" {
-            self.end_of_statement()?;
+        } else {
+            return self.unexpected("\"{\"");
         }
         match (what, self.ruleset.tables.get_mut(table)) {
             (Some(what), Some(table)) => table.objects.push(Object { name, span, what }),
@@ -335,6 +349,8 @@ const MILLISECONDS_MAX: u64 = 366 * 86_400_000;
 fn milliseconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut sum = 0u64;
+    // Each unit once, the greater first.
+    let mut last = u64::MAX;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let (number, after) = rest.split_at_checked(digits)?;
@@ -348,6 +364,10 @@ fn milliseconds(text: &str) -> Option<u64> {
             "d" => 86_400_000,
             _ => return None,
         };
+        if unit >= last {
+            return None;
+        }
+        last = unit;
         sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
         rest = after;
     }
@@ -363,7 +383,7 @@ mod tests {
         assert_eq!(milliseconds("30s"), Some(30_000));
         assert_eq!(milliseconds("1h30m"), Some(5_400_000));
         assert_eq!(milliseconds("2d3h4m5s6ms"), Some(183_845_006));
-        for wrong in ["30", "s", "5x", "1h30", "99999999999999999999d"] {
+        for wrong in ["30m1h", "1s1s", "30", "s", "5x", "1h30", "99999999999999999999d"] {
             assert_eq!(milliseconds(wrong), None, "{wrong}");
         }
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::keys::Key;
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
-use super::tree::{MapItem, Mapping, Place, Span, Target, Translation, Value, What};
+use super::tree::{MapItem, Mapping, Place, Span, Target, Translation, Value, ValueWhat, What};
 
 impl Parser<'_, '_> {
     /// `masquerade [to :ports] [flags]`
@@ -186,6 +186,9 @@ impl Parser<'_, '_> {
             let start = self.here().start;
             self.nodes(DECLARATION, &open)?;
             let key = if self.takes(Token::Star) { None } else { Some(self.joined(1)?) };
+            if let Some(set) = key.as_ref().filter(|key| matches!(key.resolved().what, ValueWhat::Set(_))) {
+                return self.error(set.span.clone(), "a key of a map is no set: write an element for each");
+            }
             self.element_options()?;
             if !self.takes(Token::Colon) {
                 return self.unexpected("\":\"");

@@ -127,6 +127,8 @@ pub(crate) struct NamedSet {
     pub size: Option<u32>,
     /// In milliseconds.
     pub timeout: Option<u64>,
+    /// Where `gc-interval` was said.
+    pub swept: Option<Span>,
 }
 
 /// The flags of a set.
@@ -145,6 +147,7 @@ pub(crate) struct NamedMap {
     /// The types of what its keys join; none when that was not said.
     pub types: Vec<Datatype>,
     pub is_interval: bool,
+    pub size: Option<u32>,
     pub elements: Elements,
     /// Whether a rule looks into it.
     pub is_used: bool,
@@ -364,6 +367,8 @@ pub(crate) struct Fib {
     pub of_input: Option<Span>,
     /// The type of the address; else the interface towards it.
     pub is_type: bool,
+    /// The interface by name.
+    pub names_interface: bool,
     pub key_span: Span,
     pub operator: Operator,
     pub value: Value,
