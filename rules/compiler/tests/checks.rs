@@ -22,7 +22,7 @@ fn tables_fit_the_memory() {
     assert_eq!(
         told(&plan("8M", ""), OPEN),
         [
-            "weir.toml:1:10: the site wants 24 MiB, not 8: sessions 9600 KiB, free ports 54 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2624 KiB"
+            "weir.toml:1:10: the site wants 24 MiB, not 8: sessions 9600 KiB, free ports 54 KiB, rules 1 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2624 KiB"
         ]
     );
     assert_eq!(told(&plan("24M", ""), OPEN), [""; 0]);
@@ -30,7 +30,7 @@ fn tables_fit_the_memory() {
     assert_eq!(
         told(&plan("32M", sessions), OPEN),
         [
-            "weir.toml:1:10: the site wants 165 MiB, not 32: sessions 153600 KiB, free ports 54 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2624 KiB"
+            "weir.toml:1:10: the site wants 165 MiB, not 32: sessions 153600 KiB, free ports 54 KiB, rules 1 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2624 KiB"
         ]
     );
     assert_eq!(told(&plan("172M", sessions), OPEN), [""; 0]);

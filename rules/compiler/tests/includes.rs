@@ -80,7 +80,7 @@ fn files_are_read_where_they_are_included() {
         ["weir.toml", "rules.nft", "defines.nft", "sets.nft", "rules", "10-lab.nft", "20-ssh.nft"]
     );
     let text = site.to_rust();
-    for part in ["file: \"rules/10-lab.nft\", line: 2 }", "file: \"rules.nft\", line: 6 }"] {
+    for part in ["\"rules/10-lab.nft\"", "\"rules.nft\""] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let site = site.leak();

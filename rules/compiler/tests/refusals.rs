@@ -732,3 +732,86 @@ fn what_names_many_values_needs_an_interval() {
         assert!(compile_text(PLAN, &with).is_ok(), "{element}");
     }
 }
+
+/// What nft refuses to load of what remembers: Weir is not looser.
+#[test]
+fn what_nft_refuses_of_statements_that_remember() {
+    refuses(&[
+        (
+            "limit rate 10/second burst 5 accept",
+            &[r#"4:30: expected "packets" behind the burst, found "accept""#],
+        ),
+        ("limit rate 10/second burst 0 packets accept", &["4:28: a burst of packets is at least 1"]),
+        ("limit rate until 10/second accept", &[r#"4:12: expected a number, found "until""#]),
+        (
+            "limit rate 4294967295 mbytes/second accept",
+            &["4:12: the kernel cannot count so many octets in such a time"],
+        ),
+        ("quota 100 bytes used 500 bytes accept", &["4:17: more is used than the quota has"]),
+        ("log level warning accept", &[r#"4:11: "warning" is no log level"#]),
+        ("log flags tcp accept", &[r#"4:15: expected "sequence" or "options", found "accept""#]),
+        ("log flags ip sequence accept", &[r#"4:14: expected "options", found "sequence""#]),
+        (
+            "fib saddr . iif oifname missing drop",
+            &["4:1: oifname is a name, which neither exists nor is missing: write oif"],
+        ),
+        (
+            "meta nfproto ipv6 reject with icmp host-unreachable",
+            &["4:36: ICMP of IPv4 is no answer to IPv6; write icmpv6 or icmpx"],
+        ),
+        (
+            "tcp flags syn / syn accept",
+            &[r#"4:17: behind "/" stands a list, such as syn,ack; or write & (syn | ack) =="#],
+        ),
+        (
+            "ip saddr . tcp dport { 10.0.1.0/24 . 5, 10.0.1.2 . 5 } accept",
+            &["4:22: elements of this set overlap"],
+        ),
+        (
+            "meter m { ip saddr limit rate 5/second } accept; meter m { ip saddr limit rate 5/second } drop",
+            &[r#"4:56: there is a set or a meter "m" already"#],
+        ),
+        (
+            "tcp dport vmap { { 22, 23 } : accept }",
+            &["4:18: a key of a map is no set: write an element for each"],
+        ),
+    ]);
+    let sets: &[(&str, &str)] = &[
+        (
+            "set s { type ipv4_addr; auto-merge; elements = { 10.0.1.2 }; }",
+            "2:5: auto-merge is for sets with \"flags interval\"",
+        ),
+        (
+            "set s { type ipv4_addr; size 1; elements = { 10.0.1.2, 10.0.1.3 }; }",
+            "2:5: the set has 2 elements, and its size is 1",
+        ),
+        (
+            "set s { type ipv4_addr; flags interval; flags constant; elements = { 10.0.1.0/24 }; }",
+            "2:5: a set with ranges or prefixes needs \"flags interval\"",
+        ),
+        (
+            "set s { type ipv4_addr; gc-interval 5s; elements = { 10.0.1.2 }; }",
+            "2:25: gc-interval is for sets whose elements end: it needs a timeout",
+        ),
+        ("set s { typeof ct original saddr; }", "2:16: \"ct original saddr\" alone has no type"),
+        (
+            "set s { type ipv4_addr . inet_service; flags interval; auto-merge; elements = { 10.0.1.0/24 . 5, 10.0.1.2 . 5 }; }",
+            "2:5: elements of this set repeat or overlap",
+        ),
+        (
+            "set s { type ipv4_addr; timeout 30m1h; }",
+            "2:33: a time is written like \"30s\", \"5m\", \"1h30m\" or \"2d\"",
+        ),
+        ("counter c", "2:10: expected \"{\", found the end of the line"),
+        ("quota q { 100 bytes used 500 bytes }", "2:21: more is used than the quota has"),
+        (
+            "map m { type ipv4_addr : verdict; size 1; elements = { 10.0.1.2 : accept, 10.0.1.3 : drop }; }",
+            "2:5: the map has 2 elements, and its size is 1",
+        ),
+    ];
+    for (set, told) in sets {
+        let rules = forward("accept").replacen("{\n", &format!("{{\n{set}\n"), 1);
+        let all = lines(&refused(&rules));
+        assert!(all.contains(&format!("rules.nft:{told}")), "{set}\n{all:#?}");
+    }
+}
