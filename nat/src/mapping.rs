@@ -231,7 +231,7 @@ impl Mappings {
         }
     }
 
-    /// Takes in a new mapping that no session uses yet, at the spot of its internal endpoint.
+    /// Takes in a new mapping, which one session uses, at the spot of its internal endpoint.
     pub(crate) fn insert(&mut self, mapping: Mapping, spot: Spot) -> Option<u32> {
         let id = self.free;
         let chain = self.chain(mapping.protocol, mapping.external);
@@ -239,7 +239,7 @@ impl Mappings {
         self.index.insert_at(spot, id)?;
         self.free = place.next;
         let chained = core::mem::replace(head, id);
-        let (sessions_or_rested, own_or_previous) = (0, 0);
+        let (sessions_or_rested, own_or_previous) = (1, 0);
         *place = Place { mapping, sessions_or_rested, own_or_previous, next: NONE, chained, list: AWAKE };
         self.live += 1;
         Some(id)
@@ -248,9 +248,18 @@ impl Mappings {
     /// One more session uses it; it rests no longer.
     #[inline]
     pub(crate) fn acquire(&mut self, id: u32) {
+        match self.places.get_mut(id as usize) {
+            Some(place) if place.list == AWAKE => place.sessions_or_rested += 1,
+            Some(_) => self.acquire_resting(id),
+            None => {}
+        }
+    }
+
+    #[cold]
+    fn acquire_resting(&mut self, id: u32) {
         self.wake(id);
         if let Some(place) = self.places.get_mut(id as usize) {
-            place.sessions_or_rested += 1;
+            place.sessions_or_rested = 1;
         }
     }
 
@@ -314,7 +323,6 @@ mod tests {
         let one = mapping(5000);
         let id = insert(&mut mappings, one).expect("room");
         mappings.acquire(id);
-        mappings.acquire(id);
         for _ in 0..2 {
             let found = mappings.find(17, one.internal, EXTERNAL);
             assert_eq!(found, Some((id, one.external)));
@@ -335,7 +343,6 @@ mod tests {
         let mut mappings = Mappings::new(3, 1, Key::new([1, 2]));
         let ids = [1000, 2000, 3000].map(|port| insert(&mut mappings, mapping(port)).expect("room"));
         for (id, until) in ids.into_iter().zip([10, 11, 12]) {
-            mappings.acquire(id);
             mappings.release(id);
             mappings.rest(id, 0, until);
         }

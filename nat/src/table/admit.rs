@@ -23,18 +23,17 @@ impl Nat {
         let Some(session) = self.sessions.get_mut(hit.session.0) else {
             return Ok(Admitted::NOTHING);
         };
-        let first_reply = hit.direction == Direction::Reply && !session.has_reply();
-        // RFC 4787 REQ-6: an outsider cannot keep a session alive.
-        if session.is_refreshed_by(hit.direction) || first_reply {
-            let end = self.lifetimes.end(session.class, self.wheel.present());
-            if end != session.expires {
-                self.refresh(hit.session.0, end);
-            }
-        }
-        if first_reply {
+        let end = self.lifetimes.end(session.class, self.wheel.present());
+        if hit.direction == Direction::Reply && !session.has_reply() {
+            self.refresh(hit.session.0, end);
             self.answered(hit.session.0);
+            return Ok(Admitted { first_reply: true });
         }
-        Ok(Admitted { first_reply })
+        // RFC 4787 REQ-6: an outsider cannot keep a session alive.
+        if end != session.expires && session.is_refreshed_by(hit.direction) {
+            self.refresh(hit.session.0, end);
+        }
+        Ok(Admitted::NOTHING)
     }
 
     /// Takes note that a packet of a session was seen, though it may not leave: if it is the first

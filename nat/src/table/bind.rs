@@ -85,7 +85,7 @@ impl Nat {
         if self.sessions.is_full() || !self.session_quota.admits(client) {
             self.make_room(client, binding)?;
         }
-        let original = self.vacate(&binding.original)?;
+        let original = self.vacate(self.spot_for(&binding.original), &binding.original)?;
         let (source, mapping) = self.source(client, binding)?;
         let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
@@ -108,11 +108,11 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    /// Makes sure that no session has this tuple, one that expired is removed; returns the spot
-    /// for one that will have it.
+    /// Makes sure that no session has a tuple, one that expired is removed; returns the spot for one
+    /// that will have it, where the item or the spot was found.
     #[inline(always)]
-    fn vacate(&mut self, tuple: &Tuple) -> Result<Spot, Unbound> {
-        match self.spot_for(tuple) {
+    fn vacate(&mut self, found: Result<u32, Spot>, tuple: &Tuple) -> Result<Spot, Unbound> {
+        match found {
             Ok(item) => self.vacate_of(SessionId(item >> 1), tuple),
             Err(spot) => Ok(spot),
         }
@@ -124,7 +124,7 @@ impl Nat {
             return Err(Unbound::Conflict);
         }
         self.remove(session);
-        self.spot_for(tuple).err().ok_or(Unbound::Conflict)
+        self.spot(tuple).err().ok_or(Unbound::Conflict)
     }
 
     fn session_to_be(
@@ -169,7 +169,7 @@ impl Nat {
             self.sessions.remove(id);
             return Err(Unbound::TableFull);
         }
-        let indexed = self.vacate(reply).and_then(|spot| {
+        let indexed = self.vacate(self.spot(reply), reply).and_then(|spot| {
             let steps = self.index.insert_at(spot, id << 1 | 1);
             steps.map(|_| id).ok_or(Unbound::TableFull)
         });

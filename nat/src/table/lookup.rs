@@ -20,36 +20,18 @@ impl Nat {
         self.sessions.get(item >> 1).has(tuple, direction(item))
     }
 
-    /// The item that stands for this tuple at home, where most do.
+    /// The item that stands for this tuple, or the spot for one.
     #[inline(always)]
-    fn find_at_home(&self, tuple: &Tuple, hash: u32) -> Option<u32> {
-        self.index.at_home(hash).filter(|&item| self.is_it(item, tuple))
+    pub(super) fn spot(&self, tuple: &Tuple) -> Result<u32, Spot> {
+        self.index.find_or_spot(self.hash(tuple), |item| self.is_it(item, tuple))
     }
 
-    /// The item that stands for this tuple, wherever it is.
-    #[inline(never)]
-    fn find_away(&mut self, tuple: Tuple, hash: u32) -> Option<u32> {
-        match self.spot(&tuple, hash) {
-            Ok(item) => Some(item),
-            Err(spot) => {
-                self.missed = Some((tuple, spot));
-                None
-            }
-        }
-    }
-
-    /// The item that stands for a tuple whose hash this is, or the spot for one.
-    #[inline(always)]
-    fn spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
-        self.index.find_or_spot(hash, |item| self.is_it(item, tuple))
-    }
-
-    /// As [`Nat::spot`], which may have been found before.
+    /// The same, which may have been found by the last lookup.
     #[inline]
     pub(super) fn spot_for(&self, tuple: &Tuple) -> Result<u32, Spot> {
         match &self.missed {
             Some((missed, spot)) if missed == tuple && self.index.is_current(spot) => Err(*spot),
-            _ => self.spot(tuple, self.hash(tuple)),
+            _ => self.spot(tuple),
         }
     }
 
@@ -57,12 +39,25 @@ impl Nat {
     #[inline(always)]
     pub fn lookup(&mut self, tuple: &Tuple) -> Option<Hit> {
         let hash = self.hash(tuple);
-        let item = match self.find_at_home(tuple, hash) {
-            Some(item) => item,
-            None => self.find_away(*tuple, hash)?,
-        };
-        let hit = Hit { session: SessionId(item >> 1), direction: direction(item) };
-        (!self.is_expired(hit.session)).then_some(hit)
+        if let Some(item) = self.index.at_home(hash) {
+            let session = self.sessions.get(item >> 1);
+            if session.has(tuple, direction(item)) && !self.wheel.is_past(session.expires) {
+                return Some(hit(item));
+            }
+        }
+        self.lookup_away(*tuple, hash)
+    }
+
+    /// The same for one whose item does not stand at home, if anywhere.
+    #[inline(never)]
+    fn lookup_away(&mut self, tuple: Tuple, hash: u32) -> Option<Hit> {
+        match self.index.find_or_spot(hash, |item| self.is_it(item, &tuple)) {
+            Ok(item) => Some(hit(item)).filter(|hit| !self.is_expired(hit.session)),
+            Err(spot) => {
+                self.missed = Some((tuple, spot));
+                None
+            }
+        }
     }
 
     /// Loads what the lookup of an IPv4 packet will read, so that the misses of a batch overlap.
@@ -104,6 +99,12 @@ impl Nat {
     pub(super) fn is_expired(&self, id: SessionId) -> bool {
         self.wheel.is_past(self.sessions.get(id.0).expires)
     }
+}
+
+/// What an index item stands for.
+#[inline]
+const fn hit(item: u32) -> Hit {
+    Hit { session: SessionId(item >> 1), direction: direction(item) }
 }
 
 /// The direction whose tuple an index item stands for.

@@ -69,7 +69,6 @@ impl Nat {
             return Err(Unbound::TableFull.into());
         };
         self.count_mapping(Ports::kind_at(place, protocol, port), client, Quota::take);
-        self.mappings.acquire(mapping);
         Ok((external, mapping))
     }
 
