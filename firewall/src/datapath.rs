@@ -45,7 +45,7 @@ use crate::syn::Syns;
 
 use exit::address;
 use frame::{leaving_offload, parse};
-pub use status::Occupancy;
+pub use status::{MET_MAX, Occupancy};
 
 /// Frames taken from one port before the next has its turn.
 pub const BATCH: usize = 64;

@@ -7,10 +7,12 @@ use core::fmt;
 
 use rules::object::{Level, LogId};
 use rules::site::Site;
-use rules::{Candidate, CounterId, Memory, Tally};
+use rules::table::Action;
+use rules::{Candidate, CounterId, Memory, Met, Tally};
 use smoltcp::time::Instant;
 
 use crate::counters::RuleCounters;
+use crate::datapath::MET_MAX;
 use crate::icmp::Limiter;
 use crate::segment::Clamp;
 
@@ -37,6 +39,8 @@ pub(crate) struct Effects {
     lines: Limiter,
     names: Vec<&'static str>,
     site: &'static Site,
+    /// What ended chains since somebody took it; when it is full, no more is kept.
+    pub met: heapless::Vec<Met, MET_MAX>,
 }
 
 impl Effects {
@@ -53,6 +57,7 @@ impl Effects {
             lines: Limiter::new(SPEAKERS, LINES, LINE_MILLIS, seed),
             names: names.collect(),
             site,
+            met: heapless::Vec::new(),
         }
     }
 
@@ -103,6 +108,20 @@ impl Tally for Effects {
     fn memory(&mut self) -> Option<(&mut Memory, u64)> {
         let micros = u64::try_from(self.now.total_micros()).unwrap_or(0);
         Some((&mut self.memory, micros.saturating_mul(1000)))
+    }
+
+    fn met(&mut self, met: Met) {
+        let ends = match met {
+            Met::Rule(_, action) => {
+                !matches!(action, None | Some(Action::Jump(_) | Action::Goto(_) | Action::Return))
+            }
+            Met::Policy { .. } => true,
+            Met::Base { .. } => false,
+        };
+        if ends {
+            // Full when nobody asks.
+            let _ = self.met.push(met);
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Command {
     Check(Check),
     /// Tell whose an external port is, or which ports a host has, from the site alone (`port_blocks`)
     Who(Who),
+    /// Run a capture through the image's datapath on this host, and tell what becomes of each packet
+    Replay(Replay),
     /// Boot the image for real, its ports connected to this host's networks; the serial line is the terminal
     Run(Run),
     /// Measure the image, and a Linux VM in its place; needs root
@@ -131,6 +133,29 @@ pub struct Who {
     /// Which site.
     #[command(flatten)]
     pub site: SiteArgument,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "A line has the packet's number, its port, the packet, and what became of it: forwarded, answered, rejected,\n\
+     dropped, held or skipped; the lines of the rules that say so, or the reason; what left, and by which port.\n\
+     A packet comes from the client behind which its source is, else from the uplink. Time is the capture's, and next\n\
+     hops resolve by themselves. Ethernet and raw IP are read; turn segmentation offload off while you capture, since\n\
+     packets larger than a link are cut or dropped.\n\n\
+     Example: tcpdump -i vnet0 -w vm.pcap; weir replay vm.pcap --port work\n\n\
+     Exit codes: 0 read to its end, 1 a bad capture or site, 2 wrong use, 130 interrupted."
+)]
+pub struct Replay {
+    /// A pcap or pcapng file
+    #[arg(value_name = "PCAP")]
+    pub capture: PathBuf,
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
+    /// The port that all packets come from: uplink, or a client's name
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
 }
 
 /// What `--deny` takes.
@@ -314,6 +339,7 @@ mod tests {
             "weir run --uplink user --memory 4M",
             "weir who",
             "weir who 40123",
+            "weir replay",
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

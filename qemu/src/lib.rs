@@ -41,6 +41,7 @@ pub mod plan;
 pub mod probe;
 pub mod ramdisk;
 pub mod refusal;
+pub mod replay;
 pub mod run;
 pub mod scratch;
 pub mod servers;

@@ -4,7 +4,7 @@
 use clap::Parser;
 use qemu::args::{Arguments, Command};
 use qemu::error::{Error, Result};
-use qemu::{bench, demo, run, who};
+use qemu::{bench, demo, replay, run, who};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,6 +48,10 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Build(arguments) => run::build(&arguments)?,
         Command::Check(arguments) => run::check(&arguments)?,
         Command::Who(arguments) => who::run(&arguments)?,
+        Command::Replay(arguments) => {
+            replay::run(&arguments, &INTERRUPTED)?;
+            return Ok(if interrupted() { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS });
+        }
         Command::Run(arguments) => run::run(&arguments, &INTERRUPTED)?,
         Command::Bench(arguments) => bench::run(&arguments, &INTERRUPTED)?,
         Command::BenchAgent(arguments) => bench::agent::run(&arguments)?,

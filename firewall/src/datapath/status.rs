@@ -1,6 +1,11 @@
 //! What the loop around the path asks of it: when to sleep, and how things stand.
 
+use rules::Met;
+
 use super::*;
+
+/// Ends of chains that are kept for whoever asks: several for each hook that a packet passes.
+pub const MET_MAX: usize = 32;
 
 /// Figures of the whole appliance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,12 @@ impl<L: Link> Datapath<L> {
     pub fn occupancy(&self) -> Occupancy {
         let counts = self.nat.counts();
         Occupancy { sessions: counts.sessions, mappings: counts.mappings, neighbors: self.neighbors.len() }
+    }
+
+    /// The rules and chain policies that ended chains since this was last asked, the first of them first: at
+    /// most [`MET_MAX`].
+    pub fn take_met(&mut self) -> heapless::Vec<Met, MET_MAX> {
+        core::mem::take(&mut self.effects.met)
     }
 
     /// The policy's counters with the places of their rules.
