@@ -1,4 +1,23 @@
 //! What Weir does otherwise than Linux, and means to: the only differences that pass.
+//!
+//! Those of single packets are [`Chosen`], and how often each was met is counted. Where a rule or a translation leaves a
+//! choice, [`Freedom`] has it. What else would differ is not asked in the first place:
+//!
+//! - Sources that are not behind their port, and destinations from the uplink that are not external addresses: Weir drops
+//!   them ahead of all rules, Linux behind those of prerouting (`traffic`).
+//! - Fragments: Weir judges a datagram once, by its first fragment.
+//! - Protocols without ports: one client talks to a peer at a time (NAT.md).
+//! - Segments outside of the windows of a connection, and what comes behind a FIN or RST that was dropped on its way: Linux
+//!   takes it for said, Weir does not (`traffic`). The same of a reset by a rule, which ends Linux's connection.
+//! - Echo requests to the appliance that come again: they are `new` each time, in Linux `established` (`traffic`).
+//! - Fields of own packets at output and postrouting: identification, DSCP and ECN; the ends of a reset that is about to be
+//!   translated back; `ct status` of an answer to a connection's first packet (`generate`, `forms`).
+//! - What chains at output and postrouting see of Linux's words to strangers outside; a file that asks about them is unfit
+//!   (`compare`).
+//! - Counters of nat chains at postrouting may be greater in Linux where a rule resets connections: the reset to a first
+//!   segment passes them (`duel`).
+//! - Two neighbouring `!=` on small fields of a header, which nft 1.0.6 joins into another meaning (`generate`).
+//! - Statements that remember ahead of a map of verdicts, and `th` without a protocol, which Weir refuses.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

@@ -306,7 +306,7 @@ pub fn policy(lines: &[&str], (hook, priority): (&str, &str)) -> String {
 /// The forms with a hook each, as they stand in its chain.
 pub fn all() -> impl Iterator<Item = ((&'static str, &'static str), Vec<String>)> {
     HOOKS.iter().map(|hook| {
-        // KNOWN: nft does not load a fib of the incoming interface there.
+        // nft does not load a fib of the incoming interface there.
         let is_known = |line: &&&str| {
             // What Linux and Weir write of themselves is compared, not every field of it.
             let own = [". iif", "ip id", "ip dscp", "ip ecn"];

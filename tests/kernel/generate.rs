@@ -1,8 +1,10 @@
 //! Policies by chance, of every form that a rule may have.
 //!
-//! One rule stands on a line. Values come from few, so that rules and packets meet.
+//! One rule stands on a line.
 
 use tests::Chance;
+
+use crate::vocabulary::{HOSTS, NETWORKS};
 
 /// Rules of a regular or base chain.
 const RULES_MAX: usize = 8;
@@ -11,21 +13,8 @@ const RULES_MAX: usize = 8;
 const LONG_MAX: usize = 150;
 
 /// Regular chains; each may jump to those after it.
-const CHAINS: [&str; 3] = ["first", "second", "third"];
+const CHAINS: [&str; 3] = ["alpha", "beta", "gamma"];
 
-const CLIENTS: [&str; 2] = ["work", "lab"];
-const HOSTS: [&str; 8] =
-    ["10.0.1.2", "10.0.1.3", "10.0.1.7", "10.0.2.2", "10.0.2.5", "198.51.100.9", "203.0.113.5", "192.0.2.77"];
-const NETWORKS: [&str; 7] = [
-    "10.0.1.0/24",
-    "10.0.2.0/24",
-    "10.0.0.0/8",
-    "10.0.1.4/30",
-    "198.51.100.0/24",
-    "203.0.113.0/25",
-    "192.0.2.64/26",
-];
-const PORTS: [u16; 8] = [22, 53, 80, 443, 1000, 5000, 5001, 40_000];
 const REJECTS: [&str; 9] = [
     "reject",
     "reject with icmp type net-unreachable",
@@ -40,26 +29,35 @@ const REJECTS: [&str; 9] = [
 
 /// Where a chain is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
+pub enum At {
+    /// As packets come in.
     Prerouting,
+    /// For the router itself.
     Input,
+    /// From port to port.
     Forward,
+    /// From the router itself.
     Output,
+    /// As packets leave.
     Postrouting,
 }
 
 /// A policy under construction.
-struct Text<'a> {
-    chance: &'a mut Chance,
-    family: &'static str,
+pub struct Text<'a> {
+    /// What it is made by.
+    pub chance: &'a mut Chance,
+    /// Of the table in hand.
+    pub family: &'static str,
     /// Whether chains are asked about what the router itself sends.
     asks_about_own: bool,
+    /// Whether rules remember packets.
+    remembers: bool,
     lines: Vec<String>,
 }
 
 /// A policy.
 pub fn rules(chance: &mut Chance) -> String {
-    let mut text = Text { chance, family: "ip", asks_about_own: false, lines: Vec::new() };
+    let mut text = Text { chance, family: "ip", asks_about_own: false, remembers: false, lines: Vec::new() };
     text.file();
     text.lines.join("\n") + "\n"
 }
@@ -69,15 +67,18 @@ impl Text<'_> {
         self.lines.push(line.into());
     }
 
-    fn one<'b>(&mut self, of: &[&'b str]) -> &'b str {
+    /// One of these.
+    pub fn one<'b>(&mut self, of: &[&'b str]) -> &'b str {
         self.chance.pick(of)
     }
 
     fn file(&mut self) {
         self.asks_about_own = self.chance.happens(30);
+        self.remembers = self.chance.happens(50);
         self.family = self.one(&["inet", "ip"]);
         self.line(format!("table {} filter {{", self.family));
         self.sets();
+        self.memories();
         for at in (0..CHAINS.len()).rev() {
             self.regular(at);
         }
@@ -115,17 +116,23 @@ impl Text<'_> {
         self.line(format!("  set services {{\n    type inet_service\n    flags interval\n    auto-merge\n    elements = {ports}\n  }}"));
     }
 
-    /// `{ a, b }` of these, each at most once.
-    fn some(&mut self, of: &[&str]) -> String {
-        let kept: Vec<&str> = of.iter().copied().filter(|_| self.chance.happens(40)).collect();
-        let kept = if kept.is_empty() { vec![self.chance.pick(of)] } else { kept };
-        format!("{{ {} }}", kept.join(", "))
-    }
-
-    /// Ports and ranges of them that do not overlap.
-    fn ports(&mut self) -> String {
-        let all = ["22", "53", "80-90", "443", "1000-1999", "5000-5001", "30000-40000"];
-        self.some(&all)
+    /// Objects and sets that remember.
+    fn memories(&mut self) {
+        let burst = self.chance.below(30) + 1;
+        self.line(format!("  limit few {{\n    rate 2/week burst {burst} packets\n  }}"));
+        let octets = 400 * self.chance.below(20) + 100;
+        let over = self.one(&["over ", "", "until "]);
+        self.line(format!("  quota some {{\n    {over}{octets} bytes\n  }}"));
+        self.line("  counter every {\n  }");
+        self.line("  set seen {\n    type ipv4_addr\n    size 500\n    flags dynamic\n  }");
+        self.line("  set talks {\n    type ipv4_addr . inet_service\n    size 500\n    flags dynamic,timeout\n    timeout 10d\n  }");
+        let pairs = self.some(&[
+            "10.0.1.2 . 80",
+            "10.0.2.5 . 1000-6000",
+            "198.51.100.0/24 . 443",
+            "10.0.1.0/24 . 22",
+        ]);
+        self.line(format!("  set pairs {{\n    type ipv4_addr . inet_service\n    flags interval\n    elements = {pairs}\n  }}"));
     }
 
     fn regular(&mut self, at: usize) {
@@ -192,13 +199,26 @@ impl Text<'_> {
 
     fn rule(&mut self, at: At, chains: &[&str], may_return: bool) -> String {
         let (mut words, transport) = self.matches(at);
+        if self.remembers && self.chance.happens(25) {
+            let memory = self.memory(at);
+            // Own packets come in by nothing, and one protocol is enough.
+            let is_void = at == At::Output && memory.starts_with("iif");
+            let is_second = memory.contains("tcp") && !transport.is_empty();
+            if !is_void && !is_second {
+                words.push(memory);
+            }
+        }
         let mut verdict = self.verdict(at, chains, may_return);
         // What can never be true is an error.
         let is_tcp = transport.is_empty() || (transport.contains("tcp ") && !transport.contains("!= tcp"));
         let (about, is_map) = verdict.split_once(" vmap ").map_or(("", false), |(about, _)| (about, true));
         let is_known = words.iter().any(|word| subject(word) == subject(about));
         let is_of_protocol = is_map && !about.starts_with('i') && !transport.is_empty();
-        if is_of_protocol || (is_map && is_known) || (verdict.contains("tcp reset") && !is_tcp) {
+        let has_memory = words.iter().any(|word| REMEMBERING.iter().any(|kind| word.starts_with(kind)));
+        if is_of_protocol
+            || (is_map && (is_known || has_memory))
+            || (verdict.contains("tcp reset") && !is_tcp)
+        {
             verdict = "drop".into();
         }
         words.push(transport);
@@ -272,134 +292,6 @@ impl Text<'_> {
         format!("{key} vmap {{ {} }}", items.join(", "))
     }
 
-    /// A match on what any packet has.
-    fn network(&mut self, at: At) -> String {
-        match self.chance.below(15) {
-            0 | 1 if at != At::Output => {
-                let name = self.interface();
-                format!("iifname {name}")
-            }
-            2 | 3 if matches!(at, At::Forward | At::Output | At::Postrouting) => {
-                let name = self.interface();
-                format!("oifname {name}")
-            }
-            4 | 5 => {
-                let value = self.address();
-                format!("ip saddr {value}")
-            }
-            6 | 7 => {
-                let value = self.address();
-                format!("ip daddr {value}")
-            }
-            // There are no connections ahead of priority -200.
-            8 | 9 if at != At::Prerouting => self.state().into(),
-            // What Linux and Weir write of themselves there differs in such fields.
-            10..=12 if matches!(at, At::Output | At::Postrouting) => "ip ttl 63".into(),
-            10 => {
-                let (name, values) = self.chance.pick(&[
-                    ("ip ttl", ["1", "2", "10", "63", "64"]),
-                    ("ip length", ["28", "36", "100", "576", "1000"]),
-                    ("meta length", ["28", "36", "100", "576", "1000"]),
-                    ("ip id", ["1", "1000", "4660", "30000", "65534"]),
-                ]);
-                self.compared(name, &values)
-            }
-            11 => {
-                let values = ["cs1", "af11", "ef", "0", "10", "{ cs1, cs2, ef }", "!= cs0", "8-20"];
-                format!("ip dscp {}", self.one(&values))
-            }
-            12 => format!("ip ecn {}", self.one(&["ce", "ect0", "!= not-ect", "{ ect0, ect1 }"])),
-            // nft has no use for it elsewhere.
-            13 if self.family == "inet" => "meta nfproto ipv4".into(),
-            _ if matches!(at, At::Prerouting | At::Output | At::Postrouting) => {
-                self.one(&["ip version 4", "meta protocol ip"]).into()
-            }
-            _ => self
-                .one(&[
-                    "ip version 4",
-                    "meta protocol ip",
-                    "ct status dnat",
-                    "ct status snat",
-                    "ct status ! dnat",
-                ])
-                .into(),
-        }
-    }
-
-    fn state(&mut self) -> &'static str {
-        self.one(&[
-            "ct state new",
-            "ct state established",
-            "ct state established,related",
-            "ct state { new, related }",
-            "ct state != established",
-            "ct state invalid",
-            "ct state != { invalid, untracked }",
-            "ct state & (new | invalid) != 0",
-        ])
-    }
-
-    fn interface(&mut self) -> String {
-        match self.chance.below(6) {
-            0 => "{ work, lab }".into(),
-            1 => format!("!= \"{}\"", self.one(&CLIENTS)),
-            2 => "\"w*\"".into(),
-            3 => "uplink".into(),
-            _ => format!("\"{}\"", self.one(&CLIENTS)),
-        }
-    }
-
-    fn address(&mut self) -> String {
-        let negated = if self.chance.happens(20) { "!= " } else { "" };
-        let value = match self.chance.below(6) {
-            0 => self.one(&HOSTS).into(),
-            1 => self.one(&NETWORKS).into(),
-            2 => self.one(&["10.0.1.2-10.0.1.4", "198.51.100.0-203.0.113.255", "10.0.1.7-10.0.2.3"]).into(),
-            3 => self.some(&HOSTS),
-            4 => "@hosts".into(),
-            _ => "@networks".into(),
-        };
-        format!("{negated}{value}")
-    }
-
-    fn compared(&mut self, name: &str, values: &[&str]) -> String {
-        let value = self.one(values);
-        match self.chance.below(4) {
-            0 => format!("{name} {value}"),
-            1 => format!("{name} != {value}"),
-            2 => format!("{name} {} {value}", self.one(&["<", "<=", ">", ">="])),
-            _ => format!("{name} {{ {} }}", values[..3].join(", ")),
-        }
-    }
-
-    /// A match on a protocol, or on what one protocol has.
-    fn transport(&mut self) -> String {
-        let end = self.one(&["sport", "dport", "dport"]);
-        match self.chance.below(10) {
-            0..3 => format!("tcp {end} {}", self.port()),
-            3..5 => format!("udp {end} {}", self.port()),
-            5 => format!("meta l4proto {{ tcp, udp }} th {end} {}", self.port()),
-            6 => self.one(&FLAGS).into(),
-            7 => self.one(&ICMP).into(),
-            8 => {
-                format!("meta l4proto {}", self.one(&["tcp", "udp", "icmp", "!= tcp", "{ tcp, udp }", "17"]))
-            }
-            _ => format!("ip protocol {}", self.one(&["tcp", "udp", "icmp", "!= udp", "{ icmp, 6 }"])),
-        }
-    }
-
-    fn port(&mut self) -> String {
-        let port = self.chance.pick(&PORTS);
-        match self.chance.below(7) {
-            0 | 1 => port.to_string(),
-            2 => format!("!= {port}"),
-            3 => format!("{} {port}", self.one(&["<", ">=", "<=", ">"])),
-            4 => self.ports(),
-            5 => "@services".into(),
-            _ => self.one(&["1-1023", "5000-5001", "!= 1024-65535", "ssh", "{ domain, https }"]).into(),
-        }
-    }
-
     fn nat(&mut self) {
         self.line("table ip nat {");
         self.line("  chain prerouting {");
@@ -437,6 +329,9 @@ impl Text<'_> {
     }
 }
 
+/// How statements that remember begin. Weir takes none of them ahead of a map of verdicts.
+const REMEMBERING: [&str; 6] = ["limit", "quota", "counter", "add", "update", "meta l4proto tcp update"];
+
 /// What a match looks at; lengths are one thing.
 fn subject(words: &str) -> &str {
     let key = words.split(" vmap ").next().unwrap_or_default();
@@ -452,24 +347,3 @@ fn is_joined(one: &str, other: &str) -> bool {
     let is_small = |words: &str| words.contains("!=") && words.starts_with("ip ") && !words.contains("addr");
     is_small(one) && is_small(other)
 }
-
-const FLAGS: [&str; 9] = [
-    "tcp flags syn",
-    "tcp flags == syn",
-    "tcp flags & (syn | ack) == syn",
-    "tcp flags & (fin | syn | rst | ack) == syn | ack",
-    "tcp flags fin,rst",
-    "tcp flags != syn",
-    "tcp flags syn / syn,ack",
-    "tcp flags ! fin,rst",
-    "tcp flags { syn, ack, fin | ack, psh | ack }",
-];
-
-const ICMP: [&str; 6] = [
-    "icmp type echo-request",
-    "icmp type { echo-request, echo-reply, destination-unreachable }",
-    "icmp type != echo-reply",
-    "icmp type destination-unreachable icmp code 1-3",
-    "icmp code port-unreachable",
-    "icmp type time-exceeded",
-];

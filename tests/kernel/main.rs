@@ -22,6 +22,7 @@ mod listing;
 mod router;
 mod traffic;
 mod translations;
+mod vocabulary;
 
 use std::process::Command;
 
