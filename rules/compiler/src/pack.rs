@@ -1,6 +1,7 @@
 //! A policy as the image has it: rules in words, what they refer to in tables, and trees over long chains.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use rules::code::{Reference, Word, comparison, reference};
@@ -27,31 +28,49 @@ pub(crate) struct Chain {
     pub trees: Option<Forest>,
 }
 
-/// The place of an item in a table that has each once.
-fn place<T: PartialEq + Clone>(table: &mut Vec<T>, item: &T) -> Option<u16> {
-    let at = table.iter().position(|other| other == item).unwrap_or_else(|| {
-        table.push(item.clone());
-        table.len() - 1
-    });
-    u16::try_from(at).ok()
+/// A table that has each item once, found by what it looks like.
+struct Table<'a, T> {
+    items: &'a mut Vec<T>,
+    places: &'a mut HashMap<String, u16>,
+}
+
+impl<T: Debug + Clone> Table<'_, T> {
+    fn place(&mut self, item: &T) -> Option<u16> {
+        let shown = format!("{item:?}");
+        if let Some(&at) = self.places.get(&shown) {
+            return Some(at);
+        }
+        let at = u16::try_from(self.items.len()).ok()?;
+        self.items.push(item.clone());
+        self.places.insert(shown, at);
+        Some(at)
+    }
+}
+
+/// Where what rules refer to is.
+#[derive(Default)]
+struct Places {
+    sets: HashMap<*const [(u32, u32)], u16>,
+    effects: HashMap<String, u16>,
+    actions: HashMap<String, u16>,
 }
 
 impl Packed {
     /// Packs a policy; nothing if it has more of something than a table can hold.
     pub fn new(program: &Program) -> Option<Self> {
         let sets: Vec<_> = shared(program).into_iter().cloned().collect();
-        let numbers: Numbers =
-            sets.iter().zip(0..=u16::MAX).map(|(set, number)| (Arc::as_ptr(set), number)).collect();
+        let numbers = sets.iter().zip(0..=u16::MAX).map(|(set, number)| (Arc::as_ptr(set), number));
+        let mut places = Places { sets: numbers.collect(), ..Places::default() };
         let mut packed = Self { sets, ..Self::default() };
         let forests = program.forests.iter().cloned().chain(std::iter::repeat(None));
         for (rules, trees) in program.chains.iter().zip(forests) {
-            let rules = rules.iter().map(|rule| packed.rule(rule, &numbers)).collect::<Option<_>>()?;
+            let rules = rules.iter().map(|rule| packed.rule(rule, &mut places)).collect::<Option<_>>()?;
             packed.chains.push(Chain { rules, trees });
         }
         Some(packed)
     }
 
-    fn rule(&mut self, rule: &program::Rule, sets: &Numbers) -> Option<Rule> {
+    fn rule(&mut self, rule: &program::Rule, places: &mut Places) -> Option<Rule> {
         let start = u32::try_from(self.words.len()).ok()?;
         for step in &rule.steps {
             match step {
@@ -60,22 +79,25 @@ impl Packed {
                         Test::Equal(value) => Word::Range(*value, *value),
                         Test::Range(first, last) => Word::Range(*first, *last),
                         Test::Masked { mask, value } => Word::Masked { mask: *mask, value: *value },
-                        Test::In(set) => Word::In(*sets.get(&Arc::as_ptr(set))?),
+                        Test::In(set) => Word::In(*places.sets.get(&Arc::as_ptr(set))?),
                     };
                     let (words, length) = comparison(of.field, test, of.negated);
                     self.words.extend(words.into_iter().take(length));
                 }
                 Step::Lookup(lookup) => {
-                    let at = place(&mut self.lookups, lookup)?;
+                    let at = u16::try_from(self.lookups.len()).ok()?;
+                    self.lookups.push(lookup.clone());
                     self.words.push(reference(Reference::Lookup(at)));
                 }
                 Step::Act(effect) => {
-                    let at = place(&mut self.effects, effect)?;
+                    let mut effects = Table { items: &mut self.effects, places: &mut places.effects };
+                    let at = effects.place(effect)?;
                     self.words.push(reference(Reference::Act(at)));
                 }
                 Step::Count(counter) => self.words.push(reference(Reference::Count(*counter))),
                 Step::Do(action) => {
-                    let at = place(&mut self.actions, action)?;
+                    let mut actions = Table { items: &mut self.actions, places: &mut places.actions };
+                    let at = actions.place(action)?;
                     self.words.push(reference(Reference::Do(at)));
                 }
             }
@@ -97,6 +119,3 @@ impl Packed {
             + trees.map(Forest::octets).sum::<usize>()
     }
 }
-
-/// The places of sets, by where they are now.
-type Numbers = HashMap<*const [(u32, u32)], u16>;

@@ -17,6 +17,8 @@ const CHAIN_MIN: usize = 12;
 const LEAF: usize = 6;
 /// Places in lists that each rule may take in all leaves together.
 const SHARE: usize = 6;
+/// Of a set of more ranges a tree knows the first and the last number only.
+const RANGES_MAX: usize = 64;
 /// A rule is narrow in an address if it holds for no more of them than a /12 has.
 const NARROW: u64 = 1 << 20;
 
@@ -55,7 +57,10 @@ impl Bounds {
             };
             let dimension = DIMENSIONS.iter().position(|&field| field == of.field);
             match dimension.zip(held(of)) {
-                Some((dimension, held)) => ranges[dimension] = both(&ranges[dimension], &held),
+                Some((dimension, (held, is_all))) => {
+                    ranges[dimension] = both(&ranges[dimension], &held);
+                    is_exact &= is_all;
+                }
                 None => is_exact = false,
             }
         }
@@ -100,29 +105,33 @@ fn clipped(range: (u32, u32), part: (u32, u32)) -> Option<(u32, u32)> {
     (first <= last).then_some((first, last))
 }
 
+/// The numbers in both.
 fn both(one: &Ranges, other: &Ranges) -> Ranges {
     one.iter().flat_map(|&a| other.iter().filter_map(move |&b| clipped(a, b))).collect()
 }
 
-/// The numbers for which a comparison holds; nothing if they are no few ranges.
-fn held(of: &Match) -> Option<Ranges> {
-    let ranges = match &of.test {
-        Test::Equal(value) => vec![(*value, *value)],
-        Test::Range(first, last) => vec![(*first, *last)],
-        Test::In(ranges) => ranges.to_vec(),
+/// The numbers for which a comparison holds, or more, and whether they are no more; nothing if they are
+/// no few ranges.
+fn held(of: &Match) -> Option<(Ranges, bool)> {
+    let (ranges, is_exact) = match &of.test {
+        Test::Equal(value) => (vec![(*value, *value)], true),
+        Test::Range(first, last) => (vec![(*first, *last)], true),
+        Test::In(ranges) if ranges.len() <= RANGES_MAX => (ranges.to_vec(), true),
+        Test::In(ranges) if !of.negated => (vec![(ranges.first()?.0, ranges.last()?.1)], false),
+        Test::In(_) => return None,
         Test::Masked { mask, value } => {
             let rest = !mask;
             if rest.wrapping_add(1) & rest != 0 || value & rest != 0 {
                 return None;
             }
-            vec![(*value, value | rest)]
+            (vec![(*value, value | rest)], true)
         }
     };
     // A packet without the number is where no comparison holds.
     let last = if matches!(of.field, Field::SourcePort | Field::DestinationPort) { 0xffff } else { ABSENT };
-    let domain = (0, last);
+    let domain = vec![(0, last)];
     if !of.negated {
-        return Some(both(&ranges, &vec![domain]));
+        return Some((both(&ranges, &domain), is_exact));
     }
     let mut others = Vec::new();
     let mut next = Some(0);
@@ -133,7 +142,7 @@ fn held(of: &Match) -> Option<Ranges> {
         next = last.checked_add(1);
     }
     others.extend(next.map(|from| (from, u32::MAX)));
-    Some(both(&others, &vec![domain]))
+    Some((both(&others, &domain), is_exact))
 }
 
 /// A way to halve a part of the space.

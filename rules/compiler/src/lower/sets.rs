@@ -71,7 +71,7 @@ impl Lowering<'_> {
         if let Some(swept) = set.swept.clone().filter(|_| !has_timeout) {
             return self.refuse(swept, "gc-interval is for sets whose elements end: it needs a timeout");
         }
-        let count: usize = set.elements.iter().map(|elements| value::count(elements)).sum();
+        let count: usize = set.elements.iter().map(value::count).sum();
         if let Some(size) = set.size.filter(|&size| count > size as usize) {
             return self
                 .refuse(set.span.clone(), format!("the set has {count} elements, and its size is {size}"));
