@@ -259,3 +259,26 @@ fn req_5_destination_ports_that_the_site_lists_have_their_own_shorter_time() {
     let (id, _) = world.nat.iter().next().unwrap();
     assert_eq!(world.told().remaining(id), 7441);
 }
+
+#[test]
+fn a_reply_that_was_only_seen_establishes_and_refreshes_nothing() {
+    let mut world = World::new();
+    let (from, to) = (end(CLIENT, 5000), end(SERVER, 53));
+    let external = world.udp_out(from, to).unwrap();
+    world.wait(100);
+    let reply = parse(&udp(to, external, b"in"));
+    let hit = world.told().lookup(&reply.tuple().unwrap()).unwrap();
+    let left = world.nat.remaining(hit.session);
+    assert!(world.nat.see(hit, &reply) && !world.nat.see(hit, &reply), "the first one alone");
+    assert!(world.nat.session(hit.session).has_reply());
+    assert_eq!(world.nat.remaining(hit.session), left);
+    // A segment that its connection does not await is no reply.
+    let external = ends(&world.cross(&tcp(from, to, SYN, (100, 0), &[])).unwrap()).0;
+    for (flags, numbers, is_one) in
+        [(ACK, (7, 7), false), (SYN | ACK, (500, 7), false), (SYN | ACK, (500, 101), true)]
+    {
+        let reply = parse(&tcp(to, external, flags, numbers, &[]));
+        let hit = world.told().lookup(&reply.tuple().unwrap()).unwrap();
+        assert_eq!(world.nat.see(hit, &reply), is_one, "{flags:#x} {numbers:?}");
+    }
+}

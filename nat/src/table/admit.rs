@@ -42,15 +42,15 @@ impl Nat {
     pub fn see(&mut self, hit: Hit, packet: &Packet) -> bool {
         let session = self.sessions.get(hit.session.0);
         let is_first = hit.direction == Direction::Reply && !session.has_reply();
-        let seen = is_first && packet.embedded().is_none() && self.is_acceptable(hit, packet);
+        let seen = is_first && packet.embedded().is_none() && self.would_count(hit, packet);
         if seen {
             self.answered(hit.session.0);
         }
         seen
     }
 
-    /// Whether [`Nat::admit`] would let a packet pass, which it is not asked.
-    fn is_acceptable(&self, hit: Hit, packet: &Packet) -> bool {
+    /// Whether a packet would count if it were admitted.
+    fn would_count(&self, hit: Hit, packet: &Packet) -> bool {
         let session = self.sessions.get(hit.session.0);
         let windows = self.windows.get(hit.session.0 as usize).copied();
         let Some((segment, mut windows)) = packet.tcp().zip(windows) else {
@@ -63,7 +63,7 @@ impl Nat {
             windows: &mut windows,
             judges: self.options.tcp_windows,
         };
-        connection.take(segment, hit.direction).is_ok()
+        connection.take(segment, hit.direction) == Ok(true)
     }
 
     /// A session ends at another time.
