@@ -11,7 +11,7 @@
 //!   takes it for said, Weir does not (`traffic`). The same of a reset by a rule, which ends Linux's connection.
 //! - Echo requests to the appliance that come again: they are `new` each time, in Linux `established` (`traffic`).
 //! - Fields of own packets at output and postrouting: identification, DSCP and ECN; the ends of a reset that is about to be
-//!   translated back; `ct status` of an answer to a connection's first packet (`generate`, `forms`).
+//!   translated back; `ct status` and `ct reply` of an answer to a connection's first packet (`generate`, `forms`).
 //! - What chains at output and postrouting see of Linux's words to strangers outside; a file that asks about them is unfit
 //!   (`compare`).
 //! - Counters of nat chains at postrouting may be greater in Linux where a rule resets connections: the reset to a first

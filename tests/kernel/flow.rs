@@ -147,7 +147,12 @@ impl Flow {
             _ => FIRST[way as usize],
         };
         let ack = if of.flags & ACK == 0 { 0 } else { self.next[way.other() as usize] };
-        tcp(from, to, (of.flags, own, ack), &vec![7; of.length])
+        let mut segment = tests::packet::Segment::from((of.flags, own, ack));
+        if of.flags & SYN != 0 {
+            // Maximum segment size 1460, and two words of padding.
+            segment.options = vec![2, 4, 0x05, 0xb4, 1, 1, 1, 0];
+        }
+        tcp(from, to, segment, &vec![7; of.length])
     }
 
     /// Both routers let a segment pass.

@@ -206,6 +206,9 @@ const STATEMENTS: &[&str] = &[
     "log prefix \"seen: \" level debug counter",
     "tcp dport 22 log counter",
     "tcp dport 443 continue",
+    "tcp flags syn tcp option maxseg size set 1200 counter",
+    "tcp flags & (syn | rst) == syn tcp option maxseg size set 1300 counter",
+    "tcp dport 80 tcp option maxseg size set rt mtu counter",
     "add @clients { ip saddr }",
     "ip saddr @clients counter",
     "ip daddr @clients counter",
@@ -309,7 +312,7 @@ pub fn all() -> impl Iterator<Item = ((&'static str, &'static str), Vec<String>)
         // nft does not load a fib of the incoming interface there.
         let is_known = |line: &&&str| {
             // What Linux and Weir write of themselves is compared, not every field of it.
-            let own = [". iif", "ip id", "ip dscp", "ip ecn"];
+            let own = [". iif", "ip id", "ip dscp", "ip ecn", "ct status", "ct reply"];
             matches!(hook.0, "output" | "postrouting") && own.iter().any(|word| line.contains(word))
         };
         let matches = MATCHES.iter().filter(|line| !is_known(line)).map(|matched| {

@@ -124,7 +124,7 @@ fn each_form_matches_what_it_matches_in_the_kernel() {
             match case.compare() {
                 Ok(tally) => {
                     println!("{hook:?}: {tally:?}");
-                    assert!(tally.counted * 2 > tally.counters, "too few forms have matched: {tally:?}");
+                    assert!(tally.counted * 3 > tally.counters, "too few forms have matched: {tally:?}");
                 }
                 Err(why) => differences.push(told(case, &why)),
             }
