@@ -85,6 +85,8 @@ struct Lowering<'a> {
     objects: Vec<Objects>,
     /// The table that is being lowered.
     table: usize,
+    /// The block of the rule that is being lowered.
+    block: usize,
     /// The meters of tables.
     meters: HashSet<(usize, String)>,
     /// The dynamic sets that a statement puts elements into.
@@ -127,6 +129,7 @@ pub(crate) fn lower(
         sets: Vec::new(),
         objects: Vec::new(),
         table: 0,
+        block: 0,
         meters: HashSet::new(),
         updated: HashSet::new(),
         told: Vec::new(),

@@ -11,7 +11,6 @@ mod world;
 
 use std::ops::Range;
 
-use rules::Hook;
 use rules::table::Field;
 
 use crate::diagnostics::Diagnostics;
@@ -60,7 +59,8 @@ pub(crate) fn assertions(
     }
     let world = World::new(plan);
     for assertion in assertions {
-        let walk = Walk { program, plan, world: &world, budget: STEPS_MAX };
+        let asks_where = assertion.steps.iter().any(is_of_output);
+        let walk = Walk { program, plan, world: &world, follows_dropped: asks_where, budget: STEPS_MAX };
         // Which packets could leave like this cannot be told from those that do.
         let mut proof = Proof { assertion, found: None, is_meant: assertion.is_after_nat };
         let result = proof.run(walk);
@@ -144,25 +144,13 @@ impl Proof<'_> {
         if output.peek().is_none() {
             return Some(vec![piece]);
         }
-        let pieces = match end {
-            // Dropped before it was routed: where would it have gone?
-            End::Dropped(_) if piece.output.is_none() => {
-                let ways = walk.routed(piece, &mut Vec::new()).into_iter();
-                ways.filter(|(hook, _)| *hook == Hook::Forward).map(|(_, piece)| piece).collect()
-            }
-            _ => vec![piece],
-        };
-        restricted(pieces, output, walk)
+        restricted(vec![piece], output, walk)
     }
 }
 
 /// Whether a match asks where packets go.
 fn is_of_output(step: &Step) -> bool {
-    match step {
-        Step::Match(wanted) => wanted.field == Field::OutputPort,
-        Step::Lookup(wanted) => wanted.key.fields().contains(&Field::OutputPort),
-        _ => false,
-    }
+    matches!(step, Step::Match(wanted) if wanted.field == Field::OutputPort)
 }
 
 /// What the matches leave of packets.

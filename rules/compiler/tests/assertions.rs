@@ -182,3 +182,73 @@ fn mappings_of_others_let_strangers_in_where_filtering_allows_it() {
     assert_eq!(all.len(), 1, "{all:?}");
     assert!(all[0].contains("this packet is accepted, as limits, sets and mappings may have it: iif uplink ip 1.1.1.1 > 192.0.2.2 udp"), "{all:?}");
 }
+
+/// A chain ahead of the translation, one that translates, and one at forward.
+fn way(assertion: &str, early: &str, dnat: &str, forward: &str) -> String {
+    format!(
+        "{assertion}
+table inet t {{
+  chain m {{ type filter hook prerouting priority mangle; policy accept;
+{early}
+  }}
+  chain d {{ type nat hook prerouting priority dstnat; policy accept;
+{dnat}
+  }}
+  chain f {{ type filter hook forward priority filter; policy drop;
+{forward}
+  }}
+  chain i {{ type filter hook input priority 0; policy drop;
+  }}
+  chain s {{ type nat hook postrouting priority srcnat; oifname uplink masquerade
+  }}
+}}
+"
+    )
+}
+
+#[test]
+fn a_packet_that_is_dropped_early_would_have_gone_where_dnat_leads() {
+    let dnat = "iifname uplink tcp dport 80 dnat ip to 10.0.1.2";
+    let rules = way(
+        "# weir: always iifname uplink oifname work tcp dport 80 accept",
+        "iifname uplink ip saddr 203.0.113.0/24 drop",
+        dnat,
+        "oifname work accept",
+    );
+    let told = told(&rules);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let expected =
+        "rules.nft:1:9: this packet is dropped: iif uplink ip 203.0.113.0 > 192.0.2.2 tcp 40000 > 80 syn";
+    assert!(told[0].starts_with(expected), "{told:?}");
+}
+
+#[test]
+fn a_translated_source_may_have_any_port() {
+    let rules = way(
+        "# weir: never after nat oifname uplink tcp sport 50000",
+        "",
+        "",
+        "tcp sport 50000 drop\niifname work oifname uplink accept",
+    );
+    let told = told(&rules);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("this packet is accepted, as limits, sets and mappings may have it: iif work"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_is_asked_at_both_ends_is_written_apart() {
+    let told = told(&office("# weir: never oifname . ip daddr { work . 192.0.2.2 }"));
+    assert_eq!(
+        told,
+        ["rules.nft:1:15: oifname is asked at the end of the way, the rest at its begin: write them apart"]
+    );
+    for (assertion, expected) in [
+        ("# weir never tcp dport 22", "rules.nft:1:1: a word to Weir has a colon: write \"# weir: ...\""),
+        ("#\u{a0}weir: nver tcp dport 22", "rules.nft:1:1: unknown word to Weir: \"nver tcp dport 22\""),
+    ] {
+        assert_eq!(self::told(&office(assertion)), [expected], "{assertion}");
+    }
+}

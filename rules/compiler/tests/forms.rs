@@ -219,3 +219,13 @@ udp dport 53 accept";
     assert_eq!(verdict(site, &datagram()), Verdict::Accept);
     assert!(site.policy.counters().len() == 0);
 }
+
+#[test]
+fn a_set_of_one_flag_or_state_is_what_nft_makes_of_it() {
+    let flags = |tcp_flags: u8| Candidate { tcp_flags, ..segment() };
+    tells("tcp flags { syn }", &flags(0x0a), &flags(0x10));
+    tells("tcp flags { syn|ack }", &flags(0x02), &flags(0x01));
+    tells("tcp flags != { syn }", &flags(0x0a), &flags(0x02));
+    tells("tcp flags { syn, ack }", &flags(0x02), &flags(0x12));
+    tells("ct state { new|established }", &segment(), &Candidate { state: State::Related, ..segment() });
+}

@@ -157,7 +157,7 @@ fn headers_and_connections() {
             &["4:14: this compares the whole status; write ct status dnat, or ct status ! dnat"],
         ),
         (
-            "ct status { dnat } accept",
+            "ct status { dnat, snat } accept",
             &["4:11: ct status in a set compares the whole status; write ct status dnat,snat"],
         ),
         ("ct status assured accept", &["4:11: ct status assured is not in this version's subset"]),
@@ -814,4 +814,89 @@ fn what_nft_refuses_of_statements_that_remember() {
         let all = lines(&refused(&rules));
         assert!(all.contains(&format!("rules.nft:{told}")), "{set}\n{all:#?}");
     }
+}
+
+/// nft reads the blocks of a table one after the other, and within one of them chains and objects first.
+#[test]
+fn what_stands_in_a_later_block_is_not_there_yet() {
+    let base = "table inet t { chain c { type filter hook forward priority 0; policy drop;\n";
+    let file = |body: &str, later: &str| format!("{base}{body}\n}}\n}}\ntable inet t {{\n{later}\n}}\n");
+    for (body, later, told) in [
+        (
+            "jump d",
+            "chain d { accept\n}",
+            r#"2:6: chain "d" is in a later block, which nft has not read yet"#,
+        ),
+        (
+            "tcp dport vmap { 22 : goto d }",
+            "chain d { accept\n}",
+            r#"2:28: chain "d" is in a later block, which nft has not read yet"#,
+        ),
+        (
+            "counter name k",
+            "counter k { }",
+            r#"2:14: counter "k" is declared in a later block, which nft has not read yet"#,
+        ),
+        (
+            "ip saddr @s accept",
+            "set s { type ipv4_addr; elements = { 10.0.1.2 } }",
+            r#"2:10: set "s" is declared in a later block, which nft has not read yet"#,
+        ),
+    ] {
+        assert_eq!(lines(&refused(&file(body, later))), [format!("rules.nft:{told}")], "{body}");
+        // In the same block, or in an earlier one, it is there.
+        let together = format!("{base}{body}\n}}\n{later}\n}}\n");
+        let before = format!("table inet t {{\n{later}\n}}\n{base}{body}\n}}\n}}\n");
+        for fine in [together, before] {
+            if let Err(told) = compile_text(common::PLAN, &fine) {
+                panic!("{fine}\n{}", told.render(false));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_said_twice_or_in_words_of_the_language() {
+    refuses_files(&[
+        (
+            "table inet t {\n chain c { type filter hook forward priority 0; policy drop; policy accept; comment \"x\"; comment \"y\"\n}\n}\n",
+            &["2:62: the chain has a policy already", "2:98: the chain has a comment already"],
+        ),
+        (
+            "# weir: allow open\ntable inet t { chain c { comment \"weir: allow unreachable\"; counter\n}\n}\ntable inet t { chain c { type filter hook forward priority 0\n}\n}\n",
+            &["5:26: an earlier block has this chain without a hook, and the kernel adds none"],
+        ),
+        (
+            "define x = 5\ndefine tcp = 5\ntable inet t {\n define x = 6\n chain hour { type filter hook forward priority 0\n}\n}\n",
+            &[
+                r#"2:8: "tcp" is a word of the language, not a name"#,
+                r#"4:9: "x" is defined already"#,
+                r#"5:8: "hour" is a word of the language, not a name"#,
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn what_the_kernel_reads_of_other_protocols_and_words() {
+    refuses(&[
+        (
+            "meta l4proto . th dport != { tcp . 22, udp . 53 } accept",
+            &["4:28: th needs tcp or udp in each element, or a match on them before it"],
+        ),
+        (
+            "meta l4proto . th dport { sctp . 22 } accept",
+            &["4:25: th needs tcp or udp in each element, or a match on them before it"],
+        ),
+        (
+            "meta l4proto . th dport vmap { tcp . 22 : drop, * : accept }",
+            &["4:49: * stands for other protocols than tcp and udp too, whose ports are not known"],
+        ),
+        (
+            "ct status . tcp dport { dnat . 22 } accept",
+            &["4:1: ct status in a concatenation compares the whole status: write it apart"],
+        ),
+        ("fib saddr . iif oif 1 accept", &[r#"4:21: expected "exists" or "missing""#]),
+    ]);
+    assert!(compile_text(common::PLAN, &forward("meta mark 0 meta mark set 2 meta mark 2 drop")).is_ok());
 }

@@ -38,6 +38,12 @@ impl Lowering<'_> {
             if premises.is_never {
                 return self.refuse(statement.span.clone(), "no IPv4 packet is meant by this");
             }
+            let joins_output = |step: &Step| matches!(step, Step::Lookup(wanted) if wanted.key.fields().contains(&Field::OutputPort));
+            if premises.steps.iter().any(joins_output) {
+                let message =
+                    "oifname is asked at the end of the way, the rest at its begin: write them apart";
+                return self.refuse(statement.span.clone(), message);
+            }
             if premises.steps.iter().any(asks_for_state) {
                 let message = "an assertion is about first packets, not about marks, states or connections";
                 return self.refuse(statement.span.clone(), message);

@@ -34,6 +34,8 @@ impl Lowering<'_> {
             Operator::NotEqual => true,
             _ => return self.refuse(wanted.value.span.clone(), "a concatenation has no order"),
         };
+        let is_of_ports = |(key, _): &(&keys::Key, Span)| key.layer == keys::Layer::Ports;
+        let asks_blindly = wanted.keys.iter().any(is_of_ports) && !premises.has_ports();
         let types: Vec<_> = wanted.keys.iter().map(|(key, _)| key.datatype).collect();
         let value = wanted.value.resolved();
         let held = match value.what {
@@ -59,6 +61,9 @@ impl Lowering<'_> {
             premises.is_never = true;
             return Some(());
         };
+        if asks_blindly {
+            self.are_of_ports(&held, &key, negated, &wanted.value.span)?;
+        }
         match held {
             Held::Rows(Rows { rows, is_sorted }) => {
                 premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated }));
@@ -67,6 +72,23 @@ impl Lowering<'_> {
             Held::Ranges(_) | Held::Ipv6 | Held::Unsound => premises.is_never = true,
         }
         Some(())
+    }
+
+    /// The kernel reads ports of whatever protocol; here only those of TCP and UDP are known.
+    fn are_of_ports(&mut self, held: &Held, key: &Key, negated: bool, span: &Span) -> Option<()> {
+        let at = key.fields().iter().position(|field| *field == Field::Protocol);
+        let are_known = match (held, at) {
+            (Held::Rows(Rows { rows, .. }), Some(at)) => {
+                let mut protocols = rows.iter().skip(at).step_by(key.fields().len().max(1));
+                protocols.all(|&(first, last)| first == last && matches!(first, 6 | 17))
+            }
+            _ => false,
+        };
+        if are_known && !negated {
+            return Some(());
+        }
+        let message = "th needs tcp or udp in each element, or a match on them before it";
+        self.refuse(span.clone(), message)
     }
 
     /// Whether each key may be looked at here; what they imply is put down.
@@ -93,6 +115,10 @@ impl Lowering<'_> {
         let mut is_ipv6 = false;
         for (slot, (key, span)) in fields.iter_mut().zip(keys) {
             match key.subject {
+                Subject::Packet(Field::Status) => {
+                    let message = "ct status in a concatenation compares the whole status: write it apart";
+                    return self.refuse(span.clone(), message);
+                }
                 Subject::Packet(field) => *slot = field,
                 Subject::Ipv6 => is_ipv6 = true,
                 Subject::Constant(_) => {

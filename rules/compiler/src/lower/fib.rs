@@ -140,7 +140,7 @@ impl Lowering<'_> {
     /// Whether a way is asked to be there.
     fn existence(&mut self, value: &Value) -> Option<bool> {
         match (&value.what, self.source.slice(&value.span)) {
-            (ValueWhat::Word, "exists") | (ValueWhat::Number, "1") => Some(true),
+            (ValueWhat::Word, "exists") => Some(true),
             (ValueWhat::Word, "missing") | (ValueWhat::Number, "0") => Some(false),
             _ => self.refuse(value.span.clone(), "expected \"exists\" or \"missing\""),
         }

@@ -8,7 +8,7 @@ use rules::table::Kind;
 use super::matches::bit;
 use super::{Context, Lowering, STEPS_MAX, chains};
 use crate::diagnostics::{meant, quoted};
-use crate::syntax::tree::{BaseSpec, Elements, Family, Rule, Ruleset, Span, What};
+use crate::syntax::tree::{BaseSpec, Elements, Family, Rule, Ruleset, Span};
 use crate::trees::Forest;
 
 /// The most nested jumps, NFT_JUMP_STACK_SIZE less the base chain.
@@ -19,6 +19,8 @@ struct Edge {
     to: Option<usize>,
     name: String,
     span: Span,
+    /// The block of the rule that leads there.
+    block: usize,
 }
 
 /// The chains of all tables as one graph; a chain is named by its place among all.
@@ -41,12 +43,19 @@ impl Graph {
         let mut graph =
             Self { edges: Vec::new(), own_steps: Vec::new(), contexts: Vec::new(), order: Vec::new(), index };
         for (table, of, chain) in chains(ruleset) {
-            let statements = chain.rules.iter().flat_map(|rule| &rule.statements);
-            let verdicts = statements.flat_map(|statement| statement.what.verdicts());
-            let edges = verdicts.filter_map(What::chain).map(|(name, span)| Edge {
+            let statements = chain
+                .rules
+                .iter()
+                .flat_map(|rule| rule.statements.iter().map(|statement| (rule.block, statement)));
+            let verdicts = statements.flat_map(|(block, statement)| {
+                statement.what.verdicts().into_iter().map(move |what| (block, what))
+            });
+            let edges = verdicts.filter_map(|(block, what)| what.chain().map(|chain| (block, chain)));
+            let edges = edges.map(|(block, (name, span))| Edge {
                 to: graph.find(table, name),
                 name: name.to_owned(),
                 span: span.clone(),
+                block,
             });
             let edges = edges.collect();
             graph.edges.push(edges);
@@ -198,25 +207,37 @@ impl Lowering<'_> {
         let tables = chains(ruleset).map(|(table, ..)| table);
         let edges =
             tables.zip(&graph.edges).flat_map(|(table, edges)| edges.iter().map(move |edge| (table, edge)));
-        let jumps = edges.map(|(table, edge)| (table, edge.name.as_str(), &edge.span));
+        let jumps = edges.map(|(table, edge)| (table, edge.name.as_str(), &edge.span, edge.block));
+        let of_maps = jumps_of_maps(ruleset).map(|(table, name, span)| (table, name, span, usize::MAX));
         // A named map is told once, whoever looks into it.
         let mut told = HashSet::new();
-        for (table, name, span) in jumps.chain(jumps_of_maps(ruleset)) {
+        for (table, name, span, block) in jumps.chain(of_maps) {
             if self.diagnostics.is_full() {
                 return;
             }
             if told.insert(span.start) {
-                self.jump_target(graph, ruleset, (table, name, span));
+                self.jump_target(graph, ruleset, (table, name, span), block);
             }
         }
     }
 
-    fn jump_target(&mut self, graph: &Graph, ruleset: &Ruleset, (table, name, span): (usize, &str, &Span)) {
+    fn jump_target(
+        &mut self,
+        graph: &Graph,
+        ruleset: &Ruleset,
+        (table, name, span): (usize, &str, &Span),
+        block: usize,
+    ) {
         let Some(of) = ruleset.tables.get(table) else { return };
         let chain = of.chain_index.get(name).and_then(|&at| of.chains.get(at));
         match (graph.find(table, name), chain) {
             (Some(_), Some(chain)) if chain.base.is_some() => {
                 let message = format!("chain {} belongs to a hook; no jump leads there", quoted(name));
+                self.refuse::<()>(span.clone(), message);
+            }
+            (Some(_), Some(chain)) if chain.block > block => {
+                let message =
+                    format!("chain {} is in a later block, which nft has not read yet", quoted(name));
                 self.refuse::<()>(span.clone(), message);
             }
             (Some(_), _) => {}

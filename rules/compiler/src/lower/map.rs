@@ -318,6 +318,10 @@ impl Lowering<'_> {
         premises: &mut Premises,
     ) -> Option<()> {
         let [(key, _)] = keys else {
+            if keys.iter().any(|(key, _)| key.layer == keys::Layer::Ports) && !premises.has_ports() {
+                let message = "* stands for other protocols than tcp and udp too, whose ports are not known";
+                return self.refuse(span.clone(), message);
+            }
             let Some(key) = self.packet_key(keys)? else {
                 premises.is_never = true;
                 return Some(());

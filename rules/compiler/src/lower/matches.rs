@@ -297,7 +297,13 @@ impl Lowering<'_> {
     fn bit_meaning(&mut self, wanted: &tree::Match) -> Option<Meaning> {
         let datatype = wanted.key.datatype;
         let value_span = wanted.value.span.clone();
-        let resolved = wanted.value.resolved();
+        let mut resolved = wanted.value.resolved();
+        // nft makes a plain comparison of a set of one element, which for bits is another one.
+        if let (ValueWhat::Set(items), Operator::Implicit) = (&resolved.what, wanted.operator)
+            && let [one] = items.as_slice()
+        {
+            resolved = one.resolved();
+        }
         let is_set = matches!(resolved.what, ValueWhat::Set(_) | ValueWhat::Named);
         let negated = wanted.operator == Operator::NotEqual;
         if is_set {
@@ -316,7 +322,7 @@ impl Lowering<'_> {
         if let Some(mask) = wanted.mask.as_ref().or(wanted.of.as_ref()) {
             return self.masked(wanted, mask, negated);
         }
-        let value = self.bits(&wanted.value, datatype)?;
+        let value = self.bits(if is_set { &wanted.value } else { resolved }, datatype)?;
         let is_one = value.is_power_of_two();
         match wanted.operator {
             Operator::Implicit if value == 0 => self.refuse(value_span, "this can never be true; write == 0"),

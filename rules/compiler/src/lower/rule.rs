@@ -93,6 +93,7 @@ impl Lowering<'_> {
 
     /// A rule is one piece, unless it looks into a map: then each element is one.
     fn rule(&mut self, rule: &tree::Rule, context: &Context, graph: &Graph) -> Option<Vec<Piece>> {
+        self.block = rule.block;
         let mut premises = Premises::default();
         let mut pieces = None;
         let mut is_over = false;

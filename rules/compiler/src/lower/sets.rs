@@ -17,6 +17,7 @@ const SIZE: u32 = 65_535;
 /// A named set with its elements.
 pub(super) struct Set {
     pub types: Vec<Datatype>,
+    pub block: usize,
     pub held: Held,
     pub is_used: bool,
     /// Whether packets may change it, and how long an element then stays by itself.
@@ -48,7 +49,7 @@ impl Lowering<'_> {
         self.program.sets += 1;
         let has_timeout = set.flags.has_timeout || set.timeout.is_some();
         let held = self.held(set, has_timeout).unwrap_or(Held::Unsound);
-        Set { types: set.types.clone(), held, is_used: false, has_timeout }
+        Set { types: set.types.clone(), block: set.block, held, is_used: false, has_timeout }
     }
 
     fn held(&mut self, set: &NamedSet, has_timeout: bool) -> Option<Held> {
@@ -175,6 +176,11 @@ impl Lowering<'_> {
         set.is_used = true;
         if set.types.is_empty() {
             return None;
+        }
+        if set.block > self.block {
+            let message =
+                format!("set {} is declared in a later block, which nft has not read yet", quoted(name));
+            return self.refuse(span.clone(), message);
         }
         if !are_alike(&set.types, types) {
             let (held, wanted) = (type_names(&set.types), type_names(types));

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use rules::Hook;
 use rules::object::{Limit, LimitId, LogId, Quota, QuotaId, SetId};
-use rules::table::{Change, Effect, Kind, Write};
+use rules::table::{Change, Effect, Field, Kind, Write};
 
 use super::graph::reached_only_by;
 use super::sets::Held;
 use super::{Context, Lowering, Premises};
 use crate::diagnostics::{meant, quoted};
 use crate::program::{DynamicSet, Log, Step};
-use crate::syntax::keys::{Datatype, KEYS, Key, Subject};
+use crate::syntax::keys::{Datatype, KEYS, Key, Layer, Subject};
 use crate::syntax::tree::{self, Mark, Ruleset, Shared, Span, Update, Value, What};
 
 /// The elements that a meter may have when its size is not said.
@@ -23,6 +23,7 @@ pub(super) type Objects = HashMap<(&'static str, String), Object>;
 /// A counter, limit or quota with a name.
 pub(super) struct Object {
     step: Step,
+    block: usize,
     is_used: bool,
 }
 
@@ -39,7 +40,7 @@ impl Lowering<'_> {
                 };
                 if let Some(step) = step {
                     let key = (object.what.kind(), object.name.clone());
-                    objects.insert(key, Object { step, is_used: false });
+                    objects.insert(key, Object { step, block: object.block, is_used: false });
                 }
             }
             self.objects.push(objects);
@@ -86,7 +87,11 @@ impl Lowering<'_> {
             What::Limit(limit) => self.limit_step(*limit, span)?,
             What::Quota(quota) => self.quota_step(*quota, span)?,
             What::Log(log) => self.log_step(log, span)?,
-            What::Mark(mark) => self.mark_step(mark, span, context)?,
+            What::Mark(mark) => {
+                // What was known of marks is not so behind this.
+                premises.known.retain(|known| !matches!(known.field, Field::Mark | Field::ConnectionMark));
+                self.mark_step(mark, span, context)?
+            }
             What::Segment(size) => self.segment_step(size.as_ref(), span, context, premises)?,
             What::Update(update) => match self.update_step(update, context, premises)? {
                 Some(step) => step,
@@ -106,6 +111,13 @@ impl Lowering<'_> {
         let objects = self.objects.get_mut(self.table)?;
         if let Some(object) = objects.get_mut(&(kind, name.to_owned())) {
             object.is_used = true;
+            if object.block > self.block {
+                let message = format!(
+                    "{kind} {} is declared in a later block, which nft has not read yet",
+                    quoted(name)
+                );
+                return self.refuse(name_span.clone(), message);
+            }
             return Some(object.step.clone());
         }
         let mut known: Vec<_> =
@@ -202,6 +214,10 @@ impl Lowering<'_> {
     ) -> Option<Option<Step>> {
         self.keys_allowed(&update.keys, context, premises)?;
         let key = self.packet_key(&update.keys)?;
+        let asks_for_ports = update.keys.iter().any(|(key, _)| key.layer == Layer::Ports);
+        if let (true, false, Some((_, span))) = (asks_for_ports, premises.has_ports(), update.keys.first()) {
+            return self.refuse(span.clone(), "th needs a match on tcp or udp before it");
+        }
         let set = if update.is_meter { self.meter(update)? } else { self.updated_set(update)? };
         let (Some(key), Some(set)) = (key, set) else { return Some(None) };
         self.element_limit(set, update)?;

@@ -19,6 +19,10 @@ pub(super) struct Piece {
     /// The destination, when it was translated.
     destination: Option<Shared>,
     destination_port: Option<Shared>,
+    /// The source port, when a mapping has chosen it.
+    source_port: Option<Shared>,
+    /// The rule that has dropped them, when it is asked where they would have gone.
+    pub dropped: Option<RuleId>,
     pub output: Option<u8>,
     /// The time to live was lowered.
     pub is_lowered: bool,
@@ -61,6 +65,8 @@ impl Piece {
             source: None,
             destination: None,
             destination_port: None,
+            source_port: None,
+            dropped: None,
             output: None,
             is_lowered: false,
             is_dnat: false,
@@ -79,6 +85,7 @@ impl Piece {
             Field::Source => self.source.as_ref(),
             Field::Destination | Field::ReplySource => self.destination.as_ref(),
             Field::DestinationPort | Field::ReplySourcePort => self.destination_port.as_ref(),
+            Field::SourcePort => self.source_port.as_ref(),
             _ => None,
         };
         if let Some(values) = now {
@@ -131,11 +138,14 @@ impl Piece {
             Origin::Known(_) => {}
             Origin::Unknown => piece.is_rough = true,
             Origin::Now(own) => {
-                // Whoever has a mapping may be any of them.
-                piece.is_rough |= own[..] != *values && !self.is_mapped;
+                // Whoever has a mapping may be any of them, and any of its ports may be chosen.
+                let is_free = self.is_mapped || field == Field::SourcePort;
+                piece.is_rough |= own[..] != *values && !is_free;
+                piece.is_unsure |= own[..] != *values && is_free;
                 let values = Some(Shared::from(values));
                 match field {
                     Field::Source => piece.source = values,
+                    Field::SourcePort => piece.source_port = values,
                     Field::Destination | Field::ReplySource => piece.destination = values,
                     _ => piece.destination_port = values,
                 }
@@ -321,6 +331,10 @@ impl Piece {
             Ok(SourceNat::Static(address)) => vec![(address.to_bits(), address.to_bits())],
             Err(netmap) => image(&netmap, &self.values(Field::Source).unwrap_or_default()),
         };
+        let keeps_port = matches!(to, Ok(SourceNat::Static(_)) | Err(_));
+        if !keeps_port && self.arrived.values(Field::SourcePort).is_some() {
+            self.source_port = Some(Shared::from([(1, 65_535)]));
+        }
         self.source = Some(ranges.into());
         self.is_snat = true;
     }

@@ -49,6 +49,8 @@ pub(super) struct Walk<'a> {
     pub program: &'a Program,
     pub plan: &'a Plan,
     pub world: &'a World,
+    /// Whether packets that are dropped ahead of their route are followed to where they would have gone.
+    pub follows_dropped: bool,
     /// How many more steps may be taken.
     pub budget: u64,
 }
@@ -103,6 +105,9 @@ impl Walk<'_> {
         let Some((chain, at)) = place.stack.last_mut() else {
             match bases.get(place.base) {
                 None => self.next_hook(place, work, ends),
+                Some(base) if base.kind == Kind::Filter && place.piece.dropped.is_some() => {
+                    work.push(Place { base: place.base + 1, ..place });
+                }
                 Some(base) if base.kind == Kind::Nat && !place.translates => {
                     work.push(Place { base: place.base + 1, ..place });
                 }
@@ -117,7 +122,7 @@ impl Walk<'_> {
             place.stack.pop();
             if let (true, Some(base)) = (place.stack.is_empty(), bases.get(place.base)) {
                 if !base.accepts {
-                    ends.push((place.piece, End::Dropped(base.id)));
+                    self.drop(base.id, place, work, ends);
                     return Some(());
                 }
                 place.base += 1;
@@ -185,7 +190,7 @@ impl Walk<'_> {
         ends: &mut Vec<(Piece, End)>,
     ) {
         match action {
-            Action::Drop | Action::Reject(_) => return ends.push((place.piece, End::Dropped(rule))),
+            Action::Drop | Action::Reject(_) => return self.drop(rule, place, work, ends),
             Action::Jump(target) => place.stack.push((target.into(), 0)),
             Action::Goto(target) => {
                 place.stack.pop();
@@ -216,6 +221,18 @@ impl Walk<'_> {
         work.push(place);
     }
 
+    /// A rule, or a policy, ends packets.
+    fn drop(&self, rule: RuleId, mut place: Place, work: &mut Vec<Place>, ends: &mut Vec<(Piece, End)>) {
+        if place.hook == Hook::Prerouting && self.follows_dropped && place.piece.dropped.is_none() {
+            place.piece.dropped = Some(rule);
+            place.leave_base();
+            work.push(place);
+        } else {
+            let by = place.piece.dropped.unwrap_or(rule);
+            ends.push((place.piece, End::Dropped(by)));
+        }
+    }
+
     /// The appliance's own address on a port.
     fn address_of(&self, port: Option<u8>) -> std::net::Ipv4Addr {
         let client =
@@ -235,8 +252,12 @@ impl Walk<'_> {
         };
         match place.hook {
             Hook::Prerouting => {
+                let dropped = place.piece.dropped;
                 for (hook, piece) in self.routed(place.piece, ends) {
-                    work.push(next(hook, piece));
+                    match dropped {
+                        Some(by) => ends.push((piece, End::Dropped(by))),
+                        None => work.push(next(hook, piece)),
+                    }
                 }
             }
             Hook::Forward => work.push(next(Hook::Postrouting, place.piece)),
@@ -260,7 +281,7 @@ impl Walk<'_> {
     }
 
     /// Where packets go behind prerouting, each part with its hook.
-    pub fn routed(&self, piece: Piece, ends: &mut Vec<(Piece, End)>) -> Vec<(Hook, Piece)> {
+    fn routed(&self, piece: Piece, ends: &mut Vec<(Piece, End)>) -> Vec<(Hook, Piece)> {
         let destinations = piece.values(Field::Destination).unwrap_or_default();
         let mut parts = Vec::new();
         let mut reached = Vec::new();

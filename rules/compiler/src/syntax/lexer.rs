@@ -85,12 +85,19 @@ pub(crate) type Spanned = (Token, Range<usize>);
 
 /// What a comment says to Weir, however the name is written.
 pub(super) fn directive(comment: &str) -> Option<&str> {
-    let text = comment.trim_start_matches(['#', ' ', '\t']);
+    let text = comment.trim_start_matches(|c: char| c == '#' || c.is_whitespace());
     let (name, rest) = text.split_at_checked(4)?;
     if !name.eq_ignore_ascii_case("weir") {
         return None;
     }
-    rest.trim_start().strip_prefix(':')
+    // Without its colon it is a mistake, not a comment.
+    let says = |word: &&str| matches!(*word, "never" | "always" | "allow");
+    match rest.trim_start().strip_prefix(':') {
+        None if rest.starts_with(char::is_whitespace) => {
+            rest.split_whitespace().next().filter(says).map(|_| "")
+        }
+        after => after,
+    }
 }
 
 /// The tokens of a file and of those that it includes, comments set aside.

@@ -39,6 +39,8 @@ pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
         braces: 0,
         nodes: 0,
         bases: 0,
+        block: 0,
+        chain_said: ChainSaid::default(),
         ruleset: Ruleset::default(),
     };
     parser.file();
@@ -66,7 +68,19 @@ pub(super) struct Parser<'s, 'd> {
     pub braces: usize,
     nodes: usize,
     pub bases: usize,
+    /// The blocks of tables so far: nft loads them one after the other.
+    pub block: usize,
+    chain_said: ChainSaid,
     pub ruleset: Ruleset,
+}
+
+/// What a block of a chain has said.
+#[derive(Debug, Default)]
+struct ChainSaid {
+    has_policy: bool,
+    has_comment: bool,
+    /// An earlier block of its table has the chain, and no hook for it.
+    is_plain: bool,
 }
 
 impl<'s> Parser<'s, '_> {
@@ -111,6 +125,12 @@ impl<'s> Parser<'s, '_> {
     pub fn error<T>(&mut self, span: Span, message: impl Into<String>) -> Parsed<T> {
         self.diagnostics.error(self.source, span, message);
         Err(Told)
+    }
+
+    /// An error behind a statement that was read to its end: what follows is not to be skipped.
+    fn tell(&mut self, span: Span, message: &str) -> Parsed<()> {
+        self.diagnostics.error(self.source, span, message);
+        Ok(())
     }
 
     pub fn error_with<T>(
@@ -303,6 +323,7 @@ impl<'s> Parser<'s, '_> {
         if self.peek() != Token::Open {
             return self.end_of_statement();
         }
+        self.block += 1;
         self.block(|parser| parser.table_item(index))
     }
 
@@ -417,6 +438,9 @@ impl<'s> Parser<'s, '_> {
         if name.is_empty() {
             return self.unexpected("a name to define");
         }
+        if RESERVED.contains(&name) {
+            return self.error(span, format!("{} is a word of the language, not a name", quoted(name)));
+        }
         self.nodes(DECLARATION, &span)?;
         self.next();
         if !self.takes(Token::Assign) {
@@ -429,7 +453,11 @@ impl<'s> Parser<'s, '_> {
             return self.error(span, format!("more than {DEFINES_MAX} defines within each other"));
         }
         let value = Defined { value, depth };
-        let taken = self.scopes.last_mut().is_some_and(|scope| scope.insert(name, value).is_some());
+        // What is defined around is not defined again within.
+        let taken = self.scopes.iter().any(|scope| scope.contains_key(name));
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.insert(name, value);
+        }
         if taken {
             return self.error(span, format!("{} is defined already", quoted(name)));
         }
@@ -456,10 +484,15 @@ impl<'s> Parser<'s, '_> {
         };
         let new = of.chains.len();
         let chain = *of.chain_index.entry(name.clone()).or_insert(new);
+        self.chain_said = ChainSaid::default();
+        if let Some(earlier) = of.chains.get(chain) {
+            self.chain_said.is_plain = earlier.base.is_none() && earlier.block < self.block;
+        }
         if chain == new {
             of.chains.push(Chain {
                 name,
                 span,
+                block: self.block,
                 base: None,
                 policy: None,
                 allows_unreachable: false,
@@ -482,6 +515,9 @@ impl<'s> Parser<'s, '_> {
             "policy" => {
                 let (accepts, span) = self.policy()?;
                 self.end_of_statement()?;
+                if std::mem::replace(&mut self.chain_said.has_policy, true) {
+                    return self.tell(span, "the chain has a policy already");
+                }
                 match self.chain_at(table, chain) {
                     Some(chain) => chain.policy = Some(accepts),
                     None => return self.error(span, "no chain to have a policy"),
@@ -491,7 +527,11 @@ impl<'s> Parser<'s, '_> {
             "define" => self.define(),
             "comment" => {
                 self.next();
+                let here = self.here();
                 let allows = self.comment(&["allow unreachable"])?;
+                if std::mem::replace(&mut self.chain_said.has_comment, true) {
+                    return self.error(here, "the chain has a comment already");
+                }
                 if let Some(chain) = self.chain_at(table, chain) {
                     chain.allows_unreachable |= allows;
                 }
@@ -519,6 +559,10 @@ impl<'s> Parser<'s, '_> {
 
     fn set_base(&mut self, table: usize, chain: usize, base: BaseSpec) -> Parsed<()> {
         let span = base.span.clone();
+        if self.chain_said.is_plain {
+            return self
+                .tell(span, "an earlier block has this chain without a hook, and the kernel adds none");
+        }
         let Some(chain) = self.chain_at(table, chain) else { return Err(Told) };
         match &chain.base {
             None => chain.base = Some(base),
@@ -543,6 +587,9 @@ impl<'s> Parser<'s, '_> {
                     Ok(())
                 }
                 (Some("never" | "always"), _, _) => self.assertion(&span, after),
+                (None, _, _) if !text.contains(':') => {
+                    self.error(span, "a word to Weir has a colon: write \"# weir: ...\"")
+                }
                 (None, _, _) => self.error(span, "a word to Weir is missing, such as \"allow open\""),
                 _ => self.error(span, format!("unknown word to Weir: {}", quoted(after.trim()))),
             };

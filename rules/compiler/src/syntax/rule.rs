@@ -115,7 +115,7 @@ impl Parser<'_, '_> {
             end = statement.span.end;
             statements.push(statement);
         }
-        Ok(Rule { span: start..end, statements, allows_shadowed })
+        Ok(Rule { span: start..end, block: self.block, statements, allows_shadowed })
     }
 
     /// A statement with where it stands.

@@ -18,6 +18,7 @@ impl Parser<'_, '_> {
         let mut set = NamedSet {
             name,
             span: span.clone(),
+            block: self.block,
             types: Vec::new(),
             flags: SetFlags::default(),
             merges: false,

@@ -308,6 +308,7 @@ impl Parser<'_, '_> {
             return self.error(span, format!("there is a {kind} {} already", quoted(&name)));
         }
         let before = self.diagnostics.errors();
+        let block = self.block;
         let mut what = (kind == "counter").then_some(Shared::Counter);
         if self.peek() == Token::Open {
             self.block(|parser| parser.object_item(kind, &mut what))?;
@@ -315,7 +316,7 @@ impl Parser<'_, '_> {
             return self.unexpected("\"{\"");
         }
         match (what, self.ruleset.tables.get_mut(table)) {
-            (Some(what), Some(table)) => table.objects.push(Object { name, span, what }),
+            (Some(what), Some(table)) => table.objects.push(Object { name, span, block, what }),
             (None, _) if self.diagnostics.errors() == before => {
                 let lacks = if kind == "limit" { "rate" } else { "octets" };
                 // The statement is read to its end: what follows is not to be skipped.

@@ -71,6 +71,8 @@ pub(crate) struct Asserted {
 pub(crate) struct Object {
     pub name: String,
     pub span: Span,
+    /// The block of a table that it stands in.
+    pub block: usize,
     pub what: Shared,
 }
 
@@ -97,6 +99,8 @@ impl Shared {
 pub(crate) struct Chain {
     pub name: String,
     pub span: Span,
+    /// The block of a table that has it first.
+    pub block: usize,
     pub base: Option<BaseSpec>,
     /// Whether the policy accepts.
     pub policy: Option<bool>,
@@ -119,6 +123,8 @@ pub(crate) struct BaseSpec {
 pub(crate) struct NamedSet {
     pub name: String,
     pub span: Span,
+    /// The block of a table that it stands in.
+    pub block: usize,
     /// The types of what its elements join; none when that was not said.
     pub types: Vec<Datatype>,
     pub flags: SetFlags,
@@ -174,6 +180,8 @@ pub(crate) struct Form {
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub span: Span,
+    /// The block of a table that it stands in.
+    pub block: usize,
     pub statements: Vec<Statement>,
     /// The comment says `weir: allow shadowed`.
     pub allows_shadowed: bool,
