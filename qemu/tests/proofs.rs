@@ -121,7 +121,7 @@ chain side {{ comment \"weir: allow unreachable\"
 {side}}}
 chain pre {{ type filter hook prerouting priority mangle
 {pre}}}
-chain dst {{ type nat hook prerouting priority dstnat
+chain translating {{ type nat hook prerouting priority dstnat
 {dnat}}}
 chain through {{ type filter hook forward priority 0; policy {accepts}
 {forward}}}

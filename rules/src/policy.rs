@@ -324,13 +324,12 @@ impl<T: Tally> Seen<'_, T> {
     }
 
     fn set_mark_of_connection(&mut self, mark: Option<u32>) -> bool {
-        match (&mut self.candidate.connection, mark) {
-            (Some(connection), Some(mark)) => {
-                connection.mark = mark;
-                true
-            }
-            _ => false,
+        let Some(mark) = mark else { return false };
+        // Without a connection there is nothing to mark, and the rule goes on, as the kernel has it.
+        if let Some(connection) = &mut self.candidate.connection {
+            connection.mark = mark;
         }
+        true
     }
 }
 

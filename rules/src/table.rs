@@ -134,7 +134,7 @@ pub enum Effect {
     Log(LogId),
     /// `meta mark set`.
     Mark(Write),
-    /// `ct mark set`; ends the rule for packets without a connection.
+    /// `ct mark set`; ends the rule for packets that lack what it is made from.
     ConnectionMark(Write),
     /// `tcp option maxseg size set`: to this many octets, or with 0 to what the links on the way take.
     Segment(u16),

@@ -77,7 +77,13 @@ impl Plan {
 
     /// Whether a host of this address is behind a client port: on its link, or through a route.
     pub fn is_behind_a_client(&self, address: Ipv4Addr) -> bool {
-        if self.clients.iter().any(|client| client.address == address) {
+        // Own addresses, and those of networks themselves and of all of their hosts.
+        let is_none = |client: &Client| {
+            let link = client.on_link();
+            let is_end = link.length < 31 && (address == link.network() || link.broadcast() == Some(address));
+            client.address == address || is_end
+        };
+        if self.clients.iter().any(is_none) {
             return false;
         }
         let behind = |address: Ipv4Addr| self.clients.iter().any(|c| c.on_link().contains(address));

@@ -21,7 +21,7 @@ use piece::Piece;
 use walk::{End, Go, Walk};
 pub(crate) use world::World;
 
-/// The steps that the proof of one assertion may take.
+/// The steps that the proofs of all assertions may take.
 const STEPS_MAX: u64 = 4_000_000;
 
 /// An assertion that was read.
@@ -58,12 +58,13 @@ pub(crate) fn assertions(
         return;
     }
     let world = World::new(plan);
+    let mut budget = STEPS_MAX;
     for assertion in assertions {
         let asks_where = assertion.steps.iter().any(is_of_output);
-        let walk = Walk { program, plan, world: &world, follows_dropped: asks_where, budget: STEPS_MAX };
+        let walk = Walk { program, plan, world: &world, follows_dropped: asks_where, budget };
         // Which packets could leave like this cannot be told from those that do.
         let mut proof = Proof { assertion, found: None, is_meant: assertion.is_after_nat };
-        let result = proof.run(walk);
+        let result = proof.run(walk, &mut budget);
         let (message, label) = match (result, &proof.found) {
             (_, Some((piece, end))) => told(assertion, piece, *end, program),
             (None, None) => (
@@ -89,11 +90,18 @@ struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    fn run(&mut self, mut walk: Walk) -> Option<()> {
+    /// Follows the packets that are meant; what it takes is taken from the budget.
+    fn run(&mut self, mut walk: Walk, budget: &mut u64) -> Option<()> {
+        let result = self.follow(&mut walk);
+        *budget = walk.budget;
+        result
+    }
+
+    fn follow(&mut self, walk: &mut Walk) -> Option<()> {
         for space in walk.world.arriving(walk.plan) {
             let mut meant = vec![Piece::new(space)];
             if !self.assertion.is_after_nat {
-                meant = restricted(meant, self.arriving(), &mut walk)?;
+                meant = restricted(meant, self.arriving(), walk)?;
             }
             for piece in meant {
                 walk.follow(piece, |walk, piece, end| self.end(walk, piece, end))?;

@@ -900,3 +900,30 @@ fn what_the_kernel_reads_of_other_protocols_and_words() {
     ]);
     assert!(compile_text(common::PLAN, &forward("meta mark 0 meta mark set 2 meta mark 2 drop")).is_ok());
 }
+
+#[test]
+fn defines_that_explode_end_at_once() {
+    let mut defines = "define a0 = { 1, 2 }\n".to_owned();
+    for level in 1..20 {
+        defines += &format!("define a{level} = {{ {} }}\n", vec![format!("$a{}", level - 1); 10].join(", "));
+    }
+    let set = "set s { type inet_service; elements = $a19\n}\n";
+    let rules = defines + &forward("tcp dport @s accept").replacen("{\n", &format!("{{\n{set}"), 1);
+    let told = lines(&refused(&rules));
+    assert!(told[0].contains("have more than 1048576 elements"), "{told:?}");
+}
+
+#[test]
+fn no_host_has_the_address_of_its_network() {
+    let rules = |to: &str| {
+        format!(
+            "# weir: allow open\ntable ip t {{ chain c {{ type nat hook prerouting priority dstnat\ntcp dport 1 dnat to {to}\n}}\n}}\n"
+        )
+    };
+    for (to, wrong) in
+        [("10.0.1.255", "10.0.1.255"), ("10.0.1.250-10.0.1.255", "10.0.1.255"), ("10.0.2.0", "10.0.2.0")]
+    {
+        let told = lines(&refused(&rules(to)));
+        assert_eq!(told, [format!("rules.nft:3:21: {wrong} is no host behind a client port")], "{to}");
+    }
+}

@@ -72,7 +72,7 @@ impl Lowering<'_> {
         if let Some(swept) = set.swept.clone().filter(|_| !has_timeout) {
             return self.refuse(swept, "gc-interval is for sets whose elements end: it needs a timeout");
         }
-        let count: usize = set.elements.iter().map(value::count).sum();
+        let count = set.elements.iter().fold(0, |sum: usize, each| sum.saturating_add(value::count(each)));
         if let Some(size) = set.size.filter(|&size| count > size as usize) {
             return self
                 .refuse(set.span.clone(), format!("the set has {count} elements, and its size is {size}"));

@@ -1,5 +1,8 @@
 //! Values: names, numbers and addresses to ranges of numbers.
 
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
 use rules::table::LOOPBACK;
 
 use super::Lowering;
@@ -269,19 +272,39 @@ impl Lowering<'_> {
 
 /// How many elements a value has.
 pub(super) fn count(value: &Value) -> usize {
+    count_once(value, &mut HashMap::new())
+}
+
+/// Each define is counted once, however often it stands there.
+fn count_once(value: &Value, met: &mut HashMap<*const Value, usize>) -> usize {
     match &value.what {
-        ValueWhat::Variable(inner) => count(inner),
-        ValueWhat::Set(items) => items.iter().map(count).sum(),
+        ValueWhat::Variable(inner) => {
+            let place = Rc::as_ptr(inner);
+            if let Some(&count) = met.get(&place) {
+                return count;
+            }
+            let count = count_once(inner, met);
+            met.insert(place, count);
+            count
+        }
+        ValueWhat::Set(items) => {
+            items.iter().fold(0, |sum: usize, item| sum.saturating_add(count_once(item, met)))
+        }
         _ => 1,
     }
 }
 
 /// Whether an element names many values: a range, a prefix of any length, a wildcard.
 pub(super) fn has_runs(value: &Value, source: &Source) -> bool {
+    has_runs_once(value, source, &mut HashSet::new())
+}
+
+/// Each define is looked at once, however often it stands there.
+fn has_runs_once(value: &Value, source: &Source, met: &mut HashSet<*const Value>) -> bool {
     match &value.what {
-        ValueWhat::Variable(inner) => has_runs(inner, source),
-        ValueWhat::Set(items) => items.iter().any(|item| has_runs(item, source)),
-        ValueWhat::Concatenation(parts) => parts.iter().any(|part| has_runs(part, source)),
+        ValueWhat::Variable(inner) => met.insert(Rc::as_ptr(inner)) && has_runs_once(inner, source, met),
+        ValueWhat::Set(items) => items.iter().any(|item| has_runs_once(item, source, met)),
+        ValueWhat::Concatenation(parts) => parts.iter().any(|part| has_runs_once(part, source, met)),
         ValueWhat::Range(_) | ValueWhat::Prefix(..) | ValueWhat::Prefix6 => true,
         ValueWhat::Word | ValueWhat::Quoted => source.slice(&value.span).trim_matches('"').ends_with('*'),
         _ => false,

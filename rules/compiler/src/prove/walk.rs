@@ -170,6 +170,10 @@ impl Walk<'_> {
                     results.extend(left.into_iter().map(|piece| (piece, None)));
                 }
                 Some(Step::Count(_) | Step::Act(Effect::Log(_))) => work.push((at + 1, piece)),
+                // Whether it goes on makes no difference to a rule that only counts behind this.
+                Some(Step::Act(_)) if rule.steps.iter().skip(at).all(is_without_effect) => {
+                    results.push((piece, None));
+                }
                 Some(Step::Act(effect)) => {
                     let (goes_on, left) = remembered(piece, effect);
                     work.push((at + 1, goes_on));
@@ -311,6 +315,15 @@ impl Place {
     fn leave_base(&mut self) {
         self.stack.clear();
         self.base += 1;
+    }
+}
+
+/// Whether a step changes nothing of the way that packets take.
+fn is_without_effect(step: &Step) -> bool {
+    match step {
+        Step::Match(_) | Step::Lookup(_) | Step::Count(_) => true,
+        Step::Act(effect) => !matches!(effect, Effect::Mark(_) | Effect::ConnectionMark(_)),
+        Step::Do(_) => false,
     }
 }
 
