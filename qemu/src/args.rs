@@ -106,7 +106,10 @@ pub struct Build {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example: weir check --packet 'iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 syn'\n\n\
      A packet is an interface, two addresses and tcp or udp with a port (SOURCE > PORT for both), icmp TYPE[/CODE] or proto N;\n\
-     then state S, length N, ttl N, tos N or id N where they matter.")]
+     then state S, length N, ttl N, tos N or id N where they matter.\n\n\
+     json is one document: level, message, file, startLine, startColumn, endColumn and label of each finding, and a summary;\n\
+     sarif is a log of SARIF 2.1.0. Lines and columns count characters from 1; what is about a whole file has none.\n\n\
+     Exit codes: 0 no errors, 1 errors, or warnings that are denied, 2 wrong use.")]
 pub struct Check {
     /// Which site.
     #[command(flatten)]
@@ -120,6 +123,24 @@ pub struct Check {
     /// Show the chains of each hook, and every rule as it is compiled
     #[arg(long)]
     pub explain: bool,
+    /// Text for people, or one document for programs, on standard output
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    /// Check again each time that a file of the site changes, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// How findings are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// Text with lines and carets.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// One SARIF 2.1.0 log.
+    Sarif,
 }
 
 /// Options of `who`.

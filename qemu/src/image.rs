@@ -3,7 +3,7 @@
 use crate::elf;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Plan, fnv};
-use rules_compiler::Diagnostics;
+use rules_compiler::{Compiled, Diagnostics};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -37,10 +37,6 @@ pub struct Site {
     pub compiled: &'static rules::site::Site,
     /// One line about the policy: rules, sets, size, steps.
     pub summary: String,
-    /// The chains of each hook in the order in which they run, as the rows of a table.
-    pub hooks: Vec<Vec<String>>,
-    /// Every rule as it is compiled, in lines.
-    pub explained: String,
     /// Rendered warnings; empty when there are none.
     pub warnings: String,
 }
@@ -51,7 +47,7 @@ impl Site {
     /// # Errors
     /// The directory is missing, or the site has errors: all of them, rendered with their lines.
     pub fn open(directory: &Path) -> Result<Self> {
-        Self::compile(directory, false)
+        Self::open_or_default(Some(directory), false)
     }
 
     /// Opens `directory`, or the default site of the workspace.
@@ -59,41 +55,60 @@ impl Site {
     /// # Errors
     /// As [`Site::open`]; or there is no workspace to have a default; or there are warnings, and they are denied.
     pub fn open_or_default(directory: Option<&Path>, denies_warnings: bool) -> Result<Self> {
-        match directory {
-            Some(directory) => Self::compile(directory, denies_warnings),
-            None => Self::compile(&workspace()?.join("firewall").join("site"), denies_warnings),
-        }
+        let directory = locate(directory)?;
+        let compiled = compile(&directory, denies_warnings)?;
+        Ok(Self::of(compiled, directory))
     }
 
-    fn compile(directory: &Path, denies_warnings: bool) -> Result<Self> {
-        let directory = fs::canonicalize(directory).map_err(|cause| {
-            Error::new(format!("no site at {}: {cause}", directory.display())).advise(
-                "a site is a directory with weir.toml and rules.nft; the default one is firewall/site",
-            )
-        })?;
-        let colour = std::io::stderr().is_terminal();
-        let refused = |diagnostics: Diagnostics, what: &str| {
-            let count = diagnostics.errors();
-            let noun = if count == 1 { what.to_owned() } else { format!("{what}s") };
-            Error::diagnosed(
-                &diagnostics.render(colour),
-                format!("the site {} has {count} {noun}", directory.display()),
-            )
-        };
-        let mut compiled = rules_compiler::compile(&directory).map_err(|told| refused(told, "error"))?;
-        if denies_warnings {
-            compiled = compiled.deny_warnings().map_err(|told| refused(told, "denied warning"))?;
-        }
-        let summary = compiled.summary();
-        let (hooks, explained) = (compiled.hooks(), compiled.explain());
-        let warnings = if compiled.warnings().warnings() > 0 {
-            compiled.warnings().render(colour)
-        } else {
-            String::new()
-        };
+    /// The site that was compiled from `directory`.
+    pub fn of(compiled: Compiled, directory: PathBuf) -> Self {
+        let (summary, warnings) = (compiled.summary(), warnings(&compiled));
         let compiled = compiled.leak();
         let plan = Plan::of(compiled, &directory.to_string_lossy());
-        Ok(Self { directory, plan, compiled, summary, hooks, explained, warnings })
+        Self { directory, plan, compiled, summary, warnings }
+    }
+}
+
+/// The directory of a site, absolute: this one, or the workspace's default site.
+///
+/// # Errors
+/// There is none.
+pub fn locate(directory: Option<&Path>) -> Result<PathBuf> {
+    let directory = match directory {
+        Some(directory) => directory.to_owned(),
+        None => workspace()?.join("firewall").join("site"),
+    };
+    fs::canonicalize(&directory).map_err(|cause| {
+        Error::new(format!("no site at {}: {cause}", directory.display()))
+            .advise("a site is a directory with weir.toml and rules.nft; the default one is firewall/site")
+    })
+}
+
+/// Compiles the site in `directory`.
+///
+/// # Errors
+/// It has errors, or warnings that are denied: all of them, rendered with their lines.
+pub fn compile(directory: &Path, denies_warnings: bool) -> Result<Compiled> {
+    let refused = |diagnostics: Diagnostics, what: &str| {
+        let count = diagnostics.errors();
+        let noun = if count == 1 { what.to_owned() } else { format!("{what}s") };
+        Error::diagnosed(
+            &diagnostics.render(std::io::stderr().is_terminal()),
+            format!("the site {} has {count} {noun}", directory.display()),
+        )
+    };
+    let compiled = rules_compiler::compile(directory).map_err(|told| refused(told, "error"))?;
+    if denies_warnings {
+        return compiled.deny_warnings().map_err(|told| refused(told, "denied warning"));
+    }
+    Ok(compiled)
+}
+
+/// The warnings about a site, rendered; empty when there are none.
+pub fn warnings(compiled: &Compiled) -> String {
+    match compiled.warnings().warnings() {
+        0 => String::new(),
+        _ => compiled.warnings().render(std::io::stderr().is_terminal()),
     }
 }
 

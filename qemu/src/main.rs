@@ -4,7 +4,7 @@
 use clap::Parser;
 use qemu::args::{Arguments, Command};
 use qemu::error::{Error, Result};
-use qemu::{bench, demo, replay, run, who};
+use qemu::{bench, check, demo, replay, run, who};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +46,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             });
         }
         Command::Build(arguments) => run::build(&arguments)?,
-        Command::Check(arguments) => run::check(&arguments)?,
+        Command::Check(arguments) => check::run(&arguments, &INTERRUPTED)?,
         Command::Who(arguments) => who::run(&arguments)?,
         Command::Replay(arguments) => {
             replay::run(&arguments, &INTERRUPTED)?;

@@ -1,4 +1,4 @@
-//! `weir build`, `weir check` and `weir run`.
+//! `weir build` and `weir run`.
 
 use crate::accel;
 use crate::args;
@@ -8,7 +8,6 @@ use crate::error::{Context, Error, Result};
 use crate::image::{self, Image, Site};
 use crate::plan::Plan;
 use crate::vm;
-use crate::{table, trace};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -25,25 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often the end of QEMU and an interrupt are looked for.
 const TICK: Duration = Duration::from_millis(20);
-
-/// `weir check`: the diagnostics and the summary of a site.
-///
-/// # Errors
-/// The site has errors, or warnings that are denied.
-pub fn check(arguments: &args::Check) -> Result<()> {
-    let site = open(arguments.site.site.as_deref(), arguments.deny)?;
-    println!("{}: {}", site.directory.display(), site.summary);
-    for line in table::columns(&site.hooks) {
-        println!("{line}");
-    }
-    if arguments.explain {
-        println!("\n{}", site.explained);
-    }
-    if let Some(packet) = &arguments.packet {
-        println!("\n{}", trace::way(&site, packet)?);
-    }
-    Ok(())
-}
 
 /// `weir build`: the image of a site, with its size and what it promises.
 ///

@@ -1,8 +1,11 @@
 //! `weir check` from outside: the table of chains, rules as they are compiled, the way of a packet.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const PLAN: &str = "[uplink]\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.1\"\n[[client]]\nname = \"work\"\naddress = \"10.0.1.1/24\"\n";
 
@@ -146,4 +149,44 @@ fn every_rule_is_explained() {
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
     }
+}
+
+#[test]
+fn programs_get_one_document_and_the_exit_code() {
+    let site = Site::new("json");
+    let read = |output: &Output| -> serde_json::Value {
+        serde_json::from_slice(&output.stdout).expect("one JSON document")
+    };
+    let fine = site.check(&["--format", "json"]);
+    assert_eq!((fine.status.code(), fine.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(read(&fine)["summary"]["errors"], 0);
+    fs::write(site.0.join("rules.nft"), RULES.replace("iifname work", "iifname wrok")).expect("a file");
+    let wrong = site.check(&["--format", "json"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let found = &read(&wrong)["diagnostics"][0];
+    assert_eq!((&found["file"], &found["startLine"]), (&"rules.nft".into(), &5.into()));
+    let sarif = site.check(&["--format", "sarif"]);
+    assert_eq!((sarif.status.code(), &read(&sarif)["version"]), (Some(1), &"2.1.0".into()));
+    fs::remove_file(site.0.join("rules.nft")).expect("the file");
+    assert_eq!(read(&site.check(&["--format", "json"]))["diagnostics"][0]["file"], "rules.nft");
+    let both = site.check(&["--format", "json", "--explain"]);
+    assert_eq!((both.status.code(), both.stdout.as_slice()), (Some(2), &b""[..]));
+}
+
+#[test]
+fn a_watched_site_is_checked_again_when_a_file_changes() {
+    let site = Site::new("watch");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.args(["check", "--watch", "--site"]).arg(&site.0).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the program was built");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut until = |text: &str| lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(text)));
+    assert!(until(" rules in ").is_some());
+    fs::write(site.0.join("rules.nft"), RULES.replace("iifname work", "iifname wrok")).expect("a file");
+    assert!(until("client \"wrok\" is not declared").is_some());
+    fs::write(site.0.join("rules.nft"), RULES).expect("a file");
+    assert!(until(" rules in ").is_some());
+    let id = Pid::from_raw(i32::try_from(child.id()).expect("a process"));
+    kill(id, Signal::SIGINT).expect("it runs");
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
 }

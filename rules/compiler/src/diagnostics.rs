@@ -34,6 +34,8 @@ pub struct Diagnostic {
     pub line: u32,
     /// The column in characters, from 1; 0 when it is about the whole file.
     pub column: u32,
+    /// The column behind the last character that it is about, on the same line; 0 when it is about the whole file.
+    pub end_column: u32,
     /// What is wrong.
     pub message: String,
     /// What stands under the caret: what was expected, or what was perhaps meant.
@@ -146,6 +148,7 @@ impl Diagnostics {
             file: file.to_owned(),
             line: 0,
             column: 0,
+            end_column: 0,
             message,
             label: None,
             path: path.to_owned(),
@@ -175,11 +178,13 @@ impl Diagnostics {
         }
         let Position { path, file, line, column } = source.position(span.start);
         let shown = shown(source, &span);
+        let end_column = column.saturating_add(width(source, &span));
         self.told.push(Diagnostic {
             severity,
             file: file.to_owned(),
             line,
             column,
+            end_column,
             message,
             label,
             path: path.to_owned(),
@@ -192,6 +197,14 @@ impl Diagnostics {
 /// The plan is read before the policy.
 fn order_of(file: &str) -> u8 {
     u8::from(file != "weir.toml")
+}
+
+/// The characters of a place that stand on its first line, one at least, as the caret has it.
+fn width(source: &Source, span: &Range<usize>) -> u32 {
+    let line = source.line_range(source.line_of(span.start));
+    let end = span.end.min(line.end).max(span.start);
+    let text = source.text.get(span.start..end).unwrap_or("");
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX).max(1)
 }
 
 fn shown(source: &Source, span: &Range<usize>) -> Option<Shown> {

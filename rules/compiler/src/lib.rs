@@ -52,6 +52,20 @@ pub fn compile(directory: &Path) -> Result<Compiled, Diagnostics> {
     compile_sources(plan, rules, files, diagnostics)
 }
 
+/// The files that the site in `directory` consists of, whether or not they are sound, and the directories that its
+/// wildcards look into.
+#[must_use]
+pub fn files(directory: &Path) -> Vec<PathBuf> {
+    let rules_path = directory.join("rules.nft");
+    let mut diagnostics = Diagnostics::default();
+    let rules = source::read(&rules_path, "rules.nft", &mut diagnostics);
+    let mut files = vec![directory.join("weir.toml"), rules_path];
+    if let Some(rules) = rules {
+        include::all(rules, Some(directory), &mut files, &mut diagnostics);
+    }
+    files
+}
+
 /// Compiles a site whose two files are given as text, as if they stood in a directory of their own.
 ///
 /// # Errors
