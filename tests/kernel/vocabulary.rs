@@ -82,7 +82,7 @@ impl Text<'_> {
             13 => "ip daddr . tcp sport @talks".into(),
             14 => "ip saddr . tcp dport @pairs".into(),
             15 => "iifname . ip saddr { work . 10.0.1.2, lab . 10.0.2.5, uplink . 198.51.100.9 }".into(),
-            16 if at == At::Forward => "ct state != invalid ct mark set 5".into(),
+            16 if at == At::Forward => "ct mark set 5".into(),
             17 if at == At::Forward => {
                 self.one(&["ct mark 5", "ct direction reply", "ct original ip saddr 10.0.1.0/24"]).into()
             }
