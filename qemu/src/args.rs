@@ -36,6 +36,8 @@ pub enum Command {
     Build(Build),
     /// Check a site without building it: errors, warnings, proofs
     Check(Check),
+    /// Print the JSON schema of weir.toml, for editors
+    Schema,
     /// Tell whose an external port is, or which ports a host has, from the site alone (`port_blocks`)
     Who(Who),
     /// Run a capture through the image's datapath on this host, and tell what becomes of each packet

@@ -47,6 +47,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Build(arguments) => run::build(&arguments)?,
         Command::Check(arguments) => check::run(&arguments, &INTERRUPTED)?,
+        Command::Schema => print!("{}", rules_compiler::SCHEMA),
         Command::Who(arguments) => who::run(&arguments)?,
         Command::Replay(arguments) => {
             replay::run(&arguments, &INTERRUPTED)?;

@@ -190,3 +190,12 @@ fn a_watched_site_is_checked_again_when_a_file_changes() {
     kill(id, Signal::SIGINT).expect("it runs");
     assert_eq!(child.wait().expect("an end").code(), Some(0));
 }
+
+#[test]
+fn the_schema_is_a_document_of_its_own() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_weir")).arg("schema").output().expect("the program was built");
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(schema["required"][0], "uplink");
+}

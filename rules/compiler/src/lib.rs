@@ -31,6 +31,9 @@ pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 use pack::Packed;
 use source::Source;
 
+/// The JSON schema of `weir.toml`, for editors: the keys of the reader, their types, ranges and defaults.
+pub const SCHEMA: &str = include_str!("../weir.schema.json");
+
 /// The largest `rules.nft`, in octets: several times 10 000 rules.
 pub const FILE_MAX: u64 = 4 << 20;
 

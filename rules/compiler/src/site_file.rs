@@ -7,6 +7,7 @@ use rules::hosts::Area;
 use rules::site::{ClientNetwork, PanicAction, Prefix, Route};
 use toml::de::DeTable;
 
+mod keys;
 mod nat;
 mod reader;
 
@@ -107,8 +108,7 @@ pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
     }
     let mut reader = Reader { source, diagnostics };
     let top = Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0 };
-    let known = ["memory", "uplink", "client", "route", "nat", "panic"];
-    reader.keys(&top, &known, &[]);
+    reader.keys(&top, &keys::TOP, &[]);
     let draft =
         Draft { uplink: reader.uplink(&top), clients: reader.clients(&top), routes: reader.routes(&top) };
     let memory = reader.memory(&top);
@@ -165,7 +165,7 @@ impl Reader<'_> {
             }
             return UplinkDraft::default();
         };
-        self.keys(&section, &["address", "gateway", "extra", "mac", "mtu"], &[]);
+        self.keys(&section, &keys::UPLINK, &[]);
         let address = match self.text(&section, "address") {
             None => {
                 if self.get(&section, "address").is_none() {
@@ -203,7 +203,7 @@ impl Reader<'_> {
     }
 
     fn client(&mut self, section: &Section) -> ClientDraft {
-        self.keys(section, &["name", "address", "peer", "mac", "hosts", "mtu"], &["dhcp"]);
+        self.keys(section, &keys::CLIENT, &["dhcp"]);
         let (address, network) = self.client_network(section);
         let hosts = self.texts(section, "hosts", HOSTS_MAX);
         ClientDraft {
@@ -280,7 +280,7 @@ impl Reader<'_> {
     }
 
     fn route(&mut self, section: &Section) -> Option<RouteDraft> {
-        self.keys(section, &["to", "via"], &[]);
+        self.keys(section, &keys::ROUTE, &[]);
         for (key, example) in [("to", "172.16.0.0/12"), ("via", "10.0.1.254")] {
             if self.get(section, key).is_none() {
                 self.missing(section, key, example);
@@ -314,7 +314,7 @@ impl Reader<'_> {
         let Some(section) = self.section(top, "panic") else {
             return PanicAction::PowerOff;
         };
-        self.keys(&section, &["action"], &[]);
+        self.keys(&section, &keys::PANIC, &[]);
         let Some(text) = self.text(&section, "action") else {
             return PanicAction::PowerOff;
         };

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rules::site::{Filtering, Filterings, Nat, SynAnswer, Timeouts};
 
+use super::keys;
 use super::reader::{Reader, Section};
 use super::{At, Draft};
 use crate::diagnostics::{meant, quoted};
@@ -40,23 +41,7 @@ impl Reader<'_> {
         let Some(section) = self.section(top, "nat") else {
             return plan;
         };
-        let known = [
-            "mapping",
-            "filtering",
-            "filtering_by",
-            "sessions",
-            "external_ports",
-            "port_rest",
-            "port_blocks",
-            "client_floor",
-            "client_ceiling",
-            "inbound_refresh",
-            "pickup",
-            "syn_answer",
-            "fragments",
-            "timeout",
-        ];
-        self.keys(&section, &known, &[]);
+        self.keys(&section, &keys::NAT, &[]);
         let kinds = FILTERINGS.map(|(name, _)| name);
         self.default_only(&section, "mapping", &kinds);
         let nat = &mut plan.nat;
@@ -72,8 +57,7 @@ impl Reader<'_> {
         plan.blocks_span = self.get(&section, "port_blocks").map_or(0..0, |value| value.span());
         if let Some(timeout) = self.section(&section, "timeout") {
             let timeout = Section { title: "[nat.timeout]".to_owned(), ..timeout };
-            let known = ["udp", "udp_short", "tcp_established", "tcp_transitory", "icmp", "other"];
-            self.keys(&timeout, &known, &[]);
+            self.keys(&timeout, &keys::TIMEOUT, &[]);
             self.timeouts(&timeout, &mut plan.nat.timeout);
             plan.udp_short = self.udp_short(&timeout, plan.nat.timeout.udp);
         }
@@ -93,7 +77,7 @@ impl Reader<'_> {
             return all;
         };
         let by = Section { title: "[nat.filtering_by]".to_owned(), ..by };
-        self.keys(&by, &["tcp", "udp", "icmp"], &[]);
+        self.keys(&by, &keys::FILTERING_BY, &[]);
         let mut of = |key, default| self.choice(&by, key, &FILTERINGS).unwrap_or(default);
         let (tcp, udp, icmp) =
             (of("tcp", all.tcp), of("udp", all.udp), of("icmp", Nat::DEFAULT.filtering.icmp));
@@ -150,7 +134,7 @@ impl Reader<'_> {
 
     fn udp_short(&mut self, section: &Section, udp: u32) -> Option<UdpShort> {
         let short = self.section(section, "udp_short")?;
-        self.keys(&short, &["ports", "seconds"], &[]);
+        self.keys(&short, &keys::UDP_SHORT, &[]);
         for (key, example) in [("ports", "\"53,123\""), ("seconds", "60")] {
             if self.get(&short, key).is_none() {
                 self.error(
