@@ -38,14 +38,36 @@ pub fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Why there can be no namespace with taps and nftables in it, if so.
+/// Why there can be no namespace with taps in it, and no nft, if so.
 pub fn obstacle() -> Option<String> {
-    let attempt = || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace: {error}"))?;
+    in_namespace(|| {
         Tap::new_named(Interface::new("probe").map_err(said)?).map_err(|error| format!("no tap: {error}"))?;
-        run("nft", &["-f", "-"], "table ip probe { chain c { ct state new counter masquerade; }; }")
+        run("nft", &["--version"], "")
+    })
+}
+
+/// What the kernel at hand has not been built with, if so: nothing that could be installed.
+pub fn lack() -> Option<String> {
+    let probe = "table inet probe {
+  set s { type ipv4_addr . inet_service; flags dynamic, timeout; size 4; timeout 1m; }
+  set i { type ipv4_addr . inet_service; flags interval; elements = { 10.0.0.0/8 . 1-5 } }
+  chain c { type filter hook forward priority 0; policy drop;
+    ct state new limit rate 1/day counter quota 5 bytes log prefix \"x\" accept
+    add @s { ip saddr . tcp dport } meta mark set 1 ct mark set 2
+    ip saddr . tcp dport @i fib daddr type local tcp option maxseg size set 1000 reject
+  }
+}
+table ip nat { chain c { type nat hook postrouting priority 100; oifname \"a\" masquerade; ip saddr 10.0.0.1 snat to 10.0.0.2; }; }
+";
+    in_namespace(|| run("nft", &["-f", "-"], probe))
+}
+
+fn in_namespace(attempt: impl FnOnce() -> Result<(), String> + Send) -> Option<String> {
+    let thread = || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace: {error}"))?;
+        attempt()
     };
-    let joined = thread::scope(|scope| scope.spawn(attempt).join());
+    let joined = thread::scope(|scope| scope.spawn(thread).join());
     joined.unwrap_or_else(|_| Err("a thread has panicked".into())).err()
 }
 
