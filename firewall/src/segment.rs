@@ -57,7 +57,8 @@ pub(crate) fn lower(
     most: u16,
     is_partial: bool,
 ) -> Option<usize> {
-    let offset = usize::from(packet.get(header + 12)? >> 4) * 4;
+    // The offset that was judged: the packet's own octets may have changed since.
+    let offset = usize::from(head.as_slice().get(ETHERNET_HEADER + header + 12)? >> 4) * 4;
     let end = (header + offset).max(old_head);
     head.extend_from_slice(packet.get(old_head..end)?).ok()?;
     let tcp = head.as_mut_slice().get_mut(ETHERNET_HEADER + header..)?.get_mut(..offset)?;
