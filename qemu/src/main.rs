@@ -25,9 +25,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// The first interrupt asks for an end in order, the second one does not ask.
 fn listen() -> Result<()> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
-        .map_err(|cause| Error::new(format!("cannot listen for interrupts: {cause}")))
+    let handler = || {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_INTERRUPTED.into());
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|cause| Error::new(format!("cannot listen for interrupts: {cause}")))
 }
 
 fn interrupted() -> bool {

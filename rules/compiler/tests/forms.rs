@@ -224,6 +224,9 @@ udp dport 53 accept";
 fn a_set_of_one_flag_or_state_is_what_nft_makes_of_it() {
     let flags = |tcp_flags: u8| Candidate { tcp_flags, ..segment() };
     tells("tcp flags { syn }", &flags(0x0a), &flags(0x10));
+    let rules = format!("define one = {{ syn }}\n{}", forward("tcp flags { $one } accept"));
+    let verdict_of = |tcp_flags| verdict(site(&rules), &flags(tcp_flags));
+    assert!(verdict_of(0x0a) == Verdict::Accept && verdict_of(0x10) != Verdict::Accept);
     tells("tcp flags { syn|ack }", &flags(0x02), &flags(0x01));
     tells("tcp flags != { syn }", &flags(0x0a), &flags(0x02));
     tells("tcp flags { syn, ack }", &flags(0x02), &flags(0x12));

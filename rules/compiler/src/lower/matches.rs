@@ -299,7 +299,8 @@ impl Lowering<'_> {
         let value_span = wanted.value.span.clone();
         let mut resolved = wanted.value.resolved();
         // nft makes a plain comparison of a set of one element, which for bits is another one.
-        if let (ValueWhat::Set(items), Operator::Implicit) = (&resolved.what, wanted.operator)
+        // That of a define within counts as the set's own.
+        while let (ValueWhat::Set(items), Operator::Implicit) = (&resolved.what, wanted.operator)
             && let [one] = items.as_slice()
         {
             resolved = one.resolved();
