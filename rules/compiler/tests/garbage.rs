@@ -173,8 +173,8 @@ fn heaps_of_pieces_never_panic() {
     }
 }
 
-/// The limit for the large files; builds without optimisation are slow, and machines are busy.
-const LARGE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
+/// The limit for the large files: what takes longer hangs. Builds without optimisation are slow, and machines busy.
+const LARGE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 120 } else { 10 });
 
 #[test]
 fn megabytes_of_garbage_end() {
