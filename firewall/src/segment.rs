@@ -1,5 +1,6 @@
 //! The maximum segment size that a SYN offers, lowered as the rules have it (RFC 9293 3.7.1).
 
+use nat::checksum::Difference;
 use netback::{ETHERNET_HEADER, Head};
 
 /// The least IPv4 and TCP header: what a link takes less this is left for a segment (RFC 9293 3.7.1).
@@ -84,19 +85,19 @@ fn place(tcp: &[u8]) -> Option<usize> {
 
 /// Writes a lesser number, and what that does to the checksum (RFC 1624).
 fn replace(tcp: &mut [u8], at: usize, most: u16, is_partial: bool) {
-    let read = |tcp: &[u8], at: usize| Some(u16::from_be_bytes([*tcp.get(at)?, *tcp.get(at + 1)?]));
-    let Some(old) = read(tcp, at).filter(|&old| old > most) else { return };
+    let read = |tcp: &[u8], at: usize| tcp.get(at..).and_then(|rest| rest.first_chunk()).copied();
+    let Some(old) = read(tcp, at).map(u16::from_be_bytes).filter(|&old| old > most) else { return };
     let Some(checksum) = read(tcp, CHECKSUM) else { return };
     // At an odd place the octets belong to the other halves of their words.
-    let (before, after) =
-        if at.is_multiple_of(2) { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
-    let mut sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    let new = if is_partial { checksum } else { !(sum as u16) };
-    for (place, value) in [(at, most), (CHECKSUM, new)] {
+    let difference = match at.is_multiple_of(2) {
+        true => Difference::of_field(old, most),
+        false => Difference::of_field(old.swap_bytes(), most.swap_bytes()),
+    };
+    let updated = difference.update(u16::from_ne_bytes(checksum)).to_ne_bytes();
+    let checksum = if is_partial { checksum } else { updated };
+    for (place, value) in [(at, most.to_be_bytes()), (CHECKSUM, checksum)] {
         if let Some(octets) = tcp.get_mut(place..place + 2) {
-            octets.copy_from_slice(&value.to_be_bytes());
+            octets.copy_from_slice(&value);
         }
     }
 }
