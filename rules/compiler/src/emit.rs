@@ -53,31 +53,21 @@ fn program(out: &mut String, program: &Program, packed: &Packed) {
         let of = option(*of, address);
         format!("::rules::Forward {{ protocol: {protocol}, address: {of}, first: {first}, last: {last} }}")
     });
-    line!(out, "static FORWARDS: [::rules::Forward; {}] = [{forwards}];", program.forwards.len());
-    line!(
-        out,
-        "static LIMITS: [::rules::object::Limit; {}] = [{}];",
-        program.limits.len(),
-        joined(&program.limits, limit)
-    );
-    line!(
-        out,
-        "static QUOTAS: [::rules::object::Quota; {}] = [{}];",
-        program.quotas.len(),
-        joined(&program.quotas, quota)
-    );
-    line!(
-        out,
-        "static LOGS: [::rules::object::Log; {}] = [{}];",
-        program.logs.len(),
-        joined(&program.logs, log)
-    );
-    line!(
-        out,
-        "static DYNAMIC_SETS: [::rules::object::DynamicSet; {}] = [{}];",
-        program.dynamic_sets.len(),
-        joined(&program.dynamic_sets, dynamic_set)
-    );
+    let objects = [
+        ("FORWARDS", "Forward", program.forwards.len(), forwards),
+        ("LIMITS", "object::Limit", program.limits.len(), joined(&program.limits, limit)),
+        ("QUOTAS", "object::Quota", program.quotas.len(), joined(&program.quotas, quota)),
+        ("LOGS", "object::Log", program.logs.len(), joined(&program.logs, log)),
+        (
+            "DYNAMIC_SETS",
+            "object::DynamicSet",
+            program.dynamic_sets.len(),
+            joined(&program.dynamic_sets, dynamic_set),
+        ),
+    ];
+    for (name, kind, count, items) in objects {
+        line!(out, "static {name}: [::rules::{kind}; {count}] = [{items}];");
+    }
     line!(out, "const MARKS_CONNECTIONS: bool = {};", program.marks_connections);
 }
 
