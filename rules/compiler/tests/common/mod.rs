@@ -145,3 +145,21 @@ pub fn evaluate(site: &Site, hook: Hook, candidate: &Candidate) -> (Decision, Co
 pub fn verdict(site: &Site, candidate: &Candidate) -> Verdict {
     evaluate(site, Hook::Forward, candidate).0.verdict
 }
+
+/// Rules, from line 4 on in a chain at forward, and what is told about them.
+pub fn refuses(cases: &[(&str, &[&str])]) {
+    for (rules, told) in cases {
+        let diagnostics = refused(&forward(rules));
+        let told: Vec<String> = told.iter().map(|line| format!("rules.nft:{line}")).collect();
+        assert_eq!(lines(&diagnostics), told, "{rules}");
+    }
+}
+
+/// Whole files, and what is told about them.
+pub fn refuses_files(cases: &[(&str, &[&str])]) {
+    for (rules, told) in cases {
+        let diagnostics = refused(rules);
+        let told: Vec<String> = told.iter().map(|line| format!("rules.nft:{line}")).collect();
+        assert_eq!(lines(&diagnostics), told, "{rules}");
+    }
+}
