@@ -4,6 +4,7 @@ use crate::accel;
 use crate::backend::{Backend, ClientBackend, FORMS};
 use crate::bench::agent::Agent;
 use crate::command::Machine;
+use crate::libvirt::{self, Attachment, IMAGE};
 use crate::who::Question;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ pub enum Command {
     Replay(Replay),
     /// Boot the image for real, its ports connected to this host's networks; the serial line is the terminal
     Run(Run),
+    /// Print the XML of the image as a libvirt domain
+    LibvirtXml(LibvirtXml),
     /// Measure the image, and a Linux VM in its place; needs root
     Bench(Bench),
     /// A traffic generator of `bench`
@@ -215,6 +218,42 @@ pub struct Run {
     /// Build the image, then print QEMU's command line instead of running it
     #[arg(long)]
     pub print: bool,
+}
+
+/// Options of `libvirt-xml`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = format!(
+    "WHERE is one of {}; a tap for `ethernet` has to exist.\n\n\
+     Example: weir build -o {IMAGE}\n\
+     \x20        weir libvirt-xml --uplink network:default --client work=bridge:br-work > weir.xml\n\
+     \x20        virsh define weir.xml && virsh start weir --console",
+    libvirt::FORMS
+))]
+pub struct LibvirtXml {
+    /// Which site.
+    #[command(flatten)]
+    pub site: SiteArgument,
+    /// What the uplink port is connected to
+    #[arg(long, value_name = "WHERE")]
+    pub uplink: Attachment,
+    /// What a client's port is connected to; once for each client of weir.toml
+    #[arg(long = "client", value_name = "NAME=WHERE")]
+    pub clients: Vec<ClientBackend<Attachment>>,
+    /// Name of the domain
+    #[arg(long, default_value = "weir", value_name = "NAME")]
+    pub name: String,
+    /// Absolute path of the image on the host, where libvirt's QEMU may read it
+    #[arg(long, default_value = IMAGE, value_name = "FILE")]
+    pub image: PathBuf,
+    /// Memory of the VM, such as 32M [default: the site's, else 32M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u32>,
+    /// Who runs the guest's instructions; auto is KVM where it is usable on this host
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub accel: accel::Choice,
+    /// Root ports kept free, for clients that are attached while the VM runs
+    #[arg(long, default_value_t, value_name = "N", value_parser = clap::value_parser!(u8).range(..=32))]
+    pub hotplug: u8,
 }
 
 /// Options of `bench`.

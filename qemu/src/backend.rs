@@ -57,22 +57,22 @@ impl FromStr for Backend {
 }
 
 /// Whether Linux takes this as the name of an interface (`dev_valid_name`).
-fn is_interface_name(name: &str) -> bool {
+pub(crate) fn is_interface_name(name: &str) -> bool {
     let length_fits = (1..=15).contains(&name.len());
     let characters_fit = !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
     length_fits && characters_fit && name != "." && name != ".."
 }
 
-/// A client port and its back end: `NAME=BACKEND`.
+/// A client port and what it is connected to: `NAME=BACKEND`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientBackend {
+pub struct ClientBackend<B = Backend> {
     /// The client's name in weir.toml.
     pub name: String,
     /// What its port is connected to.
-    pub backend: Backend,
+    pub backend: B,
 }
 
-impl FromStr for ClientBackend {
+impl<B: FromStr<Err = String>> FromStr for ClientBackend<B> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

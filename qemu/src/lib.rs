@@ -36,6 +36,7 @@ pub mod flow;
 pub mod host;
 pub mod image;
 pub mod kernel;
+pub mod libvirt;
 pub mod link;
 pub mod netns;
 pub mod plan;

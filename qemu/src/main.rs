@@ -4,7 +4,7 @@
 use clap::Parser;
 use qemu::args::{Arguments, Command};
 use qemu::error::{Error, Result};
-use qemu::{bench, check, demo, replay, run, who};
+use qemu::{bench, check, demo, libvirt, replay, run, who};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,6 +59,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             return Ok(if interrupted() { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS });
         }
         Command::Run(arguments) => run::run(&arguments, &INTERRUPTED)?,
+        Command::LibvirtXml(arguments) => libvirt::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments, &INTERRUPTED)?,
         Command::BenchAgent(arguments) => bench::agent::run(&arguments)?,
     }

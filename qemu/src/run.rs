@@ -131,31 +131,12 @@ fn ask_to_end(child: &Child) {
 
 /// One port for the uplink and each client of the site, in the site's order.
 fn ports(plan: &Plan, uplink: &Backend, clients: &[ClientBackend]) -> Result<Vec<Port>> {
-    let names = || plan.clients.iter().map(|client| client.name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) =
-        clients.iter().find(|given| plan.clients.iter().all(|client| client.name != given.name))
-    {
-        return Err(Error::usage(format!("the site has no client {:?}", unknown.name))
-            .advise(format!("its clients are: {}", names())));
-    }
     let uplink_netdev = match uplink {
         Backend::User => Netdev::User(plan.user_network()?),
         other => Netdev::Backend(other.clone()),
     };
     let mut ports = vec![Port::new(plan.uplink.mac, uplink_netdev)];
-    for client in &plan.clients {
-        let mut given = clients.iter().filter(|given| given.name == client.name);
-        let backend = match (given.next(), given.next()) {
-            (Some(one), None) => &one.backend,
-            (None, _) => {
-                return Err(Error::usage(format!("client {:?} is not connected", client.name))
-                    .advise(format!("add --client {}=BACKEND", client.name)));
-            }
-            (Some(_), Some(_)) => {
-                return Err(Error::usage(format!("client {:?} is connected twice", client.name))
-                    .advise("give --client once for each client"));
-            }
-        };
+    for (client, backend) in plan.clients.iter().zip(in_order(plan, clients)?) {
         if *backend == Backend::User {
             return Err(Error::usage(format!("client {:?} cannot be connected to `user`", client.name))
                 .advise("the user-mode network is an outside; it fits --uplink only"));
@@ -163,6 +144,31 @@ fn ports(plan: &Plan, uplink: &Backend, clients: &[ClientBackend]) -> Result<Vec
         ports.push(Port::new(client.mac, Netdev::Backend(backend.clone())));
     }
     Ok(ports)
+}
+
+/// What each client of the site is connected to, in the site's order.
+///
+/// # Errors
+/// A client is not connected, or twice; or one that is has no place in the site.
+pub(crate) fn in_order<'a, B>(plan: &Plan, given: &'a [ClientBackend<B>]) -> Result<Vec<&'a B>> {
+    let names = || plan.clients.iter().map(|client| client.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) =
+        given.iter().find(|given| plan.clients.iter().all(|client| client.name != given.name))
+    {
+        return Err(Error::usage(format!("the site has no client {:?}", unknown.name))
+            .advise(format!("its clients are: {}", names())));
+    }
+    let of_client = |name: &str| {
+        let mut found = given.iter().filter(|given| given.name == name);
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(&one.backend),
+            (None, _) => Err(Error::usage(format!("client {name:?} is not connected"))
+                .advise(format!("add --client {name}=BACKEND"))),
+            (Some(_), Some(_)) => Err(Error::usage(format!("client {name:?} is connected twice"))
+                .advise("give --client once for each client")),
+        }
+    };
+    plan.clients.iter().map(|client| of_client(&client.name)).collect()
 }
 
 /// Whether what a port is connected to is there, as far as it can be told without QEMU.

@@ -19,6 +19,12 @@ pub fn skip(test: &str, reason: impl Display) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
+/// Says on the terminal that a test does not run for want of a tool that `qemu/setup.sh` does not install.
+pub fn lacks(test: &str, tool: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: there is no {tool}");
+}
+
 /// A network namespace, gone when it is dropped.
 #[derive(Debug)]
 pub struct Namespace(qemu::netns::Namespace);

@@ -43,11 +43,12 @@ impl World {
         Self::with(wiring, on_taps(wiring))
     }
 
-    /// Boots this VM, whose taps are named as [`on_taps`] does.
+    /// Boots this VM, whose taps are named as [`on_taps`] does, in a namespace of its own.
     pub fn with(wiring: Wiring, config: Config) -> Self {
         let (host, client, outside) =
             (Namespace::new("host"), Namespace::new("client"), Namespace::new("outside"));
-        let vm = ready(&Config { wrapper: host.wrapper(), ..config });
+        let wrapper = [host.wrapper(), config.wrapper.clone()].concat();
+        let vm = ready(&Config { wrapper, ..config });
         let mut others = Vec::new();
         if wiring == Wiring::Checking {
             let switch = Namespace::new("switch");
