@@ -107,6 +107,29 @@ fn ports_behind_bridges_are_found() {
     assert_forwards(&Wired::boot_with(bare(Machine::Q35), place).with_hosts());
 }
 
+/// As Firecracker tells its devices: 4 KiB of registers each, among words for Linux.
+#[test]
+fn devices_written_as_firecracker_writes_them_are_found() {
+    let _machine = busy();
+    let mut config = bare(Machine::Microvm);
+    config.extra = ["-machine", "auto-kernel-cmdline=off"].map(str::to_owned).into();
+    config.append = ["reboot=k", "panic=1", "pci=off", "nomodule"].map(str::to_owned).into();
+    // The machine's last three of eight, in the order in which QEMU fills them.
+    let slots = [(0xfeb0_0e00_u32, 12), (0xfeb0_0c00, 11), (0xfeb0_0a00, 10)];
+    config.append.extend(slots.map(|(at, line)| format!("virtio_mmio.device=4K@{at:#x}:{line}")));
+    let place = |mut config: Config, ports: [Port; PORTS]| {
+        config.ports = ports.into();
+        config
+    };
+    assert_forwards(&Wired::boot_with(config, place).with_hosts());
+}
+
+#[test]
+fn a_pc_of_the_old_kind_forwards() {
+    let _machine = busy();
+    assert_forwards(&inhabited(Machine::Pc));
+}
+
 #[test]
 fn both_clients_leave_as_the_external_address_from_ports_of_their_own() {
     let _machine = busy();

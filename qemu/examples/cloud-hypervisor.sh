@@ -1,7 +1,7 @@
 #!/bin/sh
 # Weir under Cloud Hypervisor, which boots the ELF by its PVH note. Untested here.
 # Build the image first: cargo run -- build -o weir.elf
-# The taps have to exist; devices are taken in bus order: uplink, then the clients in the order of weir.toml.
+# The taps have to exist.
 exec cloud-hypervisor \
     --kernel "${1:-weir.elf}" \
     --cpus boot=1 \
