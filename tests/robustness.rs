@@ -160,7 +160,7 @@ fn mutants(lines: &str, seed: u64) {
                 2 => Checksum::Partial { start: chance.half(), offset: chance.half() },
                 _ => Checksum::Unverified,
             };
-            world.inject(name, &frame, Offload { checksum });
+            world.inject(name, &frame, Offload::from(checksum));
         }
         world.settle();
         world.forget();

@@ -297,7 +297,7 @@ fn virtio_5_1_6_a_partial_checksum_is_finished_for_a_link_that_does_not() {
 #[test]
 fn virtio_5_1_6_a_verified_checksum_is_translated_as_any_other() {
     let mut world = World::default();
-    let offload = Offload { checksum: Checksum::Verified };
+    let offload = Offload::from(Checksum::Verified);
     world.send_offloaded("work", (udp(CLIENT, SERVER, b"x").octets(), offload));
     assert_eq!(world.only("uplink").from(), EXTERNAL.parse().unwrap());
 }
@@ -307,14 +307,14 @@ fn virtio_5_1_6_a_partial_checksum_in_the_wrong_place_is_dropped_and_counted() {
     let mut world = World::default();
     let (octets, _) = udp(CLIENT, SERVER, b"payload of some length").partial();
     for (start, offset) in [(33, 6), (34, 16), (34, 4), (14, 10), (0, 0), (34, 20), (44, 6)] {
-        let offload = Offload { checksum: Checksum::Partial { start, offset } };
+        let offload = Offload::from(Checksum::Partial { start, offset });
         let before = world.drops("work", Dropped::BadOffload);
         world.send_offloaded("work", (octets.clone(), offload));
         world.quiet();
         assert_eq!(world.drops("work", Dropped::BadOffload), before + 1, "{start} {offset}");
     }
     // Nobody sums an ICMP message, nor a fragment, in part.
-    let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 2 } };
+    let offload = Offload::from(Checksum::Partial { start: 34, offset: 2 });
     let message = echo("10.0.1.7", "198.51.100.9", 1, 1, b"x").octets();
     world.send_offloaded("work", (message, offload));
     world.quiet();

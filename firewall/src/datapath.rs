@@ -230,7 +230,7 @@ impl<L: Link> Datapath<L> {
         }
         let packet = &mut scratch.packet;
         self.effects.segment = None;
-        parse(packet, octets, frame.offload())?;
+        parse(packet, &frame)?;
         if !self.routes.source_is_behind(input, packet.source()) {
             return Err(Dropped::Spoofed);
         }
@@ -423,9 +423,9 @@ impl<L: Link> Datapath<L> {
         let network = packet.rewrite(network, way.translation);
         let output = &self.ports[way.hop.port];
         let mut head = Head::new(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
-        head.offload = leaving_offload(packet);
+        head.offload = leaving_offload(packet, frame.offload().segments, output.mtu);
         head.extend_from_slice(network).map_err(|_| Dropped::Malformed)?;
-        let is_cut = usize::from(packet.total_len()) > output.mtu;
+        let is_cut = usize::from(packet.total_len()) > output.mtu && head.offload.segments.is_none();
         let identification = match way.identification {
             // What was whole becomes fragments.
             None if is_cut => self.identifications.fresh(packet, &way.translation),
@@ -441,13 +441,16 @@ impl<L: Link> Datapath<L> {
             return self.cut(input, frame, packet, head, way.hop, now);
         }
         let mut taken = packet.head_len();
+        let clamp = self.effects.segment;
         // Only what has a TCP header, not the later fragments of it.
-        if let Some(clamp) = self.effects.segment.filter(|_| packet.tcp().is_some()) {
-            let most = clamp.octets([output.mtu, self.ports[input].mtu]);
+        if (clamp.is_some() || head.offload.segments.is_some()) && packet.tcp().is_some() {
             let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
-            let is_partial = packet.checksum() == nat::Checksum::Partial;
-            let place = (packet.header_len(), taken);
-            taken = segment::lower(&mut head, octets, place, most, is_partial).ok_or(Dropped::Malformed)?;
+            let header = packet.header_len();
+            taken = segment::take_header(&mut head, octets, header, taken).ok_or(Dropped::Malformed)?;
+            if let Some(clamp) = clamp {
+                let most = clamp.octets([output.mtu, self.ports[input].mtu]);
+                segment::lower(&mut head, header, most, packet.checksum() == nat::Checksum::Partial);
+            }
         }
         let payload = ETHERNET_HEADER + taken..ETHERNET_HEADER + usize::from(packet.total_len());
         self.send(input, (frame, true), head, payload, way.hop, now)

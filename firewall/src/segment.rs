@@ -46,27 +46,29 @@ impl Clamp {
     }
 }
 
-/// Lowers what the options of a segment offer. `head` is what leaves so far, with `old_head` octets of the packet
-/// in it, whose IPv4 header has `header` octets; the rest of the TCP header joins it. Tells how many octets of
-/// the packet the head stands for then; `None` when the segment is not whole.
-///
-/// A partial checksum covers no options, and stays.
-pub(crate) fn lower(
-    head: &mut Head,
-    packet: &[u8],
-    (header, old_head): (usize, usize),
-    most: u16,
-    is_partial: bool,
-) -> Option<usize> {
-    // The offset that was judged: the packet's own octets may have changed since.
-    let offset = usize::from(head.as_slice().get(ETHERNET_HEADER + header + 12)? >> 4) * 4;
-    let end = (header + offset).max(old_head);
-    head.extend_from_slice(packet.get(old_head..end)?).ok()?;
-    let tcp = head.as_mut_slice().get_mut(ETHERNET_HEADER + header..)?.get_mut(..offset)?;
-    if let Some(at) = place(tcp) {
+/// Takes the whole TCP header into `head`, which has the first `taken` octets of the packet, with an IPv4 header of
+/// `header` octets. Tells how many octets of the packet the head stands for then; `None` when the segment is not whole.
+pub(crate) fn take_header(head: &mut Head, packet: &[u8], header: usize, taken: usize) -> Option<usize> {
+    let end = (header + offset(head, header)?).max(taken);
+    head.extend_from_slice(packet.get(taken..end)?).ok()?;
+    Some(end)
+}
+
+/// Octets of the TCP header by the offset that was judged: the packet's own octets may have changed since.
+fn offset(head: &Head, header: usize) -> Option<usize> {
+    head.as_slice().get(ETHERNET_HEADER + header + 12).map(|octet| usize::from(octet >> 4) * 4)
+}
+
+/// Lowers what the options of a segment offer, whose headers `head` has whole. A partial checksum covers no options,
+/// and stays.
+pub(crate) fn lower(head: &mut Head, header: usize, most: u16, is_partial: bool) {
+    let length = offset(head, header).unwrap_or(0);
+    let tcp = head.as_mut_slice().get_mut(ETHERNET_HEADER + header..).and_then(|tcp| tcp.get_mut(..length));
+    if let Some(tcp) = tcp
+        && let Some(at) = place(tcp)
+    {
         replace(tcp, at, most, is_partial);
     }
-    Some(end)
 }
 
 /// Where the maximum segment size stands in a TCP header.
@@ -125,8 +127,8 @@ mod tests {
         let station = EthernetAddress([2, 0, 0, 0, 0, 1]);
         let mut head = Head::new(station, station, EthernetProtocol::Ipv4);
         head.extend_from_slice(&packet[..40]).unwrap();
-        let end = lower(&mut head, &packet, (20, 40), most, false);
-        assert_eq!(end, Some(packet.len()));
+        assert_eq!(take_header(&mut head, &packet, 20, 40), Some(packet.len()));
+        lower(&mut head, 20, most, false);
         let (after, _) = TcpHeader::from_slice(&head.as_slice()[ETHERNET_HEADER + 20..]).unwrap();
         let checksum = after.calc_checksum_ipv4(&ip, &[]).unwrap();
         (after, checksum)

@@ -24,6 +24,7 @@ mod fragment;
 mod icmp;
 mod index;
 mod keyed;
+mod large;
 mod malformed;
 mod mapping;
 mod packet;

@@ -55,8 +55,10 @@ pub struct Packet {
     pub(crate) checksum: Checksum,
     /// UDP or TCP without IP options, and a complete transport checksum.
     pub(crate) usual: bool,
-    total_len: u16,
-    ends: Ends,
+    pub(crate) total_len: u16,
+    /// What [`Packet::datagram_len`] tells.
+    pub(crate) datagram_len: u16,
+    pub(crate) ends: Ends,
     pub(crate) icmp: (u8, u8),
     pub(crate) segment: Segment,
     embedded: Option<Embedded>,
@@ -64,7 +66,7 @@ pub struct Packet {
 
 /// Copies `from` into the head at `at`; what would not fit is left out.
 #[inline]
-fn put<const N: usize>(head: &mut [u8; HEAD_MAX], at: usize, from: &[u8; N]) {
+pub(crate) fn put<const N: usize>(head: &mut [u8; HEAD_MAX], at: usize, from: &[u8; N]) {
     if let Some(place) = head.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
         *place = *from;
     }
@@ -92,6 +94,7 @@ impl Packet {
         checksum: Checksum::Complete,
         usual: false,
         total_len: 0,
+        datagram_len: 0,
         ends: Ends::NONE,
         icmp: (0, 0),
         segment: Segment::NONE,
@@ -109,11 +112,12 @@ impl Packet {
         let addresses = fixed.last_chunk().copied().unwrap_or_default();
         self.ends.addresses = u64::from_ne_bytes(addresses);
         self.total_len = u16::from_be_bytes([fixed[2], fixed[3]]);
+        self.datagram_len = self.total_len;
         self.checksum = checksum;
         // What belongs to a transport is not cleared: it is another packet's, and not asked for.
         self.transport = Transport::Opaque;
         if fixed[0] != USUAL {
-            return self.read_behind_options(fixed[0], octets);
+            return self.read_behind_options(fixed[0], octets.get(..self.total_len.into()));
         }
         let payload = octets.get(IPV4..self.total_len.into()).ok_or(Malformed::TotalLength)?;
         (self.head_len, self.header_len) = (IPV4 as u8, IPV4 as u8);
@@ -124,8 +128,9 @@ impl Packet {
         }
     }
 
+    /// Reads a packet whose header has any length.
     #[cold]
-    fn read_behind_options(&mut self, first: u8, octets: &[u8]) -> Result<(), Malformed> {
+    pub(crate) fn read_behind_options(&mut self, first: u8, packet: Option<&[u8]>) -> Result<(), Malformed> {
         let header_len = first << 4 >> 2;
         if first >> 4 != 4 {
             return Err(Malformed::Version);
@@ -133,7 +138,6 @@ impl Packet {
         if usize::from(header_len) < IPV4 {
             return Err(Malformed::HeaderLength);
         }
-        let packet = octets.get(..self.total_len.into());
         let split = packet.and_then(|packet| packet.split_at_checked(header_len.into()));
         let (header, payload) = split.ok_or(Malformed::TotalLength)?;
         (self.head_len, self.header_len) = (header_len, header_len);
@@ -289,6 +293,13 @@ impl Packet {
     #[inline]
     pub const fn total_len(&self) -> u16 {
         self.total_len
+    }
+
+    /// Octets of the largest datagram that it leaves as: [`Packet::total_len`], unless it was read by
+    /// [`Packet::read_large`].
+    #[inline]
+    pub const fn datagram_len(&self) -> u16 {
+        self.datagram_len
     }
 
     /// Octets of the IP header, 20 to 60.

@@ -11,12 +11,32 @@ const CSUM: u64 = 1 << 0;
 const GUEST_CSUM: u64 = 1 << 1;
 const MTU: u64 = 1 << 3;
 const MAC: u64 = 1 << 5;
+const GUEST_TSO4: u64 = 1 << 7;
+const GUEST_ECN: u64 = 1 << 9;
+const HOST_TSO4: u64 = 1 << 11;
+const HOST_ECN: u64 = 1 << 13;
+const MRG_RXBUF: u64 = 1 << 15;
 const STATUS: u64 = 1 << 16;
 const VERSION_1: u64 = 1 << 32;
 
 /// Left out on purpose: EVENT_IDX (its suppression loses wake-ups with batches), INDIRECT_DESC (allocates per frame),
 /// CTRL_VQ (the device stays promiscuous, destinations are checked).
-const WANTED: u64 = CSUM | GUEST_CSUM | MTU | MAC | STATUS | VERSION_1;
+const WANTED: u64 = CSUM
+    | GUEST_CSUM
+    | MTU
+    | MAC
+    | GUEST_TSO4
+    | GUEST_ECN
+    | HOST_TSO4
+    | HOST_ECN
+    | MRG_RXBUF
+    | STATUS
+    | VERSION_1;
+
+/// What is of use only with something else (virtio 1.2, 5.1.3.1), in this order. Segments from the device need
+/// buffers that can be put together, since none holds 64 KiB.
+const NEEDS: [(u64, u64); 4] =
+    [(GUEST_TSO4, GUEST_CSUM | MRG_RXBUF), (GUEST_ECN, GUEST_TSO4), (HOST_TSO4, CSUM), (HOST_ECN, HOST_TSO4)];
 
 /// Offsets of the configuration's fields (virtio 1.2, 5.1.4).
 const CONFIG_STATUS: usize = 6;
@@ -31,6 +51,12 @@ const RESET_READS: usize = 1000;
 pub(crate) struct Features(u64);
 
 impl Features {
+    /// These bits, as if agreed on.
+    #[cfg(test)]
+    pub(crate) fn of(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The device completes partial checksums of what we send.
     pub(crate) fn checksum(self) -> bool {
         self.0 & CSUM != 0
@@ -39,6 +65,21 @@ impl Features {
     /// The device may pass partial or verified checksums on to us.
     pub(crate) fn guest_checksum(self) -> bool {
         self.0 & GUEST_CSUM != 0
+    }
+
+    /// A frame from the device may span several buffers.
+    pub(crate) fn merges(self) -> bool {
+        self.0 & MRG_RXBUF != 0
+    }
+
+    /// The device may pass on what is still to be cut into such segments.
+    pub(crate) fn guest_segments(self, is_ecn: bool) -> bool {
+        self.0 & if is_ecn { GUEST_ECN } else { GUEST_TSO4 } != 0
+    }
+
+    /// The device cuts frames into such segments.
+    pub(crate) fn segments(self, is_ecn: bool) -> bool {
+        self.0 & if is_ecn { HOST_ECN } else { HOST_TSO4 } != 0
     }
 }
 
@@ -79,7 +120,12 @@ pub(crate) fn negotiate<T: Transport>(transport: &mut T) -> Result<Features, Sta
     let known = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
     transport.set_status(DeviceStatus::ACKNOWLEDGE);
     transport.set_status(known);
-    let features = transport.read_device_features() & WANTED;
+    let offered = transport.read_device_features() & WANTED;
+    let features =
+        NEEDS.iter().fold(offered, |features, &(feature, needs)| match features & needs == needs {
+            true => features,
+            false => features & !feature,
+        });
     if features & VERSION_1 == 0 {
         return Err(StartError::Legacy);
     }

@@ -1,4 +1,4 @@
-//! A received frame and the buffer that it lies in.
+//! A received frame and the buffers that it lies in.
 
 use core::ops::Range;
 
@@ -7,47 +7,58 @@ use crate::{
     pool::{BUFFER, Buffer, Pool},
 };
 
-/// A frame in a buffer of the pool; dropped, the buffer is free again.
+/// A frame in buffers of the pool; dropped, they are free again.
+///
+/// Every buffer but the last is full.
 #[derive(Debug)]
 pub struct Received {
     buffer: Buffer,
-    /// Where the Ethernet header begins.
+    /// Where the Ethernet header begins in the first buffer.
     start: u16,
-    /// Octets from there on; `start + length` is inside the buffer.
-    length: u16,
+    /// Octets from there on.
+    length: u32,
     offload: Offload,
 }
 
-/// The largest frame that a buffer holds, Ethernet header included.
+/// The largest frame that one buffer holds, Ethernet header included.
 pub(crate) const FRAME_MAX: usize = BUFFER - header::LENGTH;
 
 impl Received {
-    /// A frame of `length` octets behind the device's header; `length` is at most [`FRAME_MAX`].
+    /// A frame of `length` octets behind the device's header, in as many buffers as that takes.
     #[inline]
     pub(crate) fn new(buffer: Buffer, length: usize, offload: Offload) -> Self {
-        Self { buffer, start: header::LENGTH as u16, length: length.min(FRAME_MAX) as u16, offload }
+        Self { buffer, start: header::LENGTH as u16, length: length as u32, offload }
     }
 
     /// A copy of `octets` in a buffer of `pool`.
     pub(crate) fn copy(pool: &Pool, octets: &[u8]) -> Option<Self> {
-        if octets.len() > FRAME_MAX {
-            return None;
-        }
+        Self::gather(pool, core::iter::once(octets))
+    }
+
+    /// A copy of all parts, one behind the other, in a buffer of `pool`.
+    pub(crate) fn gather<'a>(pool: &Pool, parts: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut buffer = pool.take()?;
-        let (_, room) = buffer.octets_mut().split_at_mut_checked(header::LENGTH)?;
-        room.get_mut(..octets.len())?.copy_from_slice(octets);
-        Some(Self::new(buffer, octets.len(), Offload::default()))
+        let mut end = header::LENGTH;
+        for part in parts {
+            let start = end;
+            end += part.len();
+            buffer.octets_mut().get_mut(start..end)?.copy_from_slice(part);
+        }
+        Some(Self::new(buffer, end - header::LENGTH, Offload::default()))
     }
 
     /// The part of the frame that is to be sent: `None` if `range` is not inside it.
     #[inline]
     pub(crate) fn payload(self, range: Range<usize>) -> Option<Payload> {
         let length = range.end.checked_sub(range.start)?;
-        if range.end > usize::from(self.length) {
+        if range.end > self.length as usize {
             return None;
         }
-        // Both fit: the range is inside the buffer.
-        Some(Payload { start: self.start + range.start as u16, length: length as u16, buffer: self.buffer })
+        Some(Payload {
+            start: u32::from(self.start) + range.start as u32,
+            length: length as u32,
+            buffer: self.buffer,
+        })
     }
 }
 
@@ -55,7 +66,13 @@ impl Frame for Received {
     #[inline]
     fn octets(&self) -> &[u8] {
         let start = usize::from(self.start);
-        self.buffer.octets().get(start..start + usize::from(self.length)).unwrap_or_default()
+        let end = BUFFER.min(start + self.length as usize);
+        self.buffer.octets().get(start..end).unwrap_or_default()
+    }
+
+    #[inline]
+    fn length(&self) -> usize {
+        self.length as usize
     }
 
     #[inline]
@@ -64,19 +81,38 @@ impl Frame for Received {
     }
 }
 
-/// Octets of a buffer on their way to a device.
+/// Octets of a chain of buffers on their way to a device.
 #[derive(Debug)]
 pub(crate) struct Payload {
     buffer: Buffer,
-    start: u16,
-    length: u16,
+    /// Counted from the first octet of the first buffer.
+    start: u32,
+    length: u32,
 }
 
 impl Payload {
-    /// What is to be sent.
+    /// Octets that are to be sent.
     #[inline]
-    pub(crate) fn octets(&self) -> &[u8] {
-        let start = usize::from(self.start);
-        self.buffer.octets().get(start..start + usize::from(self.length)).unwrap_or_default()
+    pub(crate) fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// What is to be sent, if it lies in the first buffer.
+    #[inline]
+    pub(crate) fn octets(&self) -> Option<&[u8]> {
+        let start = self.start as usize;
+        self.buffer.octets().get(start..start + self.len())
+    }
+
+    /// Part of what is to be sent, buffer by buffer; none of the pieces is empty.
+    #[inline]
+    pub(crate) fn parts(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        let start = self.start as usize;
+        let (from, to) = (start + range.start, start + range.end.min(self.len()));
+        self.buffer.parts().enumerate().filter_map(move |(index, octets)| {
+            let before = index * BUFFER;
+            let (from, to) = (from.saturating_sub(before), to.saturating_sub(before).min(BUFFER));
+            octets.get(from..to).filter(|part| !part.is_empty())
+        })
     }
 }

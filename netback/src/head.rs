@@ -19,6 +19,7 @@ pub struct HeadFull;
 /// Ethernet header and new network headers of a frame; the rest of it follows as payload.
 ///
 /// It is built on the stack and handed on by reference.
+#[derive(Clone)]
 pub struct Head {
     octets: heapless::Vec<u8, HEAD_MAX, u16>,
     /// What the device is to do; offsets count from the first octet of the head.

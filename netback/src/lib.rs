@@ -20,12 +20,13 @@ mod header;
 pub mod pci;
 pub mod pool;
 pub mod port;
+mod ring;
 pub mod segment;
 mod statistics;
 mod transport;
 pub mod wire;
 
-use core::ops::Range;
+use core::{num::NonZeroU16, ops::Range};
 
 use smoltcp::wire::EthernetAddress;
 
@@ -38,10 +39,15 @@ pub use transport::AnyTransport;
 
 /// A received frame; it owns its buffer and gives it back when dropped.
 pub trait Frame {
-    /// The frame, from the Ethernet header on, without frame check sequence.
+    /// The frame, from the Ethernet header on, without frame check sequence; of one that spans several buffers what
+    /// lies in the first.
     ///
     /// The device could still change these octets: read a header once, into private memory.
     fn octets(&self) -> &[u8];
+
+    /// Octets of the whole frame, Ethernet header included. More than [`Frame::octets`] has only if the offload says
+    /// that the frame is to be segmented.
+    fn length(&self) -> usize;
 
     /// What the device said about the frame's checksum.
     fn offload(&self) -> Offload;
@@ -50,8 +56,25 @@ pub trait Frame {
 /// What a device has done for a frame, or is asked to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
-    /// State of the transport checksum.
+    /// State of the transport checksum; partial if there are segments.
     pub checksum: Checksum,
+    /// Set if the frame is to leave as several: a TCP segment larger than a link's MTU.
+    pub segments: Option<Segments>,
+}
+
+impl From<Checksum> for Offload {
+    fn from(checksum: Checksum) -> Self {
+        Self { checksum, segments: None }
+    }
+}
+
+/// How a TCP segment over IPv4 is cut into those that the wire carries (virtio 1.2, 5.1.6.2; RFC 9293 3.7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments {
+    /// Octets of TCP payload in each but the last, at least 1.
+    pub size: NonZeroU16,
+    /// CWR is set in the first alone (RFC 3168 6.1.2).
+    pub is_ecn: bool,
 }
 
 /// State of a frame's transport checksum (virtio 1.2, 5.1.6.2 and 5.1.6.4).
@@ -91,9 +114,10 @@ pub enum Refused {
     Full,
     /// No carrier, or the device is being reset or gone.
     Down,
-    /// More octets than the MTU and an Ethernet header.
+    /// More octets than the MTU and an Ethernet header, or segments that have.
     TooLong,
-    /// The payload's range or the checksum's place is not inside the frame.
+    /// The payload's range or the checksum's place is not inside the frame, or the head is not that of a frame to be
+    /// segmented.
     Malformed,
 }
 
@@ -128,8 +152,13 @@ pub trait Link {
 
     /// Sends `head`, followed by a range of a received frame's [`Frame::octets`].
     ///
-    /// `head.offload` describes the frame that leaves: its partial checksum counts from the head's first octet.
+    /// `head.offload` describes the frame that leaves: its partial checksum counts from the head's first octet. With
+    /// `segments` the head holds the Ethernet, IPv4 and TCP headers whole, and the payload is TCP's; a device that
+    /// does not cut frames is given the pieces.
     fn transmit(&mut self, head: &Head, payload: Option<(Self::Frame, Range<usize>)>) -> Result<(), Refused>;
+
+    /// Whether the device cuts segments; if not, `transmit` does it in software.
+    fn cuts_segments(&self) -> bool;
 
     /// A fresh frame with a copy of `octets`, as payload of what the appliance itself says.
     ///

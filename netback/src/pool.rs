@@ -37,6 +37,11 @@ impl Pages {
         }
     }
 
+    /// Where the pages begin.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.memory
+    }
+
     /// Octets of the pages; `None` if they do not reach that far.
     pub(crate) fn octets(&self, range: Range<usize>) -> Option<&[u8]> {
         let length = self.checked(&range)?;
@@ -64,12 +69,28 @@ impl Drop for Pages {
     }
 }
 
+/// No buffer.
+const NONE: u32 = u32::MAX;
+
 struct Shared {
-    /// The first `count` cells hold free buffers.
-    free: Box<[Cell<NonNull<u8>>]>,
+    /// The first `count` cells name free buffers.
+    free: Box<[Cell<u32>]>,
     count: Cell<usize>,
+    /// Where each buffer lies.
+    places: Box<[NonNull<u8>]>,
+    /// The buffer that follows in a chain, for each; [`NONE`] behind the last.
+    next: Box<[Cell<u32>]>,
     /// What the buffers lie in.
     _chunks: Vec<Pages>,
+}
+
+impl Shared {
+    /// The buffer behind another one, and where it lies.
+    #[inline]
+    fn follow(&self, index: u32) -> Option<(u32, NonNull<u8>)> {
+        let next = self.next.get(index as usize)?.get();
+        Some((next, *self.places.get(next as usize)?))
+    }
 }
 
 /// All buffers of the image; clones are the same pool.
@@ -79,20 +100,26 @@ pub struct Pool(Rc<Shared>);
 impl Pool {
     /// Allocates `count` buffers of [`BUFFER`] octets.
     pub fn new<H: Hal>(count: usize) -> Result<Self, OutOfMemory> {
+        let count = count.min(NONE as usize);
         let mut chunks = Vec::with_capacity(count.div_ceil(CHUNK));
-        let mut free = Vec::with_capacity(count);
-        while free.len() < count {
-            let buffers = CHUNK.min(count - free.len());
+        let mut places = Vec::with_capacity(count);
+        while places.len() < count {
+            let buffers = CHUNK.min(count - places.len());
             let mut chunk = Pages::new::<H>(buffers)?;
             for index in 0..buffers {
                 let start = index * BUFFER;
                 let memory = chunk.octets_mut(start..start + BUFFER).ok_or(OutOfMemory)?;
-                free.push(Cell::new(NonNull::from(memory).cast()));
+                places.push(NonNull::from(memory).cast());
             }
             chunks.push(chunk);
         }
-        let shared = Shared { count: Cell::new(free.len()), free: free.into(), _chunks: chunks };
-        Ok(Self(Rc::new(shared)))
+        Ok(Self(Rc::new(Shared {
+            free: (0..count as u32).map(Cell::new).collect(),
+            count: Cell::new(count),
+            places: places.into(),
+            next: (0..count).map(|_| Cell::new(NONE)).collect(),
+            _chunks: chunks,
+        })))
     }
 
     /// A free buffer; its octets are those of whatever it held before.
@@ -100,9 +127,10 @@ impl Pool {
     pub fn take(&self) -> Option<Buffer> {
         let shared = &*self.0;
         let count = shared.count.get().checked_sub(1)?;
-        let memory = shared.free.get(count)?.get();
+        let index = shared.free.get(count)?.get();
+        let memory = *shared.places.get(index as usize)?;
         shared.count.set(count);
-        Some(Buffer { memory, home: self.0.clone() })
+        Some(Buffer { memory, index, last: index, home: self.0.clone() })
     }
 
     /// Buffers that are free now.
@@ -122,18 +150,21 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A buffer of a [`Pool`]; dropped, it is free again.
+/// A buffer of a [`Pool`] and those chained behind it; dropped, all of them are free again.
 pub struct Buffer {
     /// [`BUFFER`] octets that nobody else has.
     memory: NonNull<u8>,
+    index: u32,
+    /// The last buffer of the chain, often this one.
+    last: u32,
     home: Rc<Shared>,
 }
 
 impl Buffer {
-    /// All octets of the buffer.
+    /// All octets of the buffer, without those behind it.
     #[inline]
     pub fn octets(&self) -> &[u8; BUFFER] {
-        // SAFETY: `take` moved the pointer out of the free list, so this token is its only owner, and `home` keeps
+        // SAFETY: `take` moved the name out of the free list, so this token is its only owner, and `home` keeps
         // the pages alive. They were zeroed once: every octet is initialised. While a device owns the buffer, its
         // token sits in a slot table that nobody reads; a device that writes later can change values, not validity.
         unsafe { self.memory.cast().as_ref() }
@@ -145,17 +176,43 @@ impl Buffer {
         // SAFETY: as in `octets`, and `&mut self` makes this the only reference.
         unsafe { self.memory.cast().as_mut() }
     }
+
+    /// Puts a buffer of the same pool, and what is chained behind it, at the end of this chain.
+    pub(crate) fn append(&mut self, mut behind: Buffer) {
+        if !Rc::ptr_eq(&self.home, &behind.home) {
+            return;
+        }
+        if let Some(next) = self.home.next.get(self.last as usize) {
+            // The token ends here; its buffers are this one's.
+            next.set(core::mem::replace(&mut behind.index, NONE));
+            self.last = behind.last;
+        }
+    }
+
+    /// The octets of each buffer of the chain.
+    #[inline]
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8; BUFFER]> {
+        let first = Some((self.index, self.memory));
+        core::iter::successors(first, |&(index, _)| self.home.follow(index)).map(|(_, memory)| {
+            // SAFETY: as in `octets`: only `append` chains a buffer, and it takes the token that owned it; the chain
+            // has one owner, this token, from which the borrow is.
+            unsafe { memory.cast().as_ref() }
+        })
+    }
 }
 
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
-        let count = self.home.count.get();
-        // There is a cell for every buffer, and each has one token.
-        if let Some(cell) = self.home.free.get(count) {
-            cell.set(self.memory);
-            self.home.count.set(count + 1);
+        let home = &*self.home;
+        let (mut index, mut count) = (self.index, home.count.get());
+        // Ends: each buffer is in one chain once. There is a cell for each, and each has one token.
+        while let (Some(next), Some(cell)) = (home.next.get(index as usize), home.free.get(count)) {
+            cell.set(index);
+            count += 1;
+            index = next.replace(NONE);
         }
+        home.count.set(count);
     }
 }
 
@@ -194,6 +251,35 @@ mod tests {
         drop(second);
         drop(first);
         assert_eq!(pool.take().unwrap().octets().as_ptr(), memory);
+    }
+
+    #[test]
+    fn a_chain_is_read_in_order_and_comes_back_whole() {
+        let pool = Pool::new::<TestHal>(5).unwrap();
+        let take = |fill: u8| {
+            let mut buffer = pool.take().unwrap();
+            buffer.octets_mut().fill(fill);
+            buffer
+        };
+        let (mut chain, mut behind) = (take(1), take(2));
+        behind.append(take(3));
+        chain.append(behind);
+        chain.append(take(4));
+        assert_eq!(chain.parts().map(|part| part[BUFFER - 1]).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(pool.free(), 1);
+        drop(chain);
+        assert_eq!(pool.free(), 5);
+        // What was in a chain has nothing behind it any more.
+        let all: Vec<Buffer> = core::iter::from_fn(|| pool.take()).collect();
+        assert!(all.len() == 5 && all.iter().all(|buffer| buffer.parts().count() == 1));
+    }
+
+    #[test]
+    fn a_buffer_of_another_pool_is_not_chained() {
+        let (pool, other) = (Pool::new::<TestHal>(1).unwrap(), Pool::new::<TestHal>(1).unwrap());
+        let mut buffer = pool.take().unwrap();
+        buffer.append(other.take().unwrap());
+        assert_eq!((buffer.parts().count(), other.free()), (1, 1));
     }
 
     #[test]

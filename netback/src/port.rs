@@ -10,13 +10,15 @@ pub(crate) mod tests;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 
-use virtio_drivers::{Hal, PAGE_SIZE, queue::VirtQueue, transport::Transport};
+use virtio_drivers::{Hal, PAGE_SIZE, transport::Transport};
 
 use crate::{
-    Checksum, Head, Offload, Refused,
+    Checksum, Offload, Refused,
+    features::Features,
     frame::Payload,
     header,
-    pool::{Buffer, OutOfMemory, Pages, Pool},
+    pool::{BUFFER, Buffer, OutOfMemory, Pages, Pool},
+    ring::Ring,
     segment,
 };
 
@@ -53,36 +55,46 @@ const FRAME_MIN: usize = 60;
 pub(crate) enum Violation {
     /// A used identifier that is not out, or not any more.
     Identifier,
-    /// A used length shorter than the header or longer than the buffer.
+    /// A used length shorter than the header or longer than the buffer, or a buffer that was not filled before the
+    /// next was begun.
     Length,
+    /// A frame in no buffer, in more than the largest frame takes, or in some that were not given back with it.
+    Buffers,
     /// The device asked for a reset, or forgot that it was started.
     State,
     /// The device is no longer on its bus.
     Gone,
 }
 
-/// The receive ring and the buffers on it.
+/// Buffers of the largest frame, an IPv4 packet of 65 535 octets.
+const CHAIN_MAX: usize = (header::LENGTH + crate::ETHERNET_HEADER + u16::MAX as usize).div_ceil(BUFFER);
+
+/// The receive ring and the buffers on it: each descriptor is a buffer of its own.
 struct Receiver<H: Hal> {
-    queue: Box<VirtQueue<H, RING>>,
-    /// Buffers that the device has, by token.
+    ring: Ring<H>,
+    /// Buffers that the device has, by descriptor.
     slots: Box<[Option<Buffer>]>,
-    /// Buffers were added since the device was last told.
-    unannounced: bool,
+    /// Descriptors that the device does not have.
+    spare: Vec<u16>,
 }
 
 impl<H: Hal> Receiver<H> {
+    fn new() -> Result<Self, OutOfMemory> {
+        let spare = (0..RING as u16).rev().collect();
+        Ok(Self { ring: Ring::new()?, slots: (0..RING).map(|_| None).collect(), spare })
+    }
+
     /// Gives free buffers to the device; `false` if the pool ran out.
     fn refill(&mut self, pool: &Pool) -> bool {
-        while self.queue.available_desc() > 0 {
+        while let Some(&id) = self.spare.last() {
             let Some(mut buffer) = pool.take() else { return false };
-            // SAFETY: the buffer moves into `slots[token]`, where nobody reads it, and leaves it when `pop_used` has
-            // returned the token or after the device confirmed a reset. Its memory does not move with its token.
-            let added = unsafe { self.queue.add(&[], &mut [buffer.octets_mut()]) };
-            let Some(slot) = added.ok().and_then(|token| self.slots.get_mut(usize::from(token))) else {
-                break;
-            };
+            // SAFETY: the buffer moves into its slot, where nobody reads it, and leaves it when the device has given
+            // the descriptor back or has confirmed a reset. Its memory does not move with its token.
+            unsafe { self.ring.write_in(id, buffer.octets_mut()) };
+            let Some(slot) = self.slots.get_mut(usize::from(id)) else { return true };
             *slot = Some(buffer);
-            self.unannounced = true;
+            self.spare.pop();
+            self.ring.offer(id);
         }
         true
     }
@@ -90,78 +102,165 @@ impl<H: Hal> Receiver<H> {
     /// The next used buffer and the octets that the device says it wrote.
     #[inline]
     fn pop(&mut self) -> Result<Option<(Buffer, usize)>, Violation> {
-        let Some(token) = self.queue.peek_used() else { return Ok(None) };
-        let slot = self.slots.get_mut(usize::from(token)).ok_or(Violation::Identifier)?;
-        let mut buffer = slot.take().ok_or(Violation::Identifier)?;
-        // SAFETY: this slot's buffer, all of it, is what `add` was given when it returned `token`.
-        match unsafe { self.queue.pop_used(token, &[], &mut [buffer.octets_mut()]) } {
-            Ok(length) => Ok(Some((buffer, length as usize))),
-            Err(_) => {
-                // The device changed the entry between two looks: the buffer is still its own.
-                *slot = Some(buffer);
-                Err(Violation::Identifier)
-            }
+        let Some((id, length)) = self.ring.take() else { return Ok(None) };
+        let length = length as usize;
+        let slot = self.slots.get_mut(id as usize).ok_or(Violation::Identifier)?;
+        let buffer = slot.take().ok_or(Violation::Identifier)?;
+        self.spare.push(id as u16);
+        if length > BUFFER {
+            return Err(Violation::Length);
         }
+        Ok(Some((buffer, length)))
+    }
+
+    /// The next frame: its buffers, and the octets in them with the device's header.
+    #[inline]
+    fn take(&mut self, features: Features) -> Result<Option<(Buffer, usize)>, Violation> {
+        let Some((buffer, length)) = self.pop()? else { return Ok(None) };
+        if length < header::LENGTH {
+            return Err(Violation::Length);
+        }
+        let count = buffer.octets().first_chunk().map_or(1, header::buffers);
+        match count {
+            _ if !features.merges() => Ok(Some((buffer, length))),
+            1 => Ok(Some((buffer, length))),
+            _ => self.gather(buffer, length, count).map(Some),
+        }
+    }
+
+    /// The other buffers of a frame. They are there: the device shows a frame when it has it all (virtio 1.2, 5.1.6.4).
+    #[cold]
+    fn gather(
+        &mut self,
+        mut first: Buffer,
+        mut length: usize,
+        count: u16,
+    ) -> Result<(Buffer, usize), Violation> {
+        if !(1..=CHAIN_MAX).contains(&count.into()) {
+            return Err(Violation::Buffers);
+        }
+        for filled in 1..usize::from(count) {
+            let (buffer, more) = self.pop()?.ok_or(Violation::Buffers)?;
+            // Each is full before the next is begun.
+            if length != filled * BUFFER {
+                return Err(Violation::Length);
+            }
+            length += more;
+            first.append(buffer);
+        }
+        Ok((first, length))
+    }
+
+    /// Takes back all buffers from a device that confirmed a reset.
+    fn clear(&mut self) {
+        self.ring.clear();
+        self.slots.fill_with(|| None);
+        self.spare.clear();
+        self.spare.extend((0..RING as u16).rev());
     }
 }
 
 /// A frame on its way: a head in head memory and what follows it.
 struct Outgoing {
     head: u16,
-    head_length: u8,
+    head_length: u16,
+    /// Head and parts of the payload.
+    descriptors: u8,
     payload: Option<Payload>,
 }
 
-/// Octets of head memory for each frame: device header and largest head, rounded up to a cache line.
-const HEAD_STRIDE: usize = 192;
-const HEADS: usize = RING / 2 + BACKLOG;
+/// Octets of head memory for each frame: device header, largest head, and what there is room for behind a smaller one.
+const HEAD_STRIDE: usize = 256;
+const HEADS: usize = RING + BACKLOG;
 
 /// The transmit ring, the frames on it, and the backlog in front of it.
 struct Sender<H: Hal> {
-    queue: Box<VirtQueue<H, RING>>,
-    /// Frames that the device has, by token.
+    ring: Ring<H>,
+    /// Frames that the device has, by their first descriptor.
     slots: Box<[Option<Outgoing>]>,
+    /// The descriptor behind each in its chain: ours, the device does not see it.
+    next: Box<[u16]>,
+    /// Descriptors that the device does not have.
+    spare: Vec<u16>,
     /// Room for [`HEADS`] heads.
     heads: Pages,
     free_heads: Vec<u16>,
     backlog: VecDeque<Outgoing>,
-    /// Frames were added since the device was last told.
-    unannounced: bool,
 }
 
 impl<H: Hal> Sender<H> {
-    /// Builds the head in head memory: the last copy of it before the device.
+    fn new() -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            ring: Ring::new()?,
+            slots: (0..RING).map(|_| None).collect(),
+            next: (0..RING).map(|_| 0).collect(),
+            spare: (0..RING as u16).rev().collect(),
+            heads: Pages::new::<H>((HEADS * HEAD_STRIDE).div_ceil(PAGE_SIZE))?,
+            free_heads: (0..HEADS as u16).collect(),
+            backlog: VecDeque::with_capacity(BACKLOG),
+        })
+    }
+
+    /// Builds the head in head memory: the last copy of it before the device. A short payload joins it there, and its
+    /// buffer is free at once.
+    #[inline]
     fn compose(
         &mut self,
-        head: &Head,
+        octets: &[u8],
+        offload: Offload,
         finishes: bool,
         payload: Option<Payload>,
     ) -> Result<Outgoing, Refused> {
-        let octets = head.as_slice();
         let index = *self.free_heads.last().ok_or(Refused::Full)?;
-        let padded = if payload.is_none() { octets.len().max(FRAME_MIN) } else { octets.len() };
         let start = usize::from(index) * HEAD_STRIDE;
-        let memory =
-            self.heads.octets_mut(start..start + header::LENGTH + padded).ok_or(Refused::Malformed)?;
-        let (device, frame) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
-        let (ours, padding) = frame.split_at_mut_checked(octets.len()).ok_or(Refused::Malformed)?;
+        let memory = self.heads.octets_mut(start..start + HEAD_STRIDE).ok_or(Refused::Malformed)?;
+        let (device, room) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
+        let (ours, room) = room.split_at_mut_checked(octets.len()).ok_or(Refused::Malformed)?;
         ours.copy_from_slice(octets);
-        padding.fill(0);
-        *device = match head.offload.checksum {
+        let whole = payload.as_ref().map_or(Some(&[][..]), Payload::octets);
+        *device = match offload.checksum {
             Checksum::Partial { start, offset } if !finishes => {
-                let payload = payload.as_ref().map_or(&[][..], Payload::octets);
+                let payload = whole.ok_or(Refused::Malformed)?;
                 segment::complete(ours, payload, start, offset).map_err(|_| Refused::Malformed)?;
-                header::sent(Offload::default())
+                header::sent(Offload::default(), 0)
             }
-            _ => header::sent(head.offload),
+            _ => header::sent(offload, octets.len() as u16),
+        };
+        let mut length = octets.len();
+        let short = whole.and_then(|payload| room.get_mut(..payload.len()).map(|place| (place, payload)));
+        let is_short = match short {
+            Some((place, payload)) => {
+                place.copy_from_slice(payload);
+                length += payload.len();
+                true
+            }
+            None => false,
+        };
+        let payload = payload.filter(|_| !is_short);
+        if payload.is_none() && length < FRAME_MIN {
+            if let Some(padding) = room.get_mut(length - octets.len()..FRAME_MIN - octets.len()) {
+                padding.fill(0);
+            }
+            length = FRAME_MIN;
+        }
+        let parts = match &payload {
+            None => 0,
+            Some(payload) if payload.octets().is_some() => 1,
+            Some(payload) => payload.parts(0..payload.len()).count(),
         };
         self.free_heads.pop();
-        Ok(Outgoing { head: index, head_length: (header::LENGTH + padded) as u8, payload })
+        Ok(Outgoing {
+            head: index,
+            head_length: (header::LENGTH + length) as u16,
+            descriptors: 1 + parts as u8,
+            payload,
+        })
     }
 
     /// Puts a composed frame on the ring, or behind those that wait for it if the buffers allow it.
+    #[inline]
     fn send(&mut self, outgoing: Outgoing, may_wait: bool) -> Result<(), Refused> {
-        if self.backlog.is_empty() && self.queue.available_desc() >= 2 {
+        if self.backlog.is_empty() && self.spare.len() >= outgoing.descriptors.into() {
             self.post(outgoing);
             return Ok(());
         }
@@ -173,92 +272,102 @@ impl<H: Hal> Sender<H> {
         Ok(())
     }
 
-    /// Gives a frame to the device; there are two free descriptors.
+    /// Gives a frame to the device; there are enough descriptors.
+    #[inline]
     fn post(&mut self, outgoing: Outgoing) {
-        let head = head_octets(&self.heads, &outgoing);
-        let added = match &outgoing.payload {
-            // SAFETY: head memory `outgoing.head` is not free and the payload's buffer is owned by `outgoing`, which
-            // moves into `slots[token]` until `pop_used` returns the token or the device confirmed a reset.
-            Some(payload) => unsafe { self.queue.add(&[head, payload.octets()], &mut []) },
-            // SAFETY: as above, without a payload.
-            None => unsafe { self.queue.add(&[head], &mut []) },
-        };
-        match added.ok().and_then(|token| self.slots.get_mut(usize::from(token))) {
-            Some(slot) => {
-                *slot = Some(outgoing);
-                self.unannounced = true;
+        let Some(first) = self.spare.pop() else { return self.free_heads.push(outgoing.head) };
+        let start = usize::from(outgoing.head) * HEAD_STRIDE;
+        let head = self.heads.octets(start..start + usize::from(outgoing.head_length)).unwrap_or_default();
+        let mut write = |id: u16, octets: &[u8], next: Option<u16>| {
+            // SAFETY: head memory `outgoing.head` is not free and the payload's buffers are owned by `outgoing`, which
+            // moves into `slots[first]` until the device has given the chain back or has confirmed a reset.
+            unsafe { self.ring.write_out(id, octets, next) };
+            if let (Some(next), Some(place)) = (next, self.next.get_mut(usize::from(id))) {
+                *place = next;
             }
-            None => self.free_heads.push(outgoing.head),
+        };
+        match &outgoing.payload {
+            None => write(first, head, None),
+            Some(payload) => {
+                write(first, head, self.spare.last().copied());
+                let mut parts = payload.parts(0..payload.len()).peekable();
+                while let Some(part) = parts.next() {
+                    let Some(id) = self.spare.pop() else { break };
+                    let next = self.spare.last().copied();
+                    write(id, part, next.filter(|_| parts.peek().is_some()));
+                }
+            }
+        }
+        if let Some(slot) = self.slots.get_mut(usize::from(first)) {
+            *slot = Some(outgoing);
+            self.ring.offer(first);
         }
     }
 
     /// Takes back what the device has sent. Ends: each round empties a slot, none is filled.
     fn reclaim(&mut self) -> Result<(), Violation> {
-        while let Some(token) = self.queue.peek_used() {
-            let slot = self.slots.get_mut(usize::from(token)).ok_or(Violation::Identifier)?;
-            let outgoing = slot.as_ref().ok_or(Violation::Identifier)?;
-            let head = head_octets(&self.heads, outgoing);
-            let popped = match &outgoing.payload {
-                // SAFETY: this slot's head and payload are what `add` was given when it returned `token`.
-                Some(payload) => unsafe { self.queue.pop_used(token, &[head, payload.octets()], &mut []) },
-                // SAFETY: as above, without a payload.
-                None => unsafe { self.queue.pop_used(token, &[head], &mut []) },
-            };
-            popped.map_err(|_| Violation::Identifier)?;
+        while let Some((id, _)) = self.ring.take() {
+            let slot = self.slots.get_mut(id as usize).ok_or(Violation::Identifier)?;
+            let outgoing = slot.take().ok_or(Violation::Identifier)?;
             self.free_heads.push(outgoing.head);
-            *slot = None;
+            let mut id = id as u16;
+            self.spare.push(id);
+            for _ in 1..outgoing.descriptors {
+                id = self.next.get(usize::from(id)).copied().unwrap_or_default();
+                self.spare.push(id);
+            }
         }
         Ok(())
     }
 
     /// Moves what waited onto the ring.
     fn drain(&mut self) {
-        while self.queue.available_desc() >= 2 {
-            let Some(outgoing) = self.backlog.pop_front() else { return };
+        while let Some(outgoing) = self.backlog.pop_front() {
+            if self.spare.len() < outgoing.descriptors.into() {
+                return self.backlog.push_front(outgoing);
+            }
             self.post(outgoing);
         }
     }
 
     /// Whether the device has frames.
     fn is_sending(&self) -> bool {
-        self.queue.available_desc() < RING
+        self.spare.len() < RING
+    }
+
+    /// Takes back all frames from a device that confirmed a reset; they are lost, and so are those that waited.
+    fn clear(&mut self) {
+        self.ring.clear();
+        self.slots.fill_with(|| None);
+        self.backlog.clear();
+        self.spare.clear();
+        self.spare.extend((0..RING as u16).rev());
+        self.free_heads.clear();
+        self.free_heads.extend(0..HEADS as u16);
     }
 }
 
-fn head_octets<'a>(heads: &'a Pages, outgoing: &Outgoing) -> &'a [u8] {
-    let start = usize::from(outgoing.head) * HEAD_STRIDE;
-    heads.octets(start..start + usize::from(outgoing.head_length)).unwrap_or_default()
-}
-
-/// Everything that the device may reach. Dropped only after a confirmed reset.
+/// Everything that the device may reach. Dropped or used again only after a confirmed reset.
 struct Rings<H: Hal> {
     receiver: Receiver<H>,
     sender: Sender<H>,
 }
 
 impl<H: Hal> Rings<H> {
-    /// Two rings in fresh memory, known to the device (virtio 1.2, 3.1.1, step 7).
-    fn new<T: Transport>(transport: &mut T) -> Result<Self, StartError> {
-        let mut queue = |index| VirtQueue::new(transport, index, false, false).map(Box::new);
-        let mut receive = queue(RECEIVE).map_err(StartError::Queue)?;
-        let mut transmit = queue(TRANSMIT).map_err(StartError::Queue)?;
-        receive.set_dev_notify(false);
-        transmit.set_dev_notify(false);
-        let heads = Pages::new::<H>((HEADS * HEAD_STRIDE).div_ceil(PAGE_SIZE));
-        Ok(Self {
-            receiver: Receiver {
-                queue: receive,
-                slots: (0..RING).map(|_| None).collect(),
-                unannounced: false,
-            },
-            sender: Sender {
-                queue: transmit,
-                slots: (0..RING).map(|_| None).collect(),
-                heads: heads.map_err(|OutOfMemory| StartError::OutOfMemory)?,
-                free_heads: (0..HEADS as u16).collect(),
-                backlog: VecDeque::with_capacity(BACKLOG),
-                unannounced: false,
-            },
-        })
+    /// Two rings in fresh memory.
+    fn new() -> Result<Self, OutOfMemory> {
+        Ok(Self { receiver: Receiver::new()?, sender: Sender::new()? })
+    }
+
+    /// Tells the device where they lie (virtio 1.2, 3.1.1, step 7).
+    fn announce<T: Transport>(&self, transport: &mut T) -> Result<(), StartError> {
+        self.receiver.ring.announce(transport, RECEIVE)?;
+        self.sender.ring.announce(transport, TRANSMIT)
+    }
+
+    /// Takes everything back from a device that confirmed a reset.
+    fn clear(&mut self) {
+        self.receiver.clear();
+        self.sender.clear();
     }
 }

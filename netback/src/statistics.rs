@@ -15,6 +15,8 @@ pub struct Statistics {
     pub rx_runts: u64,
     /// Received frames whose offload fields were not negotiated or point outside the frame.
     pub rx_bad_offload: u64,
+    /// Received frames that are larger than a buffer and not to be segmented: larger than any link's MTU here.
+    pub rx_too_long: u64,
     /// Turns that found no free buffer to offer to the device.
     pub rx_no_buffer: u64,
     /// Frames refused because queue and backlog were full.

@@ -8,7 +8,11 @@ use core::{cell::RefCell, fmt, ops::Range};
 
 use smoltcp::wire::EthernetAddress;
 
-use crate::{Checksum, ETHERNET_HEADER, Frame, Head, Link, Offload, Refused, Statistics, segment};
+use crate::{
+    Checksum, ETHERNET_HEADER, Frame, Head, Link, Offload, Refused, Statistics,
+    frame::FRAME_MAX,
+    segment::{self, Cut},
+};
 
 /// How a wire behaves.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub struct Settings {
     pub up: bool,
     /// Whether partial checksums leave as they are; otherwise software completes them.
     pub finishes_checksums: bool,
+    /// Whether what is to be segmented leaves as it is; otherwise, and without checksums, software cuts it.
+    pub cuts_segments: bool,
     /// Whether every frame is refused as if queue and backlog were full.
     pub full: bool,
     /// Frames that wait at most, in each direction.
@@ -36,10 +42,17 @@ impl Default for Settings {
             mtu: 1500,
             up: true,
             finishes_checksums: true,
+            cuts_segments: true,
             full: false,
             capacity: 1024,
             discards: false,
         }
+    }
+}
+
+impl Settings {
+    fn cuts(&self) -> bool {
+        self.cuts_segments && self.finishes_checksums
     }
 }
 
@@ -62,12 +75,35 @@ impl State {
 
     fn send(&mut self, head: &Head, payload: Option<&[u8]>) -> Result<usize, Refused> {
         let payload = payload.ok_or(Refused::Malformed)?;
+        let Some(segments) = head.offload.segments.filter(|_| !self.settings.cuts()) else {
+            return self.send_whole(head, payload);
+        };
+        let cut = Cut::new(head, payload.len(), segments).map_err(|segment::Misplaced| Refused::Malformed)?;
+        let mut last = Err(Refused::Malformed);
+        for piece in cut.pieces() {
+            let mut head = head.clone();
+            cut.write(head.as_mut_slice(), &piece);
+            head.offload.segments = None;
+            let is_last = piece.end == payload.len();
+            last = self.send_whole(&head, payload.get(piece).ok_or(Refused::Malformed)?);
+            if !is_last {
+                self.statistics.sent(Ok(last?))?;
+            }
+        }
+        last
+    }
+
+    fn send_whole(&mut self, head: &Head, payload: &[u8]) -> Result<usize, Refused> {
         let settings = &self.settings;
         let length = head.as_slice().len() + payload.len();
         if !settings.up {
             return Err(Refused::Down);
         }
-        if length > usize::from(settings.mtu) + ETHERNET_HEADER {
+        let longest = head
+            .offload
+            .segments
+            .map_or(payload.len(), |segments| payload.len().min(segments.size.get().into()));
+        if head.as_slice().len() + longest > usize::from(settings.mtu) + ETHERNET_HEADER {
             return Err(Refused::TooLong);
         }
         if head.offload.checksum.field_end().is_some_and(|end| end > length) {
@@ -179,6 +215,10 @@ impl Link for Wire {
         self.0.borrow().settings.finishes_checksums
     }
 
+    fn cuts_segments(&self) -> bool {
+        self.0.borrow().settings.cuts()
+    }
+
     fn begin(&mut self) {}
 
     fn receive(&mut self) -> Option<WireFrame> {
@@ -232,7 +272,13 @@ pub struct WireFrame {
 
 impl Frame for WireFrame {
     fn octets(&self) -> &[u8] {
-        &self.octets
+        // As in a port's buffer, the rest lies elsewhere.
+        let first = if self.offload.segments.is_some() { FRAME_MAX } else { usize::MAX };
+        self.octets.get(..first).unwrap_or(&self.octets)
+    }
+
+    fn length(&self) -> usize {
+        self.octets.len()
     }
 
     fn offload(&self) -> Offload {
@@ -267,7 +313,7 @@ mod tests {
     #[test]
     fn what_is_injected_is_received_and_what_is_transmitted_can_be_read() {
         let (a, b) = (Wire::new(Settings::default()), Wire::new(Settings::default()));
-        let offload = Offload { checksum: Checksum::Verified };
+        let offload = Offload::from(Checksum::Verified);
         assert!(a.inject(&[7; 60], offload));
         assert!(!a.clone().sleep());
         let frame = a.clone().receive().unwrap();

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{Icmpv4Header, Ipv4Header, TcpHeader, UdpHeader};
-use netback::{Checksum, ETHERNET_HEADER, Offload};
+use netback::{Checksum, ETHERNET_HEADER, Offload, Segments};
 use rules::site::Prefix;
 use smoltcp::wire::EthernetAddress;
 
@@ -37,7 +37,8 @@ impl Judge {
         let (ethernet, octets) =
             frame.split_at_checked(ETHERNET_HEADER).ok_or("shorter than an Ethernet header")?;
         check(ethernet[6..12] == self.mac.0, "a source MAC not our own")?;
-        check(octets.len() <= self.mtu, "longer than the MTU")?;
+        let longest = offload.segments.map_or(octets.len(), |segments| largest(octets, segments));
+        check(longest <= self.mtu, "longer than the MTU")?;
         let station = EthernetAddress::from_bytes(&ethernet[..6]);
         match ethernet[12..] {
             [8, 6] => self.arp(station, octets),
@@ -95,7 +96,12 @@ impl Judge {
         payload: &[u8],
         offload: Offload,
     ) -> Result<(), String> {
+        if let Some(segments) = offload.segments {
+            check(header.protocol.0 == 6, "segments of what is not TCP")?;
+            check(largest(octets, segments) < octets.len(), "a single segment to be cut")?;
+        }
         let Checksum::Partial { start, offset } = offload.checksum else {
+            check(offload.segments.is_none(), "segments without a partial checksum")?;
             return match self.transport {
                 true => complete(header, payload),
                 false => Ok(()),
@@ -245,4 +251,11 @@ pub fn mend_transport(octets: &mut [u8]) {
     };
     let start = octets.len() - mended.len();
     octets[start + at..start + at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The longest datagram that a large TCP segment is cut into.
+fn largest(octets: &[u8], segments: Segments) -> usize {
+    let header = usize::from(octets[0] & 15) * 4;
+    let offset = octets.get(header + 12).map_or(0, |octet| usize::from(octet >> 4) * 4);
+    octets.len().min(header + offset + usize::from(segments.size.get()))
 }

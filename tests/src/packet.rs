@@ -1,12 +1,13 @@
 //! Packets as hosts send them, built by etherparse.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZeroU16;
 
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Header, TcpHeader,
     UdpHeader,
 };
-use netback::{Checksum, ETHERNET_HEADER, Offload};
+use netback::{Checksum, ETHERNET_HEADER, Offload, Segments};
 
 /// What names an endpoint: `"10.0.1.2:5000"`, or an address and a port.
 pub trait At {
@@ -154,7 +155,18 @@ impl Packet {
         let sum = pseudo_sum(&octets);
         octets[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
         let checksum = Checksum::Partial { start: (ETHERNET_HEADER + start) as u16, offset: offset as u16 };
-        (octets, Offload { checksum })
+        (octets, checksum.into())
+    }
+
+    /// A TCP segment that is still to be cut into those with `size` octets of payload.
+    ///
+    /// # Panics
+    /// If the packet is not TCP.
+    pub fn large(&self, size: u16) -> (Vec<u8>, Offload) {
+        assert_eq!(self.header.protocol, IpNumber::TCP);
+        let (octets, offload) = self.partial();
+        let segments = NonZeroU16::new(size).map(|size| Segments { size, is_ecn: false });
+        (octets, Offload { segments, ..offload })
     }
 }
 

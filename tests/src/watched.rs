@@ -21,6 +21,10 @@ impl Frame for WatchedFrame {
         self.frame.octets()
     }
 
+    fn length(&self) -> usize {
+        self.frame.length()
+    }
+
     fn offload(&self) -> Offload {
         self.frame.offload()
     }
@@ -56,6 +60,10 @@ impl Link for Watched {
 
     fn finishes_checksums(&self) -> bool {
         self.0.finishes_checksums()
+    }
+
+    fn cuts_segments(&self) -> bool {
+        self.0.cuts_segments()
     }
 
     fn begin(&mut self) {

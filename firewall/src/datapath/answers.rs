@@ -97,10 +97,10 @@ impl<L: Link> Datapath<L> {
 
     /// Tells the sender of a packet that was kept a while, and is read again for that.
     pub(super) fn answer_late(&mut self, input: usize, frame: L::Frame, answer: Answer, now: Instant) {
-        let Ok((ethernet, octets)) = ethernet::strip(frame.octets()) else { return };
-        let (sender, offload) = (ethernet.source, frame.offload());
+        let Ok((ethernet, _)) = ethernet::strip(frame.octets()) else { return };
+        let sender = ethernet.source;
         let mut packet = Packet::EMPTY;
-        if parse(&mut packet, octets, offload).is_ok() {
+        if parse(&mut packet, &frame).is_ok() {
             self.answer(input, frame, sender, &packet, (answer, State::Related), now);
         }
     }

@@ -22,7 +22,7 @@ impl<L: Link> Datapath<L> {
         if is_removed {
             return Err(Dropped::PortDown.into());
         }
-        if usize::from(packet.total_len()) > mtu && packet.dont_fragment() {
+        if usize::from(packet.datagram_len()) > mtu && packet.dont_fragment() {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             return Err(Refusal::told(Dropped::TooBig, Answer::FragmentationNeeded(mtu)));
         }

@@ -80,8 +80,8 @@ impl<L: Link> Datapath<L> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
-        parse(&mut scratch.packet, octets, frame.offload())?;
+        let (ethernet, _) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
+        parse(&mut scratch.packet, &frame)?;
         match fate {
             Fate::Forwarded(way) => {
                 self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;

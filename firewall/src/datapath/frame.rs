@@ -1,21 +1,35 @@
 //! Frames and the packets in them: what a device said of a checksum, and what is passed on of it.
 
+use core::num::NonZeroU16;
+
+use netback::Segments;
+
 use super::*;
 
 /// Reads the packet of a frame; its offload fields are a stranger's word until they match its headers.
-pub(super) fn parse(packet: &mut Packet, octets: &[u8], offload: Offload) -> Result<(), Dropped> {
-    let partial = match offload.checksum {
-        netback::Checksum::Partial { start, offset } => Some((start, offset)),
-        netback::Checksum::Unverified | netback::Checksum::Verified => None,
+#[inline]
+pub(super) fn parse(packet: &mut Packet, frame: &impl Frame) -> Result<(), Dropped> {
+    let octets = frame.octets().get(ETHERNET_HEADER..).ok_or(Dropped::Runt)?;
+    let Offload { checksum, segments } = frame.offload();
+    let place = match checksum {
+        netback::Checksum::Partial { start, offset } => (start, offset),
+        netback::Checksum::Unverified | netback::Checksum::Verified => {
+            return packet.read(octets, nat::Checksum::Complete).map_err(unread);
+        }
     };
-    let checksum = if partial.is_some() { nat::Checksum::Partial } else { nat::Checksum::Complete };
-    packet.read(octets, checksum).map_err(|malformed| match malformed {
+    match segments {
+        None => packet.read(octets, nat::Checksum::Partial),
+        Some(segments) => packet.read_large(octets, frame.length() - ETHERNET_HEADER, segments.size),
+    }
+    .map_err(unread)?;
+    if Some(place) == checksum_place(packet) { Ok(()) } else { Err(Dropped::BadOffload) }
+}
+
+#[cold]
+fn unread(malformed: Malformed) -> Dropped {
+    match malformed {
         Malformed::HeaderChecksum => Dropped::HeaderChecksum,
         _ => Dropped::Malformed,
-    })?;
-    match partial {
-        Some(place) if Some(place) != checksum_place(packet) => Err(Dropped::BadOffload),
-        _ => Ok(()),
     }
 }
 
@@ -29,11 +43,22 @@ fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
     }
 }
 
-/// A partial checksum stays partial: the outgoing link finishes it.
-pub(super) fn leaving_offload(packet: &Packet) -> Offload {
+/// A partial checksum stays partial: the outgoing link finishes it, and cuts what is to be cut into segments that it
+/// carries.
+#[inline]
+pub(super) fn leaving_offload(packet: &Packet, segments: Option<Segments>, mtu: usize) -> Offload {
     let checksum = match (packet.checksum(), checksum_place(packet)) {
         (nat::Checksum::Partial, Some((start, offset))) => netback::Checksum::Partial { start, offset },
         _ => netback::Checksum::Unverified,
     };
-    Offload { checksum }
+    Offload { checksum, segments: segments.and_then(|segments| fit(packet, segments, mtu)) }
+}
+
+/// Segments no larger than a link takes: without DF the sender does not mind. None if a single one is all.
+#[cold]
+fn fit(packet: &Packet, segments: Segments, mtu: usize) -> Option<Segments> {
+    let room = mtu.checked_sub(packet.headers_len().into())?.min(segments.size.get().into());
+    let payload = packet.total_len().checked_sub(packet.headers_len())?;
+    let size = u16::try_from(room).ok().filter(|&size| size < payload)?;
+    Some(Segments { size: NonZeroU16::new(size)?, ..segments })
 }

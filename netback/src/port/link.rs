@@ -9,13 +9,14 @@ use core::{
 use smoltcp::wire::EthernetAddress;
 use virtio_drivers::{Hal, transport::Transport};
 
-use super::{RECEIVE, RESERVE, Rings, TRANSMIT, Violation};
+use super::{RECEIVE, RESERVE, Rings, TRANSMIT};
 use crate::{
-    ETHERNET_HEADER, Head, Link, Refused, Statistics,
+    ETHERNET_HEADER, Head, Link, Offload, Refused, Segments, Statistics,
     features::Features,
-    frame::{FRAME_MAX, Received},
+    frame::{FRAME_MAX, Payload, Received},
     header,
     pool::{Buffer, Pool},
+    segment::{self, Cut},
 };
 
 /// Whether a port works, and if not, what becomes of it.
@@ -53,44 +54,89 @@ pub struct Port<H: Hal, T: Transport> {
 }
 
 impl<H: Hal, T: Transport> Port<H, T> {
-    fn accept(&mut self, buffer: Buffer, used: usize) -> Result<Option<Received>, Violation> {
-        let length = used.checked_sub(header::LENGTH).ok_or(Violation::Length)?;
-        if length > FRAME_MAX {
-            return Err(Violation::Length);
-        }
+    /// A frame of `used` octets with the device's header.
+    #[inline]
+    fn accept(&mut self, buffer: Buffer, used: usize) -> Option<Received> {
+        let length = used - header::LENGTH;
         if length < ETHERNET_HEADER {
             self.statistics.rx_runts += 1;
-            return Ok(None);
+            return None;
         }
         let offload = buffer.octets().first_chunk().ok_or(header::BadOffload);
-        match offload.and_then(|octets| header::received(octets, length, self.features.guest_checksum())) {
-            Ok(offload) => {
-                self.statistics.received(length);
-                Ok(Some(Received::new(buffer, length, offload)))
-            }
-            Err(header::BadOffload) => {
-                self.statistics.rx_bad_offload += 1;
-                Ok(None)
-            }
+        let Ok(offload) = offload.and_then(|octets| header::received(octets, length, self.features)) else {
+            self.statistics.rx_bad_offload += 1;
+            return None;
+        };
+        if length > FRAME_MAX && offload.segments.is_none() {
+            self.statistics.rx_too_long += 1;
+            return None;
         }
+        self.statistics.received(length);
+        Some(Received::new(buffer, length, offload))
     }
 
+    #[inline]
     fn send(&mut self, head: &Head, payload: Option<(Received, Range<usize>)>) -> Result<usize, Refused> {
-        let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
         let payload = match payload {
             Some((_, range)) if range.is_empty() => None,
             Some((frame, range)) => Some(frame.payload(range).ok_or(Refused::Malformed)?),
             None => None,
         };
-        let length = head.as_slice().len() + payload.as_ref().map_or(0, |payload| payload.octets().len());
-        if length > usize::from(self.mtu) + ETHERNET_HEADER {
+        if let Some(segments) = head.offload.segments {
+            return self.send_segments(head, payload, segments);
+        }
+        self.send_whole(head.as_slice(), head.offload, payload, None)
+    }
+
+    /// Sends what is one frame, or one to the device; of `segments` each is to fit the link.
+    #[inline]
+    fn send_whole(
+        &mut self,
+        head: &[u8],
+        offload: Offload,
+        payload: Option<Payload>,
+        segments: Option<Segments>,
+    ) -> Result<usize, Refused> {
+        let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
+        let behind = payload.as_ref().map_or(0, Payload::len);
+        let longest = segments.map_or(behind, |segments| behind.min(segments.size.get().into()));
+        if head.len() + longest > usize::from(self.mtu) + ETHERNET_HEADER {
             return Err(Refused::TooLong);
         }
-        if head.offload.checksum.field_end().is_some_and(|end| end > length) {
+        let length = head.len() + behind;
+        if offload.checksum.field_end().is_some_and(|end| end > length) {
             return Err(Refused::Malformed);
         }
-        let outgoing = rings.sender.compose(head, self.features.checksum(), payload)?;
+        let outgoing = rings.sender.compose(head, offload, self.features.checksum(), payload)?;
         rings.sender.send(outgoing, self.pool.free() >= RESERVE).map(|()| length)
+    }
+
+    /// Sends a frame that is to be cut: by the device, or here.
+    #[cold]
+    fn send_segments(
+        &mut self,
+        head: &Head,
+        payload: Option<Payload>,
+        segments: Segments,
+    ) -> Result<usize, Refused> {
+        let payload = payload.ok_or(Refused::Malformed)?;
+        if self.features.segments(segments.is_ecn) {
+            return self.send_whole(head.as_slice(), head.offload, Some(payload), Some(segments));
+        }
+        let cut = Cut::new(head, payload.len(), segments).map_err(|segment::Misplaced| Refused::Malformed)?;
+        let mut last = Err(Refused::Malformed);
+        for piece in cut.pieces() {
+            let mut head = head.clone();
+            cut.write(head.as_mut_slice(), &piece);
+            let copy = Received::gather(&self.pool, payload.parts(piece.clone())).ok_or(Refused::Full)?;
+            let copy = copy.payload(0..piece.len()).ok_or(Refused::Malformed)?;
+            last = self.send_whole(head.as_slice(), head.offload.checksum.into(), Some(copy), None);
+            // The caller counts the last one.
+            if piece.end < payload.len() {
+                self.statistics.sent(Ok(last?))?;
+            }
+        }
+        last
     }
 }
 
@@ -113,6 +159,10 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         self.features.checksum()
     }
 
+    fn cuts_segments(&self) -> bool {
+        self.features.segments(false)
+    }
+
     fn begin(&mut self) {
         if self.standing == Standing::Failed {
             self.recover();
@@ -131,15 +181,13 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     fn receive(&mut self) -> Option<Received> {
         // Ends: each round takes a buffer off the ring, none is added.
         loop {
-            let popped = self.running.as_mut()?.receiver.pop();
-            let accepted = match popped {
+            match self.running.as_mut()?.receiver.take(self.features) {
                 Ok(None) => return None,
-                Ok(Some((buffer, used))) => self.accept(buffer, used),
-                Err(violation) => Err(violation),
-            };
-            match accepted {
-                Ok(None) => continue,
-                Ok(frame) => return frame,
+                Ok(Some((buffer, used))) => {
+                    if let Some(frame) = self.accept(buffer, used) {
+                        return Some(frame);
+                    }
+                }
                 Err(violation) => {
                     self.fail(violation);
                     return None;
@@ -160,15 +208,16 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
 
     fn finish(&mut self) {
         let Some(Rings { receiver, sender }) = &mut self.running else { return };
-        if !receiver.unannounced && !sender.unannounced {
+        let (received, sent) = (receiver.ring.publish(), sender.ring.publish());
+        if !received && !sent {
             return;
         }
         // The new indices are visible to the device before we read whether it wants to hear of them.
         fence(Ordering::SeqCst);
-        if core::mem::take(&mut receiver.unannounced) && receiver.queue.should_notify() {
+        if received && receiver.ring.wants_notice() {
             self.transport.notify(RECEIVE);
         }
-        if core::mem::take(&mut sender.unannounced) && sender.queue.should_notify() {
+        if sent && sender.ring.wants_notice() {
             self.transport.notify(TRANSMIT);
         }
     }
@@ -179,19 +228,19 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         };
         // A sent frame matters only if something waits for its place or for its buffer.
         let sending = sender.is_sending() && (!sender.backlog.is_empty() || self.pool.free() == 0);
-        receiver.queue.set_dev_notify(true);
-        sender.queue.set_dev_notify(sending);
+        receiver.ring.interrupts(true);
+        sender.ring.interrupts(sending);
         // A line that stays up cannot rise again: take it down before looking for what made it rise.
         let _ = self.transport.ack_interrupt();
         // The request is visible to the device before we look at its index.
         fence(Ordering::SeqCst);
-        !(receiver.queue.can_pop() || sending && sender.queue.can_pop())
+        !(receiver.ring.can_take() || sending && sender.ring.can_take())
     }
 
     fn wake(&mut self) {
         if let Some(Rings { receiver, sender }) = &mut self.running {
-            receiver.queue.set_dev_notify(false);
-            sender.queue.set_dev_notify(false);
+            receiver.ring.interrupts(false);
+            sender.ring.interrupts(false);
         }
     }
 

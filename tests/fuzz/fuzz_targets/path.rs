@@ -110,7 +110,7 @@ fuzz_target!(|data: &[u8]| {
                 let frame = world.frame_for(index, &packet);
                 let partial = Checksum::Partial { start: 34, offset: if how & 4 == 0 { 6 } else { 16 } };
                 let checksum = if kind == 3 && frame.len() >= 52 { partial } else { Checksum::Unverified };
-                world.inject(port, &frame, Offload { checksum });
+                world.inject(port, &frame, Offload::from(checksum));
             }
         }
         world.settle();

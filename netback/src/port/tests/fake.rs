@@ -136,9 +136,15 @@ impl Ring {
 
     /// Writes a used entry, true or not.
     pub(crate) fn give(&mut self, id: u32, length: u32) {
+        self.entry(id, length);
+        self.write(self.device, 2, self.used);
+    }
+
+    /// The same, without showing it yet.
+    pub(crate) fn entry(&mut self, id: u32, length: u32) {
         let at = 4 + 8 * u64::from(self.used % 256);
         self.write(self.device, at, [id, length]);
-        self.skip(1);
+        self.used = self.used.wrapping_add(1);
     }
 
     /// Moves the used index without writing entries.
@@ -219,6 +225,26 @@ impl Fake {
             device.rings[0].give(head.into(), 12 + frame.len() as u32);
             address + 12
         })
+    }
+
+    /// Receives a frame as an honest device does that merges buffers: as many as it takes, shown at once.
+    pub(crate) fn deliver_merged(&self, mut header: [u8; 12], frame: &[u8]) {
+        let octets = 12 + frame.len();
+        header[10..].copy_from_slice(&(octets.div_ceil(PAGE_SIZE) as u16).to_le_bytes());
+        let whole = [&header[..], frame].concat();
+        self.with(|device| {
+            let used = device.rings[0].used;
+            for part in whole.chunks(PAGE_SIZE) {
+                let (head, parts) = device.rings[0].take().expect("a receive buffer");
+                assert_eq!(parts[0].1 as usize, PAGE_SIZE);
+                // SAFETY: the driver offered a page there, and reads none of it before we give it back.
+                unsafe { pointer::<u8>(parts[0].0).copy_from(part.as_ptr(), part.len()) };
+                device.rings[0].entry(head.into(), part.len() as u32);
+            }
+            let count = device.rings[0].used.wrapping_sub(used);
+            device.rings[0].used = used;
+            device.rings[0].skip(count);
+        });
     }
 
     /// Sends a frame as an honest device does: device header, frame, and where its parts lie.

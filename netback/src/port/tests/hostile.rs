@@ -11,7 +11,7 @@ fn survives(wrong: impl FnOnce(&Fake)) {
     let idle = pool.free();
     for _ in 0..3 {
         let body = port.compose(&frame(90)).unwrap();
-        port.transmit(&head(), Some((body, 0..90))).unwrap();
+        port.transmit(&long_head(), Some((body, 0..90))).unwrap();
     }
     port.finish();
     wrong(&device);
@@ -27,6 +27,7 @@ fn survives(wrong: impl FnOnce(&Fake)) {
     device.deliver(PLAIN, &frame(77));
     assert_eq!(turn(&mut port)[0].octets(), frame(77));
     port.transmit(&head(), None).unwrap();
+    port.finish();
     assert!(device.send().is_some() && port.is_up());
 
     other_device.deliver(PLAIN, &frame(99));
@@ -80,6 +81,35 @@ fn lengths_outside_the_buffer_or_inside_the_header_are_impossible() {
                 let (head, _) = device.rings[0].take().unwrap();
                 device.rings[0].give(head.into(), length);
             });
+        });
+    }
+}
+
+/// One buffer with this header and used length.
+fn give(device: &Fake, count: u16, length: u32) {
+    device.with(|device| {
+        let (head, parts) = device.rings[0].take().unwrap();
+        let [low, high] = count.to_le_bytes();
+        let header = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high];
+        // SAFETY: the driver offered a page there.
+        unsafe {
+            core::ptr::with_exposed_provenance_mut::<[u8; 12]>(parts[0].0 as usize).write_volatile(header)
+        };
+        device.rings[0].give(head.into(), length);
+    });
+}
+
+#[test]
+fn frames_in_no_buffer_or_in_more_than_there_are_are_impossible() {
+    for count in [0, 2, 17, 18, 255, u16::MAX] {
+        survives(|device| give(device, count, 4096));
+    }
+    // The second buffer is there, but the first was not filled, or is longer than it is.
+    for length in [100, 4095, 4097] {
+        survives(|device| {
+            device.with(|device| device.rings[0].skip(0));
+            give(device, 2, length);
+            give(device, 1, 100);
         });
     }
 }
