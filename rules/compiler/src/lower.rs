@@ -1,12 +1,16 @@
 //! From the tree of `rules.nft` to tables: names are resolved, types and hooks checked, chains put in order.
 
 mod assertions;
+mod bits;
 mod callers;
 mod concatenation;
 mod fib;
 mod forwards;
 mod graph;
 mod hooks;
+mod ipv6;
+mod known;
+mod layers;
 mod map;
 mod matches;
 mod ranges;
@@ -30,6 +34,7 @@ use crate::prove::World;
 use crate::source::Source;
 use crate::syntax::tree::{Family, Ruleset, Span, Table, Value};
 use graph::Graph;
+use known::{Bits, Known};
 pub(crate) use ranges::{Ranges, Shared, complement, intersection, normalise};
 use sets::Set;
 use shadow::Told;
@@ -45,7 +50,7 @@ const STEPS_MAX: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy)]
 struct Context {
     family: Family,
-    /// The kinds and hooks of the base chains that reach it, see [`matches::bit`].
+    /// The kinds and hooks of the base chains that reach it, see [`layers::bit`].
     reached: u32,
     /// Whether one of them runs before connections are known.
     is_early: bool,
@@ -58,20 +63,22 @@ struct Context {
 struct Premises {
     steps: Vec<Step>,
     known: Vec<Known>,
+    bits: Vec<Bits>,
+    /// The fields that were looked at.
+    asked: Vec<Field>,
+    /// The protocols that stood in a set, one by one.
+    named_protocols: Vec<u32>,
+    /// Both families stood in a set.
+    names_families: bool,
     is_ipv4: bool,
     /// A match on the family itself said so.
     is_ipv4_told: bool,
+    /// It was `meta nfproto`, with which a translation need not say the family.
+    is_ipv4_by_nfproto: bool,
+    /// It says which frames it is about, and Weir receives no others.
+    leaves_others: bool,
     /// No IPv4 packet comes this far.
     is_never: bool,
-}
-
-/// The values that a field has left.
-#[derive(Debug, Clone)]
-struct Known {
-    field: Field,
-    ranges: Shared,
-    negated: bool,
-    max: u32,
 }
 
 struct Lowering<'a> {

@@ -206,6 +206,11 @@ impl Reader<'_> {
         self.keys(section, &keys::CLIENT, &["dhcp"]);
         let (address, network) = self.client_network(section);
         let hosts = self.texts(section, "hosts", HOSTS_MAX);
+        if let Some(list) = self.get(section, "hosts")
+            && list.get_ref().as_array().is_some_and(|list| list.is_empty())
+        {
+            self.error(list.span(), "no host would be believed; leave \"hosts\" out for the whole subnet");
+        }
         ClientDraft {
             name: self.name(section),
             address,

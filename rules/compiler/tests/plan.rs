@@ -240,6 +240,14 @@ address = "10.0.1.1/24""#,
         (
             r#"UPLINK
 [[client]]
+name = "work"
+address = "10.0.1.1/24"
+hosts = []"#,
+            &[r#"7:9: no host would be believed; leave "hosts" out for the whole subnet"#],
+        ),
+        (
+            r#"UPLINK
+[[client]]
 name = "all"
 address = "10.0.1.1/24""#,
             &[r#"5:8: "all" is reserved; a client needs another name"#],

@@ -104,7 +104,10 @@ fn ports_and_protocols() {
             ],
         ),
         ("tcp dport 22-23 -5 accept", &[r#"4:17: expected a match or a statement, found "-""#]),
-        ("tcp dport {{{{{{{{{{ 1 }}}}}}}}}} accept", &["4:19: more than 8 braces within each other"]),
+        (
+            "tcp dport {{{{{{{{{{ 1 }}}}}}}}}} accept",
+            &["4:12: braces within braces: write the elements side by side"],
+        ),
     ]);
 }
 

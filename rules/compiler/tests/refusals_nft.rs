@@ -88,6 +88,47 @@ fn what_nft_refuses_of_statements_that_remember() {
     }
 }
 
+/// What nft's parser or the kernel stumbles over.
+#[test]
+fn what_nft_refuses_of_values() {
+    refuses(&[
+        (
+            "ip saddr { { 10.0.1.2 } } accept",
+            &["4:12: braces within braces: write the elements side by side"],
+        ),
+        (
+            "ip saddr . \n tcp dport 5 accept",
+            &["4:12: expected another key behind \".\", found the end of the line"],
+        ),
+        (
+            "ip saddr . tcp dport { 10.0.1.2 . \n 5 } accept",
+            &["4:35: expected a value, found the end of the line"],
+        ),
+        (
+            "limit rate 1/week burst 40000 packets accept",
+            &["4:12: the kernel cannot count so many packets at once at such a rate"],
+        ),
+    ]);
+    refuses_files(&[
+        (
+            "table inet t {\nchain all { type filter hook forward priority 0; policy drop;\n}\n}\n",
+            &["2:7: \"all\" is a word of the language, not a name"],
+        ),
+        (
+            "define x = 22\ntable inet t {\nset s { type inet_service; elements = $x; }\nchain c { type filter hook forward priority 0; policy drop;\ntcp dport @s accept\n}\n}\n",
+            &["3:39: the elements of a set stand in braces"],
+        ),
+        (
+            "table inet t {\nchain c { type filter hook forward priority 2000000; policy accept;\n}\n}\n",
+            &["2:45: a priority is a decimal number from -1000000 to 1000000"],
+        ),
+        (
+            "table inet t {\nchain c { type route hook forward priority 0; policy accept;\n}\n}\n",
+            &["2:16: a chain of type route is at output"],
+        ),
+    ]);
+}
+
 /// nft reads the blocks of a table one after the other, and within one of them chains and objects first.
 #[test]
 fn what_stands_in_a_later_block_is_not_there_yet() {

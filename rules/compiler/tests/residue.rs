@@ -156,7 +156,7 @@ fn what_cannot_matter_to_the_session_is_not() {
         "ip ttl < 5 tcp dport 22 drop",
         "iifname lab ip ttl < 5 drop",
         "ip ttl < 5",
-        "udp dport 4 ip length 5 drop",
+        "udp dport 4 ip length 50 drop",
     ] {
         assert_eq!(residue(&format!("{rule}\n{accept}"), &established()), Residue::ACCEPT, "{rule}");
     }

@@ -253,7 +253,7 @@ fn a_segment_size_is_set_for_tcp_where_it_can_be() {
     for (body, told) in [
         (
             "udp dport 5 tcp option maxseg size set 1360",
-            r#"4:13: "tcp flags" conflicts with the protocol matched before"#,
+            r#"4:13: "tcp option" conflicts with the protocol matched before"#,
         ),
         ("tcp option maxseg size set 0", "4:28: a segment of no octets carries nothing"),
         (

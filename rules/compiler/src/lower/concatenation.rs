@@ -2,7 +2,9 @@
 
 use rules::table::{Effect, Field, KEY_MAX, Key};
 
-use super::ranges::Shared;
+use super::ipv6::narrowed;
+use super::known::Known;
+use super::ranges::{Ranges, Shared, intersection, meets, normalise};
 use super::sets::Held;
 use super::{Context, Lowering, Premises};
 use crate::program::{Lookup, Step};
@@ -18,7 +20,7 @@ pub(super) struct Rows {
 }
 
 /// One element: a range for every key.
-pub(super) type Row = Vec<(u32, u32)>;
+pub(super) type Row = Vec<(u128, u128)>;
 
 impl Lowering<'_> {
     /// Appends the steps of a match on a concatenation.
@@ -28,7 +30,7 @@ impl Lowering<'_> {
         context: &Context,
         premises: &mut Premises,
     ) -> Option<()> {
-        self.keys_allowed(&wanted.keys, context, premises)?;
+        self.keys_allowed(&wanted.keys, wanted.operator, context, premises)?;
         let negated = match wanted.operator {
             Operator::Implicit | Operator::Equal => false,
             Operator::NotEqual => true,
@@ -64,12 +66,59 @@ impl Lowering<'_> {
         if asks_blindly {
             self.are_of_ports(&held, &key, negated, &wanted.value.span)?;
         }
+        premises.asked.extend(key.fields());
+        if let (Held::Rows(Rows { rows, .. }), false) = (&held, negated) {
+            self.among_rows(&key, rows, &wanted.value.span, context, premises)?;
+        }
         match held {
             Held::Rows(Rows { rows, is_sorted }) => {
                 premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated }));
             }
             Held::Dynamic(set) => premises.push(Step::Act(Effect::Member { set, key, negated })),
-            Held::Ranges(_) | Held::Ipv6 | Held::Unsound => premises.is_never = true,
+            Held::Ranges(_) | Held::Ipv6 { .. } | Held::Unsound => premises.is_never = true,
+        }
+        Some(())
+    }
+
+    /// What a lookup says of each of its fields.
+    fn among_rows(
+        &mut self,
+        key: &Key,
+        rows: &Shared,
+        span: &Span,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
+        let fields = key.fields();
+        self.spend_many(rows.len(), span)?;
+        let mut left: Vec<Ranges> = vec![Ranges::new(); fields.len()];
+        let known: Vec<_> = fields.iter().map(|&field| premises.values(field)).collect();
+        let mut is_possible = false;
+        for row in rows.chunks_exact(fields.len().max(1)) {
+            let is_left = |(range, known): (&(u32, u32), &Option<Shared>)| {
+                known.as_ref().is_none_or(|known| meets(known, *range))
+            };
+            // A field that stands there twice has one value.
+            let twice = |(at, range): (usize, &(u32, u32))| {
+                let same =
+                    fields.iter().zip(row).skip(at + 1).filter(|(field, _)| fields.get(at) == Some(field));
+                same.into_iter().any(|(_, other)| !meets(&[*range], *other))
+            };
+            if row.iter().zip(&known).all(is_left) && !row.iter().enumerate().any(twice) {
+                is_possible = true;
+                left.iter_mut().zip(row).for_each(|(left, range)| left.push(*range));
+            }
+        }
+        for (&field, ranges) in fields.iter().zip(left) {
+            let ranges: Shared = normalise(ranges).0.into();
+            let of_context = context.values(field);
+            is_possible &= of_context.is_none_or(|values| !intersection(&values, &ranges).is_empty());
+            is_possible &= premises.narrow(Known { field, ranges, negated: false, max: u32::MAX });
+        }
+        if !rows.is_empty() && (!is_possible || premises.is_at_odds()) {
+            let message =
+                "this can never be true: by itself, by its hook, or after the earlier matches of the rule";
+            return self.refuse(span.clone(), message);
         }
         Some(())
     }
@@ -95,13 +144,14 @@ impl Lowering<'_> {
     pub(super) fn keys_allowed(
         &mut self,
         keys: &[(&'static keys::Key, Span)],
+        operator: Operator,
         context: &Context,
         premises: &mut Premises,
     ) -> Option<()> {
         let names_protocol =
             keys.iter().any(|(key, _)| matches!(key.subject, Subject::Packet(Field::Protocol)));
         for (key, span) in keys {
-            self.hook_allows(key, span, context)?;
+            self.hook_allows(key, operator, span, context)?;
             if !(names_protocol && key.layer == keys::Layer::Ports) {
                 self.layer(key, span, context, premises)?;
             }
@@ -157,7 +207,7 @@ impl Lowering<'_> {
             ValueWhat::Concatenation(parts) if parts.len() == types.len() => {
                 let mut rows: Vec<Row> = vec![Vec::new()];
                 for (part, &datatype) in parts.iter().zip(types) {
-                    let ranges = self.element(part, datatype)?;
+                    let ranges = self.wide(part, datatype)?;
                     rows = rows
                         .iter()
                         .flat_map(|row| ranges.iter().map(|&range| [&row[..], &[range]].concat()))
@@ -168,7 +218,7 @@ impl Lowering<'_> {
                 Some(())
             }
             _ if types.len() == 1 => {
-                into.extend(self.element(value, types[0])?.into_iter().map(|range| vec![range]));
+                into.extend(self.wide(value, types[0])?.into_iter().map(|range| vec![range]));
                 Some(())
             }
             _ => {
@@ -191,7 +241,8 @@ impl Lowering<'_> {
         if !is_sorted && !overlaps {
             overlaps = self.have_something_in_common(&rows, span)?;
         }
-        Some((Rows { rows: rows.concat().into(), is_sorted }, overlaps))
+        let rows = rows.into_iter().flatten().map(narrowed).collect();
+        Some((Rows { rows, is_sorted }, overlaps))
     }
 
     fn have_something_in_common(&mut self, rows: &[Row], span: &Span) -> Option<bool> {

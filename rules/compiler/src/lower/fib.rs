@@ -4,8 +4,9 @@ use rules::Hook;
 use rules::table::{Field, Key, Kind};
 
 use super::graph::reached_only_by;
+use super::known::Known;
 use super::ranges::{Ranges, Shared, complement, normalise};
-use super::{Context, Known, Lowering, Premises};
+use super::{Context, Lowering, Premises};
 use crate::program::{Lookup, Match, Step, Test};
 use crate::syntax::keys::Datatype;
 use crate::syntax::tree::{Fib, Operator, Value, ValueWhat};
@@ -36,21 +37,27 @@ impl Lowering<'_> {
             }
         }
         if fib.is_type {
-            self.address_type(fib, negated, premises)
+            self.address_type(fib, negated, context, premises)
         } else {
             self.way_back(fib, negated, premises)
         }
     }
 
     /// `fib saddr|daddr [. iif] type ...`
-    fn address_type(&mut self, fib: &Fib, negated: bool, premises: &mut Premises) -> Option<()> {
+    fn address_type(
+        &mut self,
+        fib: &Fib,
+        negated: bool,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
         let wanted = self.ranges(fib.value.resolved(), Datatype::FibType)?;
         let holds = |kind: u32| wanted.iter().any(|&(first, last)| (first..=last).contains(&kind));
         let field = if fib.is_source { Field::Source } else { Field::Destination };
         let span = fib.key_span.start..fib.value.span.end;
         if fib.of_input.is_none() {
             let ranges: Shared = self.of_types(holds, self.own_addresses()).into();
-            return self.among(Known { field, ranges, negated, max: u32::MAX }, span, premises);
+            return self.among(Known { field, ranges, negated, max: u32::MAX }, span, context, premises);
         }
         // What is local is so on one interface, and unicast on the others.
         let mut rows = Vec::new();

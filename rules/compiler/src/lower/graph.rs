@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rules::Hook;
 use rules::table::Kind;
 
-use super::matches::bit;
+use super::layers::bit;
 use super::{Context, Lowering, STEPS_MAX, chains};
 use crate::diagnostics::{meant, quoted};
 use crate::syntax::tree::{BaseSpec, Elements, Family, Rule, Ruleset, Span};
@@ -262,7 +262,12 @@ impl Lowering<'_> {
         // What could not be read may hold the jump.
         let chains = chains(ruleset).zip(is_called).filter(|_| ruleset.is_whole);
         for ((_, _, chain), is_called) in chains {
-            if is_called || chain.base.is_some() || chain.allows_unreachable || self.diagnostics.is_full() {
+            if is_called
+                || chain.base.is_some()
+                || chain.names_hook
+                || chain.allows_unreachable
+                || self.diagnostics.is_full()
+            {
                 continue;
             }
             let message = format!("chain {} has no hook, and no jump leads there", quoted(&chain.name));

@@ -36,7 +36,7 @@ impl Lowering<'_> {
         let mut bases = Vec::new();
         for (at, (_, table, chain)) in chains(ruleset).enumerate() {
             let Some(spec) = &chain.base else {
-                if chain.policy.is_some() {
+                if chain.policy.is_some() && !chain.names_hook {
                     self.refuse::<()>(chain.span.clone(), "a chain without a hook has no policy");
                 }
                 continue;

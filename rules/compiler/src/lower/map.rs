@@ -7,10 +7,12 @@ use rules::table::Effect;
 
 use super::concatenation::{Row, Rows};
 use super::graph::Graph;
+use super::ipv6::narrowed;
+use super::known::Known;
 use super::matches::max;
 use super::ranges::normalise;
 use super::value::has_runs;
-use super::{Context, Known, Lowering, Premises};
+use super::{Context, Lowering, Premises};
 use crate::diagnostics::quoted;
 use crate::program::{Lookup, Step};
 use crate::syntax::keys::{self, Datatype, Subject};
@@ -112,7 +114,7 @@ impl Lowering<'_> {
         let types: Vec<_> = keys.iter().map(|(key, _)| key.datatype).collect();
         let (first, premises_of_all) = self.split(rule, premises, &map.key_span)?;
         let mut base = premises_of_all;
-        self.keys_allowed(&keys, context, &mut base)?;
+        self.keys_allowed(&keys, Operator::Implicit, context, &mut base)?;
         let mut pieces = Vec::with_capacity(map.items.len() + 1);
         pieces.extend(first);
         let others = self.keys(&map.items, &types)?;
@@ -123,7 +125,7 @@ impl Lowering<'_> {
             let mut own = base.clone();
             let asked = match &item.key {
                 Some(key) => self.asked(&keys, key, context, &mut own),
-                None => self.any_other(&keys, &others, &item.span, &mut own),
+                None => self.any_other(&keys, &others, (&item.span, context), &mut own),
             };
             // What else is wrong with the map is told too.
             if let Some(premises) = asked.and_then(|()| lead(self, item, own)) {
@@ -222,8 +224,8 @@ impl Lowering<'_> {
             }
             self.spend_many(count, span)?;
         }
-        let rows: Vec<Row> = all.into_iter().map(|(row, _)| row).collect();
-        Some(Rows { rows: rows.concat().into(), is_sorted })
+        let rows = all.into_iter().flat_map(|(row, _)| row).map(narrowed);
+        Some(Rows { rows: rows.collect(), is_sorted })
     }
 
     /// Each element becomes a rule, and a policy has so many at most.
@@ -314,7 +316,7 @@ impl Lowering<'_> {
         &mut self,
         keys: &[(&'static keys::Key, Span)],
         others: &Rows,
-        span: &Span,
+        (span, context): (&Span, &Context),
         premises: &mut Premises,
     ) -> Option<()> {
         let [(key, _)] = keys else {
@@ -334,7 +336,7 @@ impl Lowering<'_> {
             Subject::Packet(field) => {
                 let ranges = normalise(others.rows.to_vec()).0.into();
                 let known = Known { field, ranges, negated: true, max: max(key.datatype) };
-                self.among(known, span.clone(), premises)
+                self.among(known, span.clone(), context, premises)
             }
             Subject::Constant(constant) => {
                 let is_another =

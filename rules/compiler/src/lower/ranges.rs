@@ -43,6 +43,12 @@ pub(crate) fn complement(ranges: &[(u32, u32)], max: u32) -> Ranges {
     rest
 }
 
+/// Whether a range has a value in common with these.
+pub(crate) fn meets(ranges: &[(u32, u32)], (first, last): (u32, u32)) -> bool {
+    let after = ranges.partition_point(|&(start, _)| start <= last);
+    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|&(_, end)| first <= end)
+}
+
 /// The values in both.
 pub(crate) fn intersection(a: &[(u32, u32)], b: &[(u32, u32)]) -> Ranges {
     let (mut i, mut j) = (0, 0);

@@ -58,10 +58,10 @@ impl Lowering<'_> {
             let is_of_ipv6 = pieces.iter().all(|piece| piece.premises.is_never);
             self.program.rules_of_ipv6 += usize::from(is_of_ipv6 || context.family == Family::Ip6);
             for Piece { span, premises } in pieces {
-                let Premises { steps, is_ipv4, is_ipv4_told, .. } = premises;
+                let Premises { steps, is_ipv4, is_ipv4_told, leaves_others, .. } = premises;
                 let id = self.rule_id(&span);
                 // In a table of family inet, a rule may leave IPv6 to others.
-                let is_ipv4 = context.family == Family::Inet && (is_ipv4 || is_ipv4_told);
+                let is_ipv4 = leaves_others || context.family == Family::Inet && (is_ipv4 || is_ipv4_told);
                 let ends =
                     matches!(steps.last(), Some(Step::Do(action)) if !matches!(action, Action::Jump(_)));
                 let lets_all = |step: &Step| {
@@ -279,7 +279,10 @@ impl Lowering<'_> {
     ) -> Option<()> {
         match context.family {
             Family::Ip6 => self.refuse(span.clone(), "an IPv4 address has no place in a table of family ip6"),
-            Family::Inet if !is_said && !premises.is_ipv4 => {
+            Family::Inet if premises.is_never => {
+                self.refuse(span.clone(), "an IPv4 address has no place in a rule for IPv6")
+            }
+            Family::Inet if !is_said && !premises.is_ipv4 && !premises.is_ipv4_by_nfproto => {
                 self.refuse(span.clone(), "in a table of family inet, write \"ip to\" for an IPv4 address")
             }
             _ => Some(()),

@@ -4,12 +4,13 @@ use rules::object::SetId;
 use rules::table::KEY_MAX;
 
 use super::concatenation::Rows;
+use super::ipv6::narrowed;
 use super::ranges::{Ranges, Shared, normalise};
 use super::{Lowering, value};
 use crate::diagnostics::{meant, quoted};
 use crate::program::DynamicSet;
 use crate::syntax::keys::{Datatype, are_alike, type_names};
-use crate::syntax::tree::{NamedSet, Ruleset, Span};
+use crate::syntax::tree::{NamedSet, Ruleset, Span, ValueWhat};
 
 /// The elements that a dynamic set may have when its size is not said.
 const SIZE: u32 = 65_535;
@@ -32,7 +33,10 @@ pub(super) enum Held {
     /// What packets put there.
     Dynamic(SetId),
     /// What no IPv4 packet has.
-    Ipv6,
+    Ipv6 {
+        /// Whether packets change it.
+        changes: bool,
+    },
     /// Something wrong, which was told.
     Unsound,
 }
@@ -56,11 +60,10 @@ impl Lowering<'_> {
         if set.types.is_empty() {
             return None;
         }
-        if set.types.iter().any(|datatype| datatype.is_ipv6()) {
-            for elements in &set.elements {
-                self.rows(elements, &set.types)?;
-            }
-            return Some(Held::Ipv6);
+        let bare =
+            set.elements.iter().find(|elements| !matches!(elements.resolved().what, ValueWhat::Set(_)));
+        if let Some(bare) = bare {
+            return self.refuse(bare.span.clone(), "the elements of a set stand in braces");
         }
         let has_runs = set.elements.iter().any(|elements| value::has_runs(elements, self.source));
         if !set.flags.is_interval && has_runs {
@@ -81,10 +84,11 @@ impl Lowering<'_> {
             return self.dynamic_set(set);
         }
         let held = match set.types[..] {
-            [datatype] => Held::Ranges(self.set_ranges(set, datatype)?.into()),
+            [datatype] if !is_of_ipv6(set) => Held::Ranges(self.set_ranges(set, datatype)?.into()),
+            _ if is_of_ipv6(set) => self.set_rows(set).map(|_| Held::Ipv6 { changes: false })?,
             _ => Held::Rows(self.set_rows(set)?),
         };
-        if set.elements.is_empty() {
+        if set.elements.is_empty() && !set.lacks_elements {
             self.warning(set.span.clone(), format!("set {} is empty", quoted(&set.name)));
         }
         Some(held)
@@ -109,7 +113,7 @@ impl Lowering<'_> {
         }
         let (rows, overlaps) = self.arranged(rows, &set.span)?;
         // The kernel merges no concatenations.
-        if overlaps {
+        if overlaps && !(set.merges && set.types.len() == 1) {
             return self.overlapping(set);
         }
         Some(rows)
@@ -132,12 +136,18 @@ impl Lowering<'_> {
         if set.flags.is_constant {
             return self.refuse(set.span.clone(), "a constant set does not change");
         }
+        if is_of_ipv6(set) {
+            for elements in &set.elements {
+                self.rows(elements, &set.types)?;
+            }
+            return Some(Held::Ipv6 { changes: true });
+        }
         let mut elements = Vec::new();
         for each in &set.elements {
             for row in self.rows(each, &set.types)? {
                 let mut key = [0; KEY_MAX];
-                for (number, (value, _)) in key.iter_mut().zip(row) {
-                    *number = value;
+                for (number, value) in key.iter_mut().zip(row) {
+                    (*number, _) = narrowed(value);
                 }
                 elements.push(key);
             }
@@ -184,7 +194,11 @@ impl Lowering<'_> {
         }
         if !are_alike(&set.types, types) {
             let (held, wanted) = (type_names(&set.types), type_names(types));
-            return self.refuse(span.clone(), format!("set {} holds {held}, not {wanted}", quoted(name)));
+            let message = match held == wanted {
+                true => format!("set {} holds {held} of other sizes", quoted(name)),
+                false => format!("set {} holds {held}, not {wanted}", quoted(name)),
+            };
+            return self.refuse(span.clone(), message);
         }
         match &set.held {
             Held::Unsound => None,
@@ -208,4 +222,8 @@ impl Lowering<'_> {
             }
         }
     }
+}
+
+fn is_of_ipv6(set: &NamedSet) -> bool {
+    set.types.iter().any(|datatype| datatype.is_ipv6())
 }

@@ -11,11 +11,14 @@ use super::sets::Held;
 use super::{Context, Lowering, Premises};
 use crate::diagnostics::{meant, quoted};
 use crate::program::{DynamicSet, Log, Step};
-use crate::syntax::keys::{Datatype, KEYS, Key, Layer, Subject};
-use crate::syntax::tree::{self, Mark, Ruleset, Shared, Span, Update, Value, What};
+use crate::syntax::keys::{Datatype, Key, Layer, Subject};
+use crate::syntax::tree::{self, Mark, Operator, Ruleset, Shared, Span, Update, Value, What};
 
 /// The elements that a meter may have when its size is not said.
 const METER_SIZE: u32 = 65_535;
+
+/// The protocol of segments.
+const TCP: u8 = 6;
 
 /// What the rules of a table share, by kind and name.
 pub(super) type Objects = HashMap<(&'static str, String), Object>;
@@ -89,7 +92,7 @@ impl Lowering<'_> {
             What::Log(log) => self.log_step(log, span)?,
             What::Mark(mark) => {
                 // What was known of marks is not so behind this.
-                premises.known.retain(|known| !matches!(known.field, Field::Mark | Field::ConnectionMark));
+                premises.forget(&[Field::Mark, Field::ConnectionMark]);
                 self.mark_step(mark, span, context)?
             }
             What::Segment(size) => self.segment_step(size.as_ref(), span, context, premises)?,
@@ -159,10 +162,10 @@ impl Lowering<'_> {
     }
 
     fn mark_step(&mut self, mark: &Mark, span: &Span, context: &Context) -> Option<Step> {
-        self.hook_allows(mark.key, span, context)?;
+        self.hook_allows(mark.key, Operator::Implicit, span, context)?;
         let (from, start) = match (mark.from, &mark.value) {
             (Some(key), _) => {
-                self.hook_allows(key, span, context)?;
+                self.hook_allows(key, Operator::Implicit, span, context)?;
                 let Subject::Packet(field) = key.subject else { return None };
                 (Some(field), (u32::MAX, 0))
             }
@@ -186,9 +189,7 @@ impl Lowering<'_> {
         context: &Context,
         premises: &mut Premises,
     ) -> Option<Step> {
-        if let Some(tcp) = KEYS.iter().find(|key| key.name == "tcp flags") {
-            self.layer(tcp, span, context, premises)?;
-        }
+        self.transport(TCP, "tcp option", span, premises)?;
         let Some(size) = size else {
             // The kernel asks the route: there is one from here on.
             let hooks = [Hook::Forward, Hook::Output, Hook::Postrouting];
@@ -212,7 +213,7 @@ impl Lowering<'_> {
         context: &Context,
         premises: &mut Premises,
     ) -> Option<Option<Step>> {
-        self.keys_allowed(&update.keys, context, premises)?;
+        self.keys_allowed(&update.keys, Operator::Implicit, context, premises)?;
         let key = self.packet_key(&update.keys)?;
         let asks_for_ports = update.keys.iter().any(|(key, _)| key.layer == Layer::Ports);
         if let (true, false, Some((_, span))) = (asks_for_ports, premises.has_ports(), update.keys.first()) {
@@ -233,12 +234,12 @@ impl Lowering<'_> {
         let has_timeout =
             self.sets.get(self.table).and_then(|sets| sets.get(name)).is_some_and(|set| set.has_timeout);
         match held {
-            Held::Ipv6 => Some(None),
-            Held::Dynamic(_) if update.timeout > 0 && !has_timeout => {
+            Held::Dynamic(_) | Held::Ipv6 { changes: true } if update.timeout > 0 && !has_timeout => {
                 let message = format!("a timeout needs \"flags timeout\" in set {}", quoted(name));
                 self.refuse(update.name.clone(), message)
             }
             Held::Dynamic(set) => Some(Some(set)),
+            Held::Ipv6 { changes: true } => Some(None),
             _ => {
                 let message = format!("set {} does not change: it needs \"flags dynamic\"", quoted(name));
                 self.refuse(update.name.clone(), message)

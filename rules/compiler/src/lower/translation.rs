@@ -7,8 +7,9 @@ use rules::table::{Action, Field, NO_PORT};
 use rules::translation::{DestinationChoice, Netmap, SourceChoice};
 use rules::{Hook, SourceNat};
 
+use super::known::Known;
 use super::map::Piece;
-use super::{Context, Known, Lowering, Premises};
+use super::{Context, Lowering, Premises};
 use crate::program::{Match, Step, Test};
 use crate::syntax::keys::Datatype;
 use crate::syntax::tree::{self, Place, Span, Target, Translation, Value, ValueWhat};

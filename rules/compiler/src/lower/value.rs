@@ -65,11 +65,7 @@ impl Lowering<'_> {
                 }
                 Some(vec![(first.into(), last.into())])
             }
-            ValueWhat::Range(ends) if datatype == Datatype::Address6 => {
-                let (first, last) = (self.single(&ends.0, datatype), self.single(&ends.1, datatype));
-                first.zip(last).map(|ends| vec![ends])
-            }
-            ValueWhat::Prefix6 | ValueWhat::Colons => {
+            ValueWhat::Prefix6(_) | ValueWhat::Colons => {
                 self.single(value, datatype).map(|value| vec![(value, value)])
             }
             ValueWhat::Concatenation(_) => {
@@ -119,7 +115,7 @@ impl Lowering<'_> {
             ValueWhat::Address => {
                 self.refuse(span, format!("{} is an address, not {}", quoted(text), datatype.noun()))
             }
-            ValueWhat::Colons | ValueWhat::Prefix6 => self.colons(value, datatype),
+            ValueWhat::Colons | ValueWhat::Prefix6(_) => self.colons(value, datatype),
             ValueWhat::Word | ValueWhat::Quoted => self.named_value(value, datatype),
             _ => self.refuse(span, format!("expected {}", datatype.noun())),
         }
@@ -305,7 +301,7 @@ fn has_runs_once(value: &Value, source: &Source, met: &mut HashSet<*const Value>
         ValueWhat::Variable(inner) => met.insert(Rc::as_ptr(inner)) && has_runs_once(inner, source, met),
         ValueWhat::Set(items) => items.iter().any(|item| has_runs_once(item, source, met)),
         ValueWhat::Concatenation(parts) => parts.iter().any(|part| has_runs_once(part, source, met)),
-        ValueWhat::Range(_) | ValueWhat::Prefix(..) | ValueWhat::Prefix6 => true,
+        ValueWhat::Range(_) | ValueWhat::Prefix(..) | ValueWhat::Prefix6(_) => true,
         ValueWhat::Word | ValueWhat::Quoted => source.slice(&value.span).trim_matches('"').ends_with('*'),
         _ => false,
     }

@@ -28,14 +28,21 @@ impl Parser<'_, '_> {
         let kind = match self.peek_word() {
             "filter" => Kind::Filter,
             "nat" => Kind::Nat,
-            "route" => return self.error(here, "chains of type route are not in this version's subset"),
-            _ => return self.unexpected("\"filter\" or \"nat\""),
+            // It filters, and asks for another route behind a new mark: marks choose no routes here.
+            "route" => Kind::Filter,
+            _ => return self.unexpected("\"filter\", \"nat\" or \"route\""),
         };
-        self.next();
+        let is_route = self.takes_word("route");
+        if !is_route {
+            self.next();
+        }
         if !self.takes_word("hook") {
             return self.unexpected("\"hook\"");
         }
         let hook = self.hook(kind)?;
+        if is_route && hook != Hook::Output {
+            return self.error(here, "a chain of type route is at output");
+        }
         if !self.takes_word("priority") {
             return self.unexpected("\"priority\"");
         }

@@ -199,6 +199,10 @@ const fn constant(name: &'static str, value: u32, datatype: Datatype, layer: Lay
     Key { name, subject: Subject::Constant(value), datatype, layer }
 }
 
+const fn icmpv6(name: &'static str, datatype: Datatype) -> Key {
+    Key { name, subject: Subject::Ipv6, datatype, layer: Layer::Transport(58) }
+}
+
 const fn ipv6(name: &'static str, datatype: Datatype) -> Key {
     Key { name, subject: Subject::Ipv6, datatype, layer: Layer::Any }
 }
@@ -263,8 +267,8 @@ pub(crate) static KEYS: &[Key] = &[
     ipv6("ip6 ecn", Datatype::Ecn),
     ipv6("ip6 length", Datatype::Word),
     ipv6("ip6 version", Datatype::Version),
-    ipv6("icmpv6 type", Datatype::IcmpTypeV6),
-    ipv6("icmpv6 code", Datatype::IcmpCodeV6),
+    icmpv6("icmpv6 type", Datatype::IcmpTypeV6),
+    icmpv6("icmpv6 code", Datatype::IcmpCodeV6),
     ipv6("ct original ip6 saddr", Datatype::Address6),
     ipv6("ct original ip6 daddr", Datatype::Address6),
     ipv6("ct reply ip6 saddr", Datatype::Address6),

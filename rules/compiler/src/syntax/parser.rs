@@ -494,6 +494,7 @@ impl<'s> Parser<'s, '_> {
                 span,
                 block: self.block,
                 base: None,
+                names_hook: false,
                 policy: None,
                 allows_unreachable: false,
                 rules: Vec::new(),
@@ -508,6 +509,9 @@ impl<'s> Parser<'s, '_> {
     fn chain_item(&mut self, table: usize, chain: usize) -> Parsed<()> {
         match self.peek_word() {
             "type" => {
+                if let Some(chain) = self.chain_at(table, chain) {
+                    chain.names_hook = true;
+                }
                 let base = self.base()?;
                 self.end_of_statement()?;
                 self.set_base(table, chain, base)

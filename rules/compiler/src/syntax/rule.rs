@@ -2,7 +2,7 @@
 
 use rules::table::KEY_MAX;
 
-use super::keys::{BARE, GROUPS, KEYS, Key, UNBUILT};
+use super::keys::{BARE, Datatype, GROUPS, KEYS, Key, UNBUILT};
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
 use super::tree::{
@@ -279,7 +279,6 @@ impl Parser<'_, '_> {
     pub fn more_keys(&mut self) -> Parsed<Vec<(&'static Key, Span)>> {
         let mut more = Vec::new();
         while self.takes(Token::Dot) {
-            self.skip_newlines();
             if !self.begins_key() {
                 return self.unexpected("another key behind \".\"");
             }
@@ -317,7 +316,7 @@ impl Parser<'_, '_> {
             if self.peek() == Token::Or {
                 return self.error(here, "put the mask in parentheses: & (a | b)");
             }
-        } else if key.datatype.is_ordered() {
+        } else if key.datatype.is_ordered() || key.datatype == Datatype::Address6 {
             bits = self.bit_operations()?;
         }
         let here = self.here();

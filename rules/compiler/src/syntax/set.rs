@@ -23,6 +23,7 @@ impl Parser<'_, '_> {
             flags: SetFlags::default(),
             merges: false,
             elements: Vec::new(),
+            lacks_elements: false,
             size: None,
             timeout: None,
             swept: None,
@@ -105,7 +106,9 @@ impl Parser<'_, '_> {
                 if !matches!(self.peek(), Token::Open | Token::Variable) {
                     return self.unexpected("\"{\"");
                 }
+                set.lacks_elements = true;
                 let elements = self.right_hand_side()?;
+                set.lacks_elements = false;
                 set.elements.push(elements);
                 return self.end_of_elements();
             }

@@ -117,6 +117,9 @@ impl Parser<'_, '_> {
         if is_octets && unit.checked_mul(rate.saturating_add(burst.into())).is_none() {
             return self.error(span, "the kernel cannot count so many octets in such a time");
         }
+        if !is_octets && (unit / rate).checked_mul(burst.into()).is_none() {
+            return self.error(span, "the kernel cannot count so many packets at once at such a rate");
+        }
         Ok(Limit { rate, unit, burst, is_octets, is_over })
     }
 
@@ -254,7 +257,7 @@ impl Parser<'_, '_> {
 
     fn log_level(&mut self) -> Parsed<Level> {
         let span = self.here();
-        let level = match self.peek_word() {
+        let level = match self.text(&span).trim_matches('"') {
             "emerg" | "alert" | "crit" | "err" => Level::Error,
             "warn" => Level::Warning,
             "notice" | "info" => Level::Info,

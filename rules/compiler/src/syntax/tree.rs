@@ -102,6 +102,8 @@ pub(crate) struct Chain {
     /// The block of a table that has it first.
     pub block: usize,
     pub base: Option<BaseSpec>,
+    /// A hook was said, though perhaps none that there is.
+    pub names_hook: bool,
     /// Whether the policy accepts.
     pub policy: Option<bool>,
     /// The comment says `weir: allow unreachable`.
@@ -130,6 +132,8 @@ pub(crate) struct NamedSet {
     pub flags: SetFlags,
     pub merges: bool,
     pub elements: Vec<Value>,
+    /// Some elements could not be read.
+    pub lacks_elements: bool,
     pub size: Option<u32>,
     /// In milliseconds.
     pub timeout: Option<u64>,
@@ -468,8 +472,8 @@ pub(crate) enum ValueWhat {
     Concatenation(Vec<Value>),
     /// An IPv6 or Ethernet address.
     Colons,
-    /// An IPv6 address and a prefix length.
-    Prefix6,
+    /// An IPv6 address, which is what the span holds, and a prefix length.
+    Prefix6(u8),
     /// `$name`
     Variable(Rc<Value>),
 }

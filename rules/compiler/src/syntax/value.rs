@@ -38,7 +38,6 @@ impl Parser<'_, '_> {
         let mut end = first.span.end;
         let mut parts = vec![first];
         while self.takes(Token::Dot) {
-            self.skip_newlines();
             let part = self.range(depth)?;
             end = part.span.end;
             parts.push(part);
@@ -96,13 +95,13 @@ impl Parser<'_, '_> {
             Token::Slash if matches!(first.resolved().what, ValueWhat::Colons) => {
                 self.next();
                 let length = self.here();
-                let number = names::decimal(self.text(&length)).filter(|&number| number <= 128);
-                if self.peek() != Token::Number || number.is_none() {
+                let number = names::decimal(self.text(&length)).and_then(|number| u8::try_from(number).ok());
+                let is_number = self.peek() == Token::Number;
+                let Some(number) = number.filter(|&number| is_number && number <= 128) else {
                     return self.error(length, "a prefix length of IPv6 is 0 to 128");
-                }
+                };
                 self.next();
-                // The address alone is looked at.
-                Ok(Value { span: first.resolved().span.clone(), what: ValueWhat::Prefix6 })
+                Ok(Value { span: first.resolved().span.clone(), what: ValueWhat::Prefix6(number) })
             }
             Token::Xor => self.error(span, "the operator ^ has no place in a value"),
             _ => Ok(first),
@@ -164,6 +163,10 @@ impl Parser<'_, '_> {
             self.skip_newlines();
             if self.peek() == Token::Close && !items.is_empty() {
                 break;
+            }
+            let here = self.here();
+            if self.peek() == Token::Open {
+                return self.error(here, "braces within braces: write the elements side by side");
             }
             items.push(self.joined(depth + 1)?);
             self.element_options()?;

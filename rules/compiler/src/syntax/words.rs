@@ -131,6 +131,7 @@ pub(super) const RESERVED: &[&str] = &[
     "le",
     "ge",
     "destroy",
+    "all",
     "position",
     "index",
     "hour",
