@@ -357,6 +357,8 @@ impl<T: Tally> Walker for Seen<'_, T> {
     fn act(&mut self, effect: &Effect) -> Option<bool> {
         let octets = u32::from(self.candidate.length);
         Some(match effect {
+            // The walk itself knows of gates.
+            Effect::Open(_) | Effect::Through(_) => true,
             Effect::Limit(id) => {
                 self.tally.memory().is_none_or(|(memory, now)| memory.limit(*id, octets, now))
             }

@@ -149,6 +149,20 @@ pub enum Effect {
         /// Whether it must not be there.
         negated: bool,
     },
+    /// Opens this gate and shuts every other; [`Gate::SHUT`] shuts them all.
+    Open(Gate),
+    /// Goes on if this gate is open.
+    Through(Gate),
+}
+
+/// Joins the rules that a rule of the file comes to, when what stands ahead of its map is done once only: the first
+/// of them opens it, and those of the elements ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gate(pub u16);
+
+impl Gate {
+    /// None is open.
+    pub const SHUT: Self = Self(0);
 }
 
 /// A new value of a mark: `(from & and) ^ xor`.

@@ -5,8 +5,8 @@ use crate::code::Code;
 use crate::memory::Numbers;
 use crate::policy::{Policy, Reject};
 use crate::table::{
-    Action, CounterId, Effect, Field, Key, Lookup, Match, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT,
-    Step, Write,
+    Action, CounterId, Effect, Field, Gate, Key, Lookup, Match, NO_PORT, Rule, RuleId, STATUS_DNAT,
+    STATUS_SNAT, Step, Write,
 };
 use crate::translation::{DestinationChoice, SourceChoice};
 use crate::tree::TREES_MAX;
@@ -116,6 +116,7 @@ impl Callers {
 pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
     let mut callers = Callers { rest: [Rest::NONE; JUMPS_MAX], depth: 0 };
     let mut rules = Rest::of(policy, chain, walker.candidate());
+    let mut open = Gate::SHUT;
     loop {
         let Some(rule) = rules.next() else {
             let Some(caller) = callers.pop() else {
@@ -124,7 +125,7 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
             rules = caller;
             continue;
         };
-        let action = match apply(&policy.code, rule, walker) {
+        let action = match apply(&policy.code, rule, &mut open, walker) {
             Outcome::Next => continue,
             Outcome::Done => {
                 walker.met(rule.id, None);
@@ -152,7 +153,7 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
 }
 
 /// Walks one rule. A match of unknown result matters only if the rule then does something.
-fn apply(code: &Code, rule: &Rule, walker: &mut impl Walker) -> Outcome {
+fn apply(code: &Code, rule: &Rule, open: &mut Gate, walker: &mut impl Walker) -> Outcome {
     let mut sure = true;
     let start = rule.start as usize;
     // Words that there are not end the packet, as others that are no step.
@@ -172,7 +173,10 @@ fn apply(code: &Code, rule: &Rule, walker: &mut impl Walker) -> Outcome {
                 Some(false) => return Outcome::Next,
                 None => sure = false,
             },
+            Step::Act(Effect::Through(gate)) if gate != *open => return Outcome::Next,
+            Step::Act(Effect::Through(_)) => {}
             _ if !sure => return Outcome::Unknown,
+            Step::Act(Effect::Open(gate)) => *open = gate,
             Step::Count(counter) => walker.count(counter),
             Step::Act(effect) => match walker.act(&effect) {
                 Some(true) => {}

@@ -50,6 +50,14 @@ const TABLE: &str = "  set hosts {
   quota late {
     over 3000 bytes
   }
+  chain side {
+    comment \"weir: allow unreachable\"
+    counter
+  }
+  chain marked {
+    comment \"weir: allow unreachable\"
+    counter meta mark set 0x21
+  }
 ";
 
 /// Matches on what packets are. Each is asked at every hook where it has a meaning.
@@ -165,6 +173,8 @@ const MATCHES: &[&str] = &[
     "fib daddr . iif type unicast",
     "fib saddr . iif oif exists",
     "fib saddr . iif oif missing",
+    "fib saddr . mark . iif oif exists",
+    "fib daddr . mark type local",
     "ip saddr . tcp dport { 10.0.1.2 . 80, 10.0.2.5 . 5000, 198.51.100.9 . 22 }",
     "ip saddr . udp dport @pairs",
     "ip saddr . tcp dport @spans",
@@ -204,6 +214,14 @@ const STATEMENTS: &[&str] = &[
     "meta mark set ct mark",
     "meta mark 7 counter",
     "log prefix \"seen: \" level debug counter",
+    "log group 2 prefix \"seen: \" snaplen 64 counter",
+    "limit rate 3/day tcp dport vmap { 80 : jump side, 443 : jump side }",
+    "limit rate over 3/day counter ip saddr . meta l4proto vmap { 10.0.1.2 . tcp : jump side, 10.0.2.5 . udp : goto side }",
+    "quota 2 kbytes counter udp dport vmap { 53 : jump side, 5000 : continue }",
+    "ip daddr 198.51.100.9 meta mark set 0x20 meta l4proto vmap { tcp : jump side, * : continue }",
+    "meta mark vmap { 0x20 : jump marked, 0x21 : jump side }",
+    "meta mark 0x21 counter",
+    "add @clients { ip saddr } tcp dport vmap { 80 : jump side }",
     "tcp dport 22 log counter",
     "tcp dport 443 continue",
     "tcp flags syn tcp option maxseg size set 1200 counter",

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use rules::Hook;
-use rules::table::{Action, Effect, Field, Key, Kind, NO_PORT};
+use rules::table::{Action, Effect, Field, Gate, Key, Kind, NO_PORT};
 
 use crate::program::{Lookup, Match, Program, Rule, Step, Test};
 
@@ -100,6 +100,9 @@ fn remembered(effect: &Effect) -> String {
                 update.set.0
             )
         }
+        Effect::Open(Gate::SHUT) => "shuts the gates".to_owned(),
+        Effect::Open(gate) => format!("opens gate {}", gate.0),
+        Effect::Through(gate) => format!("gate {} is open", gate.0),
         Effect::Member { set, key, negated } => {
             format!("{} {}in changing set {}", joined(key), if *negated { "not " } else { "" }, set.0)
         }

@@ -106,6 +106,8 @@ struct Lowering<'a> {
     unbelieved: usize,
     /// The maps of tables in which something is wrong, and was told.
     unsound_maps: HashSet<(usize, String)>,
+    /// The gates of rules with maps.
+    gates: u16,
     /// How many elements may still be looked at.
     budget: u32,
     /// How many may still be looked at again.
@@ -143,6 +145,7 @@ pub(crate) fn lower(
         believed: if plan.is_sound { World::new(plan).believed } else { Vec::new() },
         unbelieved: 0,
         unsound_maps: HashSet::new(),
+        gates: 0,
         budget: ELEMENTS_MAX,
         again: 16 * ELEMENTS_MAX,
         compared: shadow::COMPARED_MAX,

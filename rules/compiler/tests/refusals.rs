@@ -188,7 +188,10 @@ fn headers_and_connections() {
 #[test]
 fn statements() {
     refuses(&[
-        (r#"log group 1 accept"#, &["4:5: log group: nobody listens for it in a firewall VM"]),
+        (r#"log group 70000 accept"#, &["4:11: a log group is 0 to 65535"]),
+        (r#"log group 1 level info accept"#, &["4:5: log: a level and a group exclude each other"]),
+        (r#"log flags all group 1 accept"#, &["4:15: log: flags and a group exclude each other"]),
+        (r#"log level audit prefix "a" accept"#, &["4:5: log level audit has no prefix"]),
         ("log level wran accept", &[r#"4:11: "wran" is no log level; did you mean "warn"?"#]),
         ("limit rate 5/secnd accept", &[r#"4:13: "secnd" is no unit of time; did you mean "second"?"#]),
         ("limit rate 0/second accept", &["4:12: a rate of 0 lets nothing through"]),

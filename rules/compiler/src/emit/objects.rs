@@ -25,6 +25,8 @@ pub(super) fn effect(effect: &Effect) -> String {
             set.0,
             key(of)
         ),
+        Effect::Open(gate) => format!("Open(::rules::table::Gate({}))", gate.0),
+        Effect::Through(gate) => format!("Through(::rules::table::Gate({}))", gate.0),
         Effect::Member { set, key: of, negated } => format!(
             "Member {{ set: ::rules::object::SetId({}), key: {}, negated: {negated} }}",
             set.0,

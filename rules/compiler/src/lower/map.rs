@@ -3,7 +3,7 @@
 //! The keys of a map are apart, so that a packet meets one element at most, as in nft; `*` asks for none of the
 //! others. What the rule counts ahead of its map is counted by a rule without a verdict, ahead of them all.
 
-use rules::table::Effect;
+use rules::table::{Effect, Field, Gate};
 
 use super::concatenation::{Row, Rows};
 use super::graph::Graph;
@@ -11,6 +11,7 @@ use super::ipv6::narrowed;
 use super::known::Known;
 use super::matches::max;
 use super::ranges::normalise;
+use super::shadow::changes;
 use super::value::has_runs;
 use super::{Context, Lowering, Premises};
 use crate::diagnostics::quoted;
@@ -112,7 +113,8 @@ impl Lowering<'_> {
         self.has_room(map)?;
         let keys = map.keys();
         let types: Vec<_> = keys.iter().map(|(key, _)| key.datatype).collect();
-        let (first, premises_of_all) = self.split(rule, premises, &map.key_span)?;
+        let fields: Vec<_> = keys.iter().filter_map(|(key, _)| key.field()).collect();
+        let (first, premises_of_all) = self.split(rule, premises, &fields)?;
         let mut base = premises_of_all;
         self.keys_allowed(&keys, Operator::Implicit, context, &mut base)?;
         let mut pieces = Vec::with_capacity(map.items.len() + 1);
@@ -128,7 +130,8 @@ impl Lowering<'_> {
                 None => self.any_other(&keys, &others, (&item.span, context), &mut own),
             };
             // What else is wrong with the map is told too.
-            if let Some(premises) = asked.and_then(|()| lead(self, item, own)) {
+            if let Some(mut premises) = asked.and_then(|()| lead(self, item, own)) {
+                shut(&mut premises);
                 pieces.push(Piece { span: item.span.clone(), premises });
             }
         }
@@ -141,18 +144,29 @@ impl Lowering<'_> {
         &mut self,
         rule: &tree::Rule,
         premises: &Premises,
-        map: &Span,
+        keys: &[Field],
     ) -> Option<(Option<Piece>, Premises)> {
-        let mut base = premises.clone();
         let is_once =
             |step: &Step| matches!(step, Step::Count(_) | Step::Act(Effect::Log(_) | Effect::Segment(_)));
-        if base.steps.iter().any(|step| matches!(step, Step::Act(_)) && !is_once(step)) {
-            let message = "a statement that remembers, ahead of what is looked up here, is not in this version's subset";
-            return self.refuse(map.clone(), message);
+        let asks_again = |step: &Step| matches!(step, Step::Match(_) | Step::Lookup(_));
+        let mut first = premises.clone();
+        let mut base = premises.clone();
+        base.steps.retain(asks_again);
+        // An element may change what the next one asks for.
+        let is_plain = |step: &Step| asks_again(step) || is_once(step);
+        if premises.is_never || (first.steps.iter().all(is_plain) && !keys.iter().any(|&key| changes(key))) {
+            let has_first = premises.steps.iter().any(is_once);
+            return Some((has_first.then(|| Piece { span: rule.span.clone(), premises: first }), base));
         }
-        let first = base.steps.iter().any(is_once);
-        base.steps.retain(|step| !is_once(step));
-        Some((first.then(|| Piece { span: rule.span.clone(), premises: premises.clone() }), base))
+        let Some(gate) = self.gates.checked_add(1) else {
+            return self.refuse(rule.span.clone(), "the file has more than 65535 rules of this kind");
+        };
+        self.gates = gate;
+        base.steps.retain(|step| !reads_what_changes(step));
+        base.steps.push(Step::Act(Effect::Through(Gate(gate))));
+        first.steps.insert(0, Step::Act(Effect::Open(Gate::SHUT)));
+        first.steps.push(Step::Act(Effect::Open(Gate(gate))));
+        Some((Some(Piece { span: rule.span.clone(), premises: first }), base))
     }
 
     /// The steps that ask for one key of a map.
@@ -356,6 +370,24 @@ impl<T> Mapping<T> {
     /// What is looked up.
     fn keys(&self) -> Vec<(&'static keys::Key, Span)> {
         std::iter::once((self.key, self.key_span.clone())).chain(self.more.iter().cloned()).collect()
+    }
+}
+
+/// Behind a gate, one element ends the others.
+pub(super) fn shut(premises: &mut Premises) {
+    let is_gated = premises.steps.iter().any(|step| matches!(step, Step::Act(Effect::Through(_))));
+    if let (true, Some(Step::Do(_))) = (is_gated, premises.steps.last()) {
+        let before = premises.steps.len() - 1;
+        premises.steps.insert(before, Step::Act(Effect::Open(Gate::SHUT)));
+    }
+}
+
+/// Whether a match may hold no more behind what its rule does.
+fn reads_what_changes(step: &Step) -> bool {
+    match step {
+        Step::Match(wanted) => changes(wanted.field),
+        Step::Lookup(wanted) => wanted.key.fields().iter().any(|&field| changes(field)),
+        _ => false,
     }
 }
 

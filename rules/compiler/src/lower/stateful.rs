@@ -149,6 +149,10 @@ impl Lowering<'_> {
                 "log flags: the line shows addresses, ports, flags and lengths, and no more for them";
             self.warning(flags.clone(), message.to_owned());
         }
+        if let Some(group) = &log.group {
+            let message = "nobody listens for it here: the line goes to the appliance's log";
+            self.warning(group.clone(), message.to_owned());
+        }
         let id = self.object_id(self.program.logs.len(), span)?;
         self.program.logs.push(Log { prefix: log.prefix.clone(), level: log.level });
         Some(Step::Act(Effect::Log(LogId(id))))

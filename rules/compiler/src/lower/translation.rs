@@ -75,7 +75,7 @@ impl Lowering<'_> {
             None => None,
         };
         self.no_chance(random, ports)?;
-        let (first, base) = self.split(rule, premises, span)?;
+        let (first, base) = self.split(rule, premises, &[])?;
         let mut pieces: Vec<_> = first.into_iter().collect();
         let clients = self.plan.clients.iter().map(|client| client.address);
         let own = std::iter::once(self.plan.uplink.address.address).chain(clients).collect::<Vec<_>>();

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use rules::table::{Field, NO_PORT, RuleId, STATUS_DNAT, STATUS_SNAT, Write};
+use rules::table::{Field, Gate, NO_PORT, RuleId, STATUS_DNAT, STATUS_SNAT, Write};
 use rules::translation::{DestinationChoice, Netmap};
 use rules::{SourceNat, State};
 
@@ -33,6 +33,8 @@ pub(super) struct Piece {
     /// None when that cannot be said.
     mark: Option<u32>,
     connection_mark: Option<u32>,
+    /// The gate that is open.
+    pub gate: Gate,
     /// It holds packets of which it was not seen whether they come this way.
     pub is_rough: bool,
     /// Whether they come this way depends on what statements remember.
@@ -74,6 +76,7 @@ impl Piece {
             is_mapped: false,
             mark: Some(0),
             connection_mark: Some(0),
+            gate: Gate::SHUT,
             is_rough: false,
             is_unsure: false,
             trail: None,
@@ -230,6 +233,12 @@ impl Piece {
             left = others;
         }
         Some(if wanted.negated { (left, taken) } else { (taken, left) })
+    }
+
+    /// The same packets, and this gate is open.
+    pub fn behind(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
     }
 
     /// The same packets, which met a rule.

@@ -170,6 +170,9 @@ impl Walk<'_> {
                     results.extend(left.into_iter().map(|piece| (piece, None)));
                 }
                 Some(Step::Count(_) | Step::Act(Effect::Log(_))) => work.push((at + 1, piece)),
+                Some(Step::Act(Effect::Open(gate))) => work.push((at + 1, piece.behind(*gate))),
+                Some(Step::Act(Effect::Through(gate))) if *gate == piece.gate => work.push((at + 1, piece)),
+                Some(Step::Act(Effect::Through(_))) => results.push((piece, None)),
                 // Whether it goes on makes no difference to a rule that only counts behind this.
                 Some(Step::Act(_)) if rule.steps.iter().skip(at).all(is_without_effect) => {
                     results.push((piece, None));
@@ -322,7 +325,7 @@ impl Place {
 fn is_without_effect(step: &Step) -> bool {
     match step {
         Step::Match(_) | Step::Lookup(_) | Step::Count(_) => true,
-        Step::Act(effect) => !matches!(effect, Effect::Mark(_) | Effect::ConnectionMark(_)),
+        Step::Act(effect) => !matches!(effect, Effect::Mark(_) | Effect::ConnectionMark(_) | Effect::Open(_)),
         Step::Do(_) => false,
     }
 }
@@ -332,7 +335,7 @@ fn remembered(mut piece: Piece, effect: &Effect) -> (Piece, Option<Piece>) {
     match effect {
         Effect::Mark(write) => piece.write(write, false),
         Effect::ConnectionMark(write) => piece.write(write, true),
-        Effect::Log(_) | Effect::Segment(_) => {}
+        Effect::Log(_) | Effect::Segment(_) | Effect::Open(_) | Effect::Through(_) => {}
         Effect::Limit(_) | Effect::Quota(_) | Effect::Update(_) | Effect::Member { .. } => {
             piece.is_unsure = true;
             return (piece.clone(), Some(piece));

@@ -140,7 +140,9 @@ impl Parser<'_, '_> {
                 "saddr" if is_source.is_none() => is_source = Some(true),
                 "daddr" if is_source.is_none() => is_source = Some(false),
                 "iif" => of_input = Some(here),
-                word @ ("mark" | "oif") if !word.is_empty() => {
+                // Marks choose no routes here.
+                "mark" => {}
+                word @ "oif" => {
                     return self.error(here, format!("fib by {word} is not in this version's subset"));
                 }
                 _ => return self.unexpected("\"saddr\", \"daddr\" or \"iif\""),

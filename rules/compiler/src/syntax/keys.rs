@@ -11,6 +11,16 @@ pub(crate) struct Key {
     pub layer: Layer,
 }
 
+impl Key {
+    /// The number that it reads, if it is one of the packet's own.
+    pub fn field(&self) -> Option<Field> {
+        match self.subject {
+            Subject::Packet(field) => Some(field),
+            Subject::Constant(_) | Subject::Ipv6 => None,
+        }
+    }
+}
+
 /// Where the number comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {

@@ -214,7 +214,8 @@ impl Parser<'_, '_> {
     /// `log [prefix "..."] [level L] [flags F]`
     pub fn log(&mut self) -> Parsed<What> {
         self.next();
-        let mut log = Log { prefix: String::new(), level: Level::Warning, flags: None };
+        let mut log = Log { prefix: String::new(), level: Level::Warning, flags: None, group: None };
+        let mut names_level = false;
         loop {
             let here = self.here();
             match self.peek_word() {
@@ -224,18 +225,44 @@ impl Parser<'_, '_> {
                 }
                 "level" => {
                     self.next();
+                    if self.takes_word("audit") {
+                        // Nothing else may be said of it.
+                        if !log.prefix.is_empty() || self.peek_word() == "prefix" {
+                            return self.error(here, "log level audit has no prefix");
+                        }
+                        (log.level, log.group) = (Level::Info, Some(here));
+                        continue;
+                    }
                     log.level = self.log_level()?;
+                    names_level = true;
                 }
                 "flags" => {
                     self.next();
                     self.log_flags()?;
                     log.flags = Some(here);
                 }
-                word @ ("group" | "snaplen" | "queue-threshold") => {
-                    return self.error(here, format!("log {word}: nobody listens for it in a firewall VM"));
+                "group" => {
+                    self.next();
+                    let number = self.here();
+                    if self.whole_number()? > u16::MAX.into() {
+                        return self.error(number, "a log group is 0 to 65535");
+                    }
+                    log.group = Some(here);
                 }
-                _ => return Ok(What::Log(log)),
+                "snaplen" | "queue-threshold" => {
+                    self.next();
+                    self.whole_number()?;
+                    log.group = Some(here);
+                }
+                _ => break,
             }
+        }
+        match (&log.group, &log.flags) {
+            (Some(group), _) if names_level => {
+                self.error(group.clone(), "log: a level and a group exclude each other")
+            }
+            (Some(group), Some(_)) => self.error(group.clone(), "log: flags and a group exclude each other"),
+            _ => Ok(What::Log(log)),
         }
     }
 
@@ -262,7 +289,6 @@ impl Parser<'_, '_> {
             "warn" => Level::Warning,
             "notice" | "info" => Level::Info,
             "debug" => Level::Debug,
-            "audit" => return self.error(span, "log level audit: there is no audit in a firewall VM"),
             word => {
                 let label = meant(word, ["emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"]);
                 return self.error_with(span, format!("{} is no log level", quoted(word)), label);

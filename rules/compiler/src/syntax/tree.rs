@@ -393,6 +393,8 @@ pub(crate) struct Log {
     pub level: Level,
     /// Where `flags` was said.
     pub flags: Option<Span>,
+    /// Where a group was said: who would listen for the line.
+    pub group: Option<Span>,
 }
 
 /// `meta mark set` and `ct mark set`.
