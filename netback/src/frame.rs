@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::{
     Frame, Offload, header,
-    pool::{BUFFER, Buffer, Pool},
+    pool::{BUFFER, Buffer, Chain, Pool},
 };
 
 /// A frame in buffers of the pool; dropped, they are free again.
@@ -104,15 +104,44 @@ impl Payload {
         self.buffer.octets().get(start..start + self.len())
     }
 
+    /// The buffers that it lies in.
+    #[inline]
+    pub(crate) fn buffers(&self) -> usize {
+        let (start, end) = (self.start as usize, self.start as usize + self.len());
+        end.div_ceil(BUFFER) - start / BUFFER
+    }
+
     /// Part of what is to be sent, buffer by buffer; none of the pieces is empty.
     #[inline]
-    pub(crate) fn parts(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        let start = self.start as usize;
-        let (from, to) = (start + range.start, start + range.end.min(self.len()));
-        self.buffer.parts().enumerate().filter_map(move |(index, octets)| {
-            let before = index * BUFFER;
-            let (from, to) = (from.saturating_sub(before), to.saturating_sub(before).min(BUFFER));
-            octets.get(from..to).filter(|part| !part.is_empty())
-        })
+    pub(crate) fn parts(&self, range: Range<usize>) -> Parts<'_> {
+        let left = range.end.min(self.len()).saturating_sub(range.start);
+        Parts { chain: self.buffer.chain(), skip: self.start as usize + range.start, left }
+    }
+}
+
+/// Pieces of a payload.
+pub(crate) struct Parts<'a> {
+    chain: Chain<'a>,
+    /// Octets of the chain ahead of the next piece, and octets from there on.
+    skip: usize,
+    left: usize,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while self.left > 0 {
+            let octets = self.chain.next()?;
+            let skip = self.skip;
+            self.skip = skip.saturating_sub(BUFFER);
+            if let Some(rest) = octets.get(skip..).filter(|rest| !rest.is_empty()) {
+                let part = rest.get(..self.left).unwrap_or(rest);
+                self.left -= part.len();
+                return Some(part);
+            }
+        }
+        None
     }
 }

@@ -84,15 +84,6 @@ struct Shared {
     _chunks: Vec<Pages>,
 }
 
-impl Shared {
-    /// The buffer behind another one, and where it lies.
-    #[inline]
-    fn follow(&self, index: u32) -> Option<(u32, NonNull<u8>)> {
-        let next = self.next.get(index as usize)?.get();
-        Some((next, *self.places.get(next as usize)?))
-    }
-}
-
 /// All buffers of the image; clones are the same pool.
 #[derive(Clone)]
 pub struct Pool(Rc<Shared>);
@@ -191,13 +182,27 @@ impl Buffer {
 
     /// The octets of each buffer of the chain.
     #[inline]
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8; BUFFER]> {
-        let first = Some((self.index, self.memory));
-        core::iter::successors(first, |&(index, _)| self.home.follow(index)).map(|(_, memory)| {
-            // SAFETY: as in `octets`: only `append` chains a buffer, and it takes the token that owned it; the chain
-            // has one owner, this token, from which the borrow is.
-            unsafe { memory.cast().as_ref() }
-        })
+    pub(crate) fn chain(&self) -> Chain<'_> {
+        Chain { home: &self.home, index: self.index }
+    }
+}
+
+/// The buffers of a chain, one behind the other.
+pub(crate) struct Chain<'a> {
+    home: &'a Shared,
+    index: u32,
+}
+
+impl<'a> Iterator for Chain<'a> {
+    type Item = &'a [u8; BUFFER];
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let memory = self.home.places.get(self.index as usize)?;
+        self.index = self.home.next.get(self.index as usize)?.get();
+        // SAFETY: as in `Buffer::octets`: only `append` chains a buffer, and it takes the token that owned it; the
+        // chain has one owner, the token from which the borrow is.
+        Some(unsafe { memory.cast().as_ref() })
     }
 }
 
@@ -265,13 +270,13 @@ mod tests {
         behind.append(take(3));
         chain.append(behind);
         chain.append(take(4));
-        assert_eq!(chain.parts().map(|part| part[BUFFER - 1]).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(chain.chain().map(|part| part[BUFFER - 1]).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(pool.free(), 1);
         drop(chain);
         assert_eq!(pool.free(), 5);
         // What was in a chain has nothing behind it any more.
         let all: Vec<Buffer> = core::iter::from_fn(|| pool.take()).collect();
-        assert!(all.len() == 5 && all.iter().all(|buffer| buffer.parts().count() == 1));
+        assert!(all.len() == 5 && all.iter().all(|buffer| buffer.chain().count() == 1));
     }
 
     #[test]
@@ -279,7 +284,7 @@ mod tests {
         let (pool, other) = (Pool::new::<TestHal>(1).unwrap(), Pool::new::<TestHal>(1).unwrap());
         let mut buffer = pool.take().unwrap();
         buffer.append(other.take().unwrap());
-        assert_eq!((buffer.parts().count(), other.free()), (1, 1));
+        assert_eq!((buffer.chain().count(), other.free()), (1, 1));
     }
 
     #[test]

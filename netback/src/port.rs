@@ -74,26 +74,27 @@ struct Receiver<H: Hal> {
     ring: Ring<H>,
     /// Buffers that the device has, by descriptor.
     slots: Box<[Option<Buffer>]>,
-    /// Descriptors that the device does not have.
-    spare: Vec<u16>,
+    /// The first `spares` are descriptors that the device does not have.
+    spare: Box<[u16]>,
+    spares: usize,
 }
 
 impl<H: Hal> Receiver<H> {
     fn new() -> Result<Self, OutOfMemory> {
-        let spare = (0..RING as u16).rev().collect();
-        Ok(Self { ring: Ring::new()?, slots: (0..RING).map(|_| None).collect(), spare })
+        let slots = (0..RING).map(|_| None).collect();
+        Ok(Self { ring: Ring::new()?, slots, spare: (0..RING as u16).collect(), spares: RING })
     }
 
     /// Gives free buffers to the device; `false` if the pool ran out.
     fn refill(&mut self, pool: &Pool) -> bool {
-        while let Some(&id) = self.spare.last() {
+        while let Some(&id) = self.spares.checked_sub(1).and_then(|last| self.spare.get(last)) {
             let Some(mut buffer) = pool.take() else { return false };
             // SAFETY: the buffer moves into its slot, where nobody reads it, and leaves it when the device has given
             // the descriptor back or has confirmed a reset. Its memory does not move with its token.
             unsafe { self.ring.write_in(id, buffer.octets_mut()) };
             let Some(slot) = self.slots.get_mut(usize::from(id)) else { return true };
             *slot = Some(buffer);
-            self.spare.pop();
+            self.spares -= 1;
             self.ring.offer(id);
         }
         true
@@ -106,7 +107,10 @@ impl<H: Hal> Receiver<H> {
         let length = length as usize;
         let slot = self.slots.get_mut(id as usize).ok_or(Violation::Identifier)?;
         let buffer = slot.take().ok_or(Violation::Identifier)?;
-        self.spare.push(id as u16);
+        if let Some(spare) = self.spare.get_mut(self.spares) {
+            *spare = id as u16;
+            self.spares += 1;
+        }
         if length > BUFFER {
             return Err(Violation::Length);
         }
@@ -155,8 +159,8 @@ impl<H: Hal> Receiver<H> {
     fn clear(&mut self) {
         self.ring.clear();
         self.slots.fill_with(|| None);
-        self.spare.clear();
-        self.spare.extend((0..RING as u16).rev());
+        self.spare.iter_mut().zip(0..).for_each(|(spare, id)| *spare = id);
+        self.spares = RING;
     }
 }
 
@@ -166,6 +170,8 @@ struct Outgoing {
     head_length: u16,
     /// Head and parts of the payload.
     descriptors: u8,
+    /// The last descriptor, once it has them.
+    last: u16,
     payload: Option<Payload>,
 }
 
@@ -173,15 +179,26 @@ struct Outgoing {
 const HEAD_STRIDE: usize = 256;
 const HEADS: usize = RING + BACKLOG;
 
+/// Every descriptor followed by the next one.
+const FOLLOWING: [u16; RING] = {
+    let (mut all, mut id) = ([0; RING], 0);
+    while id < RING {
+        all[id] = (id + 1) as u16;
+        id += 1;
+    }
+    all
+};
+
 /// The transmit ring, the frames on it, and the backlog in front of it.
 struct Sender<H: Hal> {
     ring: Ring<H>,
     /// Frames that the device has, by their first descriptor.
     slots: Box<[Option<Outgoing>]>,
-    /// The descriptor behind each in its chain: ours, the device does not see it.
-    next: Box<[u16]>,
-    /// Descriptors that the device does not have.
-    spare: Vec<u16>,
+    /// The descriptor behind each, in its chain or among the free ones. It is ours: the device does not see it.
+    next: Box<[u16; RING]>,
+    /// Descriptors that the device does not have, and the first of them.
+    spares: usize,
+    spare: u16,
     /// Room for [`HEADS`] heads.
     heads: Pages,
     free_heads: Vec<u16>,
@@ -193,8 +210,9 @@ impl<H: Hal> Sender<H> {
         Ok(Self {
             ring: Ring::new()?,
             slots: (0..RING).map(|_| None).collect(),
-            next: (0..RING).map(|_| 0).collect(),
-            spare: (0..RING as u16).rev().collect(),
+            next: Box::new(FOLLOWING),
+            spares: RING,
+            spare: 0,
             heads: Pages::new::<H>((HEADS * HEAD_STRIDE).div_ceil(PAGE_SIZE))?,
             free_heads: (0..HEADS as u16).collect(),
             backlog: VecDeque::with_capacity(BACKLOG),
@@ -243,16 +261,12 @@ impl<H: Hal> Sender<H> {
             }
             length = FRAME_MIN;
         }
-        let parts = match &payload {
-            None => 0,
-            Some(payload) if payload.octets().is_some() => 1,
-            Some(payload) => payload.parts(0..payload.len()).count(),
-        };
         self.free_heads.pop();
         Ok(Outgoing {
             head: index,
             head_length: (header::LENGTH + length) as u16,
-            descriptors: 1 + parts as u8,
+            descriptors: 1 + payload.as_ref().map_or(0, Payload::buffers) as u8,
+            last: 0,
             payload,
         })
     }
@@ -260,7 +274,7 @@ impl<H: Hal> Sender<H> {
     /// Puts a composed frame on the ring, or behind those that wait for it if the buffers allow it.
     #[inline]
     fn send(&mut self, outgoing: Outgoing, may_wait: bool) -> Result<(), Refused> {
-        if self.backlog.is_empty() && self.spare.len() >= outgoing.descriptors.into() {
+        if self.backlog.is_empty() && self.spares >= outgoing.descriptors.into() {
             self.post(outgoing);
             return Ok(());
         }
@@ -274,30 +288,28 @@ impl<H: Hal> Sender<H> {
 
     /// Gives a frame to the device; there are enough descriptors.
     #[inline]
-    fn post(&mut self, outgoing: Outgoing) {
-        let Some(first) = self.spare.pop() else { return self.free_heads.push(outgoing.head) };
+    fn post(&mut self, mut outgoing: Outgoing) {
+        let first = self.spare;
         let start = usize::from(outgoing.head) * HEAD_STRIDE;
         let head = self.heads.octets(start..start + usize::from(outgoing.head_length)).unwrap_or_default();
-        let mut write = |id: u16, octets: &[u8], next: Option<u16>| {
-            // SAFETY: head memory `outgoing.head` is not free and the payload's buffers are owned by `outgoing`, which
-            // moves into `slots[first]` until the device has given the chain back or has confirmed a reset.
-            unsafe { self.ring.write_out(id, octets, next) };
-            if let (Some(next), Some(place)) = (next, self.next.get_mut(usize::from(id))) {
-                *place = next;
-            }
-        };
-        match &outgoing.payload {
-            None => write(first, head, None),
-            Some(payload) => {
-                write(first, head, self.spare.last().copied());
-                let mut parts = payload.parts(0..payload.len()).peekable();
-                while let Some(part) = parts.next() {
-                    let Some(id) = self.spare.pop() else { break };
-                    let next = self.spare.last().copied();
-                    write(id, part, next.filter(|_| parts.peek().is_some()));
-                }
+        let mut last = first;
+        // Free descriptors are chained as they are to be used.
+        let next = |id: u16| self.next[usize::from(id) % RING];
+        // SAFETY: head memory `outgoing.head` is not free and the payload's buffers are owned by `outgoing`, which moves
+        // into `slots[first]` until the device has given the chain back or has confirmed a reset.
+        unsafe { self.ring.write_out(first, head, (outgoing.descriptors > 1).then(|| next(first))) };
+        if let Some(payload) = &outgoing.payload {
+            let mut left = outgoing.descriptors - 1;
+            for part in payload.parts(0..payload.len()) {
+                last = next(last);
+                left = left.saturating_sub(1);
+                // SAFETY: as above.
+                unsafe { self.ring.write_out(last, part, (left > 0).then(|| next(last))) };
             }
         }
+        self.spare = next(last);
+        self.spares -= usize::from(outgoing.descriptors);
+        outgoing.last = last;
         if let Some(slot) = self.slots.get_mut(usize::from(first)) {
             *slot = Some(outgoing);
             self.ring.offer(first);
@@ -310,12 +322,9 @@ impl<H: Hal> Sender<H> {
             let slot = self.slots.get_mut(id as usize).ok_or(Violation::Identifier)?;
             let outgoing = slot.take().ok_or(Violation::Identifier)?;
             self.free_heads.push(outgoing.head);
-            let mut id = id as u16;
-            self.spare.push(id);
-            for _ in 1..outgoing.descriptors {
-                id = self.next.get(usize::from(id)).copied().unwrap_or_default();
-                self.spare.push(id);
-            }
+            self.next[usize::from(outgoing.last) % RING] = self.spare;
+            self.spare = id as u16;
+            self.spares += usize::from(outgoing.descriptors);
         }
         Ok(())
     }
@@ -323,7 +332,7 @@ impl<H: Hal> Sender<H> {
     /// Moves what waited onto the ring.
     fn drain(&mut self) {
         while let Some(outgoing) = self.backlog.pop_front() {
-            if self.spare.len() < outgoing.descriptors.into() {
+            if self.spares < outgoing.descriptors.into() {
                 return self.backlog.push_front(outgoing);
             }
             self.post(outgoing);
@@ -332,7 +341,7 @@ impl<H: Hal> Sender<H> {
 
     /// Whether the device has frames.
     fn is_sending(&self) -> bool {
-        self.spare.len() < RING
+        self.spares < RING
     }
 
     /// Takes back all frames from a device that confirmed a reset; they are lost, and so are those that waited.
@@ -340,8 +349,7 @@ impl<H: Hal> Sender<H> {
         self.ring.clear();
         self.slots.fill_with(|| None);
         self.backlog.clear();
-        self.spare.clear();
-        self.spare.extend((0..RING as u16).rev());
+        (*self.next, self.spare, self.spares) = (FOLLOWING, 0, RING);
         self.free_heads.clear();
         self.free_heads.extend(0..HEADS as u16);
     }
