@@ -78,6 +78,8 @@ pub struct Datapath<L: Link> {
     errors: Limiter,
     replies: Limiter,
     notices: Limiter,
+    /// The frames at hand; empty between turns.
+    batch: Vec<L::Frame>,
     upkeep_due: Instant,
     ticked: Option<Instant>,
 }
@@ -85,7 +87,7 @@ pub struct Datapath<L: Link> {
 /// Where headers are read and written: kept from packet to packet, so that it is not cleared for each.
 struct Scratch {
     packet: Packet,
-    head: nat::Head,
+    head: Head,
 }
 
 /// What is done with a packet that nothing speaks against.
@@ -148,6 +150,7 @@ impl<L: Link> Datapath<L> {
             replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),
             notices: Limiter::new(256, 3, 10_000, seed[3] ^ 2),
             routes,
+            batch: Vec::with_capacity(BATCH),
             upkeep_due: Instant::ZERO,
             ticked: None,
         }
@@ -159,20 +162,22 @@ impl<L: Link> Datapath<L> {
     pub fn turn(&mut self, now: Instant) -> bool {
         let mut received = 0;
         self.effects.now = now;
-        let mut scratch = Scratch { packet: Packet::EMPTY, head: nat::Head::EMPTY };
+        let mut scratch = Scratch { packet: Packet::EMPTY, head: Head::EMPTY };
+        let mut batch = core::mem::take(&mut self.batch);
         self.nat.advance_to(now);
         for port in &mut self.ports {
             port.link.begin();
         }
         for input in 0..self.ports.len() {
-            let batch = self.receive(input);
+            self.receive(input, &mut batch);
             received += batch.len();
-            for frame in batch {
+            for frame in batch.drain(..) {
                 if let Err(reason) = self.walk(input, frame, &mut scratch, now) {
                     self.ports[input].counters.drop(reason);
                 }
             }
         }
+        self.batch = batch;
         let more = now >= self.upkeep_due && self.upkeep(now);
         for port in &mut self.ports {
             port.link.finish();
@@ -183,8 +188,7 @@ impl<L: Link> Datapath<L> {
     /// The next frames of a port. With a large table, what their sessions are found by is loaded before
     /// the first of them is looked at: the misses of a batch overlap.
     #[inline]
-    fn receive(&mut self, input: usize) -> heapless::Vec<L::Frame, BATCH> {
-        let mut batch = heapless::Vec::new();
+    fn receive(&mut self, input: usize, batch: &mut Vec<L::Frame>) {
         let Self { ports, nat, .. } = self;
         let Port { link, counters, is_removed, .. } = &mut ports[input];
         let is_large = nat.counts().sessions >= LARGE;
@@ -197,10 +201,9 @@ impl<L: Link> Datapath<L> {
             if is_large {
                 nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
             }
-            // There is room for one more.
-            let _ = batch.push(frame);
+            // It was made for so many.
+            batch.push(frame);
         }
-        batch
     }
 
     /// The path of one packet.
@@ -419,12 +422,12 @@ impl<L: Link> Datapath<L> {
         way: Way,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let Scratch { packet, head: network } = scratch;
-        let network = packet.rewrite(network, way.translation);
+        let Scratch { packet, head } = scratch;
         let output = &self.ports[way.hop.port];
-        let mut head = Head::new(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
+        head.begin(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
         head.offload = leaving_offload(packet, frame.offload().segments, output.mtu);
-        head.extend_from_slice(network).map_err(|_| Dropped::Malformed)?;
+        let length = packet.rewrite(head.network_mut(), way.translation).len();
+        head.take(length);
         let is_cut = usize::from(packet.total_len()) > output.mtu && head.offload.segments.is_none();
         let identification = match way.identification {
             // What was whole becomes fragments.
@@ -446,10 +449,10 @@ impl<L: Link> Datapath<L> {
         if (clamp.is_some() || head.offload.segments.is_some()) && packet.tcp().is_some() {
             let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
             let header = packet.header_len();
-            taken = segment::take_header(&mut head, octets, header, taken).ok_or(Dropped::Malformed)?;
+            taken = segment::take_header(head, octets, header, taken).ok_or(Dropped::Malformed)?;
             if let Some(clamp) = clamp {
                 let most = clamp.octets([output.mtu, self.ports[input].mtu]);
-                segment::lower(&mut head, header, most, packet.checksum() == nat::Checksum::Partial);
+                segment::lower(head, header, most, packet.checksum() == nat::Checksum::Partial);
             }
         }
         let payload = ETHERNET_HEADER + taken..ETHERNET_HEADER + usize::from(packet.total_len());

@@ -115,6 +115,8 @@ struct Entry {
 pub struct Neighbors<F> {
     entries: Vec<Entry>,
     index: HashMap<Key, u16, Seeded>,
+    /// Where those that were looked up last are, by a few bits of their hash.
+    recent: [u16; RECENT],
     /// The packets that wait, of all neighbours, in the order they came.
     waiting: heapless::Deque<(Key, Waiting<F>), WAITING>,
     /// Where eviction looks next.
@@ -122,6 +124,9 @@ pub struct Neighbors<F> {
     /// Where upkeep looks next.
     upkeep: usize,
 }
+
+/// Neighbours that are found without a search.
+const RECENT: usize = 64;
 
 /// Keyed hashing for the index, so that addresses cannot be chosen to collide.
 #[derive(Clone)]
@@ -172,6 +177,7 @@ impl<F> Neighbors<F> {
         Self {
             entries: Vec::with_capacity(NEIGHBORS),
             index: HashMap::with_capacity_and_hasher(NEIGHBORS, Seeded(seed)),
+            recent: [0; RECENT],
             waiting: heapless::Deque::new(),
             hand: 0,
             upkeep: 0,
@@ -188,9 +194,14 @@ impl<F> Neighbors<F> {
         self.entries.is_empty()
     }
 
+    #[inline]
     fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry> {
-        let index = *self.index.get(&Key::new(port, address))?;
-        self.entries.get_mut(usize::from(index))
+        let key = Key::new(port, address);
+        let recent = &mut self.recent[fold(self.index.hasher().0 ^ key.0) as usize % RECENT];
+        if self.entries.get(usize::from(*recent)).is_none_or(|entry| entry.key != key) {
+            *recent = *self.index.get(&key)?;
+        }
+        self.entries.get_mut(usize::from(*recent))
     }
 
     /// The MAC of `address` on `port`, if it is known.

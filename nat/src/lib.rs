@@ -48,4 +48,4 @@ pub use segment::{Segment, flags as tcp_flags};
 pub use session::{Session, SessionId};
 pub use table::{Admitted, Binding, Counts, Gone, Hit, Nat, Refusal, SourceNat, Unbound};
 pub use tcp::Refused;
-pub use translate::{Head, Translation};
+pub use translate::Translation;

@@ -53,7 +53,7 @@ pub struct Packet {
     pub(crate) header_len: u8,
     pub(crate) transport: Transport,
     pub(crate) checksum: Checksum,
-    /// UDP or TCP without IP options, and a complete transport checksum.
+    /// UDP or TCP without IP options.
     pub(crate) usual: bool,
     pub(crate) total_len: u16,
     /// What [`Packet::datagram_len`] tells.
@@ -181,7 +181,7 @@ impl Packet {
         put(&mut self.head, at, header);
         self.head_len = (at + N) as u8;
         self.transport = transport;
-        self.usual = at == IPV4 && self.checksum == Checksum::Complete;
+        self.usual = at == IPV4;
     }
 
     #[inline(always)]

@@ -102,20 +102,15 @@ impl Translation {
     }
 }
 
-/// Where the headers that leave in place of those that arrived are written: kept from packet to
-/// packet, so that it is not cleared for each.
-#[derive(Clone, Debug)]
-pub struct Head {
-    octets: [u8; HEAD_MAX],
+/// Where the headers that leave in place of those that arrived are written.
+struct Head<'h> {
+    octets: &'h mut [u8; HEAD_MAX],
 }
 
-impl Head {
-    /// Nothing yet; [`Packet::rewrite`] fills it.
-    pub const EMPTY: Self = Self { octets: [0; HEAD_MAX] };
-
+impl<'h> Head<'h> {
     /// The first octets.
     #[inline]
-    fn first(&self, length: usize) -> &[u8] {
+    fn first(self, length: usize) -> &'h [u8] {
         self.octets.get(..length).unwrap_or_default()
     }
 
@@ -175,29 +170,28 @@ impl Head {
 }
 
 impl Packet {
-    /// Writes the head of the translated packet, time to live lowered by one, and returns its
-    /// octets, from the IPv4 header on; the payload follows them.
+    /// Writes the head of the translated packet to `octets`, time to live lowered by one, and returns
+    /// as many of them as it has, from the IPv4 header on; the payload follows them.
     ///
     /// The transport checksum follows. A partial one takes the change of addresses only: it holds
     /// the pseudo-header's sum, and the device sums the ports later (virtio 1.2, 5.1.6.2).
     #[inline(always)]
-    pub fn rewrite<'h>(&self, head: &'h mut Head, translation: Translation) -> &'h [u8] {
-        // Lengths, offsets and the kind of checksum are constants here.
+    pub fn rewrite<'h>(&self, octets: &'h mut [u8; HEAD_MAX], translation: Translation) -> &'h [u8] {
+        let mut head = Head { octets };
+        // Lengths and offsets are constants here.
         match (self.usual, self.transport) {
             (true, Transport::Udp) => {
-                self.rewrite_addresses(IPV4 + UDP, head, translation);
-                head.set_ports(IPV4, translation.ends());
-                head.update_udp(IPV4 + UDP_CHECKSUM, translation.changes.transport);
+                self.rewrite_addresses(IPV4 + UDP, &mut head, translation);
+                self.rewrite_ports(IPV4, IPV4 + UDP_CHECKSUM, &mut head, translation);
                 head.first(IPV4 + UDP)
             }
             (true, Transport::Tcp) => {
-                self.rewrite_addresses(IPV4 + TCP, head, translation);
-                head.set_ports(IPV4, translation.ends());
-                head.update(IPV4 + TCP_CHECKSUM, translation.changes.transport);
+                self.rewrite_addresses(IPV4 + TCP, &mut head, translation);
+                self.rewrite_ports(IPV4, IPV4 + TCP_CHECKSUM, &mut head, translation);
                 head.first(IPV4 + TCP)
             }
             _ => {
-                self.rewrite_any(head, translation);
+                self.rewrite_any(&mut head, translation);
                 head.first(self.head_len())
             }
         }
@@ -226,7 +220,7 @@ impl Packet {
     }
 
     fn rewrite_transport(&self, at: usize, head: &mut Head, translation: Translation) {
-        let (ends, Changes { network, transport }) = (translation.ends(), translation.changes);
+        let (ends, transport) = (translation.ends(), translation.changes.transport);
         let checksum = match self.transport {
             Transport::Udp => at + UDP_CHECKSUM,
             Transport::Tcp => at + TCP_CHECKSUM,
@@ -234,7 +228,14 @@ impl Packet {
             Transport::Reply => return head.set_id(at, ends.destination().port, transport),
             Transport::Opaque | Transport::Error => return,
         };
-        head.set_ports(at, ends);
+        self.rewrite_ports(at, checksum, head, translation);
+    }
+
+    /// Translates the ports of a UDP or TCP header, and its checksum.
+    #[inline(always)]
+    fn rewrite_ports(&self, at: usize, checksum: usize, head: &mut Head, translation: Translation) {
+        let Changes { network, transport } = translation.changes;
+        head.set_ports(at, translation.ends());
         match (self.checksum, self.transport) {
             (Checksum::Partial, _) => {
                 let sum = network.add_to(head.field(checksum));
@@ -264,7 +265,7 @@ impl Packet {
     /// RFC 5508 REQ-4 and REQ-5.
     #[cold]
     fn rewrite_error(&self, head: &mut Head, embedded: &Embedded, translation: Translation) {
-        head.octets = self.head;
+        *head.octets = self.head;
         let (icmp, end) = (self.header_len(), self.head_len());
         let quote = |head: &Head| checksum::sum(head.octets.get(icmp..end).unwrap_or_default());
         let outer = self.outer(translation);
@@ -296,7 +297,7 @@ impl Packet {
     }
 }
 
-impl Head {
+impl Head<'_> {
     #[inline]
     fn set_id(&mut self, at: usize, id: u16, difference: Difference) {
         self.set(at + ICMP_ID, id.to_be_bytes());

@@ -4,7 +4,7 @@ use core::fmt;
 
 use smoltcp::wire::{EthernetAddress, EthernetProtocol};
 
-use crate::{ETHERNET_HEADER, Offload};
+use crate::{Checksum, ETHERNET_HEADER, Offload};
 
 /// The largest head above Ethernet, a translated ICMP error: outer IPv4 60, ICMP 8, embedded IPv4 60, embedded TCP 20.
 pub const NETWORK_HEAD_MAX: usize = 148;
@@ -18,44 +18,78 @@ pub struct HeadFull;
 
 /// Ethernet header and new network headers of a frame; the rest of it follows as payload.
 ///
-/// It is built on the stack and handed on by reference.
+/// It is kept from frame to frame, so that it is not cleared for each, and handed on by reference.
 #[derive(Clone)]
 pub struct Head {
-    octets: heapless::Vec<u8, HEAD_MAX, u16>,
+    octets: [u8; HEAD_MAX],
+    /// At most [`HEAD_MAX`].
+    length: u8,
     /// What the device is to do; offsets count from the first octet of the head.
     pub offload: Offload,
 }
 
 impl Head {
+    /// No head; [`Head::begin`] makes it one.
+    pub const EMPTY: Self = Self {
+        octets: [0; HEAD_MAX],
+        length: 0,
+        offload: Offload { checksum: Checksum::Unverified, segments: None },
+    };
+
     /// A head that consists of an Ethernet header, with no offload asked for.
-    #[inline]
     pub fn new(destination: EthernetAddress, source: EthernetAddress, ethertype: EthernetProtocol) -> Self {
-        let mut header = [0; ETHERNET_HEADER];
-        header[..6].copy_from_slice(&destination.0);
-        header[6..12].copy_from_slice(&source.0);
-        header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
-        let mut head = Self { octets: heapless::Vec::new(), offload: Offload::default() };
-        // An Ethernet header always fits.
-        let _ = head.octets.extend_from_slice(&header);
+        let mut head = Self::EMPTY;
+        head.begin(destination, source, ethertype);
         head
+    }
+
+    /// Makes it a head that consists of an Ethernet header, with no offload asked for.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        destination: EthernetAddress,
+        source: EthernetAddress,
+        ethertype: EthernetProtocol,
+    ) {
+        self.octets[..6].copy_from_slice(&destination.0);
+        self.octets[6..12].copy_from_slice(&source.0);
+        self.octets[12..ETHERNET_HEADER].copy_from_slice(&u16::from(ethertype).to_be_bytes());
+        self.length = ETHERNET_HEADER as u8;
+        self.offload = Offload::default();
+    }
+
+    /// The room behind the Ethernet header, where network headers may be written before
+    /// [`Head::take`] makes them part of the head.
+    #[inline]
+    pub fn network_mut(&mut self) -> &mut [u8; NETWORK_HEAD_MAX] {
+        self.octets.last_chunk_mut().expect("a head is longer than what follows Ethernet")
+    }
+
+    /// Says how many octets there are behind the Ethernet header: at most [`NETWORK_HEAD_MAX`].
+    #[inline]
+    pub fn take(&mut self, length: usize) {
+        self.length = (ETHERNET_HEADER + length.min(NETWORK_HEAD_MAX)) as u8;
     }
 
     /// Appends octets to the head; an error leaves it as it was.
     #[inline]
     pub fn extend_from_slice(&mut self, octets: &[u8]) -> Result<(), HeadFull> {
-        self.octets.extend_from_slice(octets).map_err(|_| HeadFull)
+        let end = usize::from(self.length) + octets.len();
+        self.octets.get_mut(self.length.into()..end).ok_or(HeadFull)?.copy_from_slice(octets);
+        self.length = end as u8;
+        Ok(())
     }
 
     /// The head so far, from the Ethernet header on.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        &self.octets
+        self.octets.get(..self.length.into()).unwrap_or_default()
     }
 
     /// The head so far, to be changed in place.
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.octets
+        self.octets.get_mut(..self.length.into()).unwrap_or_default()
     }
 }
 

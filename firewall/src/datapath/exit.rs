@@ -34,7 +34,7 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         (frame, is_received): (L::Frame, bool),
-        mut head: Head,
+        head: &mut Head,
         payload: Range<usize>,
         hop: Hop,
         now: Instant,
@@ -42,12 +42,12 @@ impl<L: Link> Datapath<L> {
         let Some(mac) = self.neighbors.lookup(hop.port, hop.next, now) else {
             return self.wait(
                 hop,
-                Waiting { head, payload: Some((frame, payload)), input, is_received },
+                Waiting { head: head.clone(), payload: Some((frame, payload)), input, is_received },
                 now,
             );
         };
-        address(&mut head, mac);
-        self.ports[hop.port].link.transmit(&head, Some((frame, payload))).map_err(unsent)?;
+        address(head, mac);
+        self.ports[hop.port].link.transmit(head, Some((frame, payload))).map_err(unsent)?;
         self.ports[input].counters.forwarded += 1;
         Ok(())
     }

@@ -100,7 +100,7 @@ impl<L: Link> Datapath<L> {
         input: usize,
         frame: L::Frame,
         packet: &Packet,
-        mut head: Head,
+        head: &mut Head,
         hop: Hop,
         now: Instant,
     ) -> Result<(), Dropped> {
@@ -109,7 +109,7 @@ impl<L: Link> Datapath<L> {
             frame.octets().get(ETHERNET_HEADER..ETHERNET_HEADER + whole).ok_or(Dropped::Malformed)?;
         let rest = octets.get(packet.head_len()..).ok_or(Dropped::Malformed)?;
         // No piece has the whole datagram's checksum to finish.
-        netback::segment::complete_checksum(&mut head, rest).map_err(|_| Dropped::BadOffload)?;
+        netback::segment::complete_checksum(head, rest).map_err(|_| Dropped::BadOffload)?;
         let (ip, transport) = head
             .as_slice()
             .get(ETHERNET_HEADER..)
@@ -129,7 +129,7 @@ impl<L: Link> Datapath<L> {
             let old = octets.get(header + piece.start + new.len()..header + piece.end);
             let old = old.ok_or(Dropped::Malformed)?;
             let copy = self.ports[hop.port].link.compose(old).ok_or(Dropped::TransmitQueue)?;
-            self.send(input, (copy, false), part, 0..old.len(), hop, now)?;
+            self.send(input, (copy, false), &mut part, 0..old.len(), hop, now)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant as Clock};
 
-use nat::{Binding, Checksum, Config, Head, Hit, Nat, Options, Packet, SourceNat, Timeouts};
+use nat::{Binding, Checksum, Config, HEAD_MAX, Hit, Nat, Options, Packet, SourceNat, Timeouts};
 use smoltcp::time::Instant;
 
 use crate::floor::Floor;
@@ -45,7 +45,7 @@ pub const CASES: [Case; 11] = [
 struct Gate {
     nat: Nat,
     packet: Packet,
-    head: Head,
+    head: [u8; HEAD_MAX],
 }
 
 impl Gate {
@@ -59,7 +59,7 @@ impl Gate {
         };
         let mut nat = Nat::with_options(&config, &[], [0x5eed, 0x5eed << 40], options);
         nat.advance_to(Instant::from_secs(1000));
-        Self { nat, packet: Packet::EMPTY, head: Head::EMPTY }
+        Self { nat, packet: Packet::EMPTY, head: [0; HEAD_MAX] }
     }
 
     fn with_flows(kind: Kind, flows: usize) -> Self {

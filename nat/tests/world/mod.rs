@@ -4,7 +4,7 @@
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 use nat::{
-    Binding, Checksum, Config, Direction, Endpoint, Head, Hit, Nat, Options, Packet, Reserved, SourceNat,
+    Binding, Checksum, Config, Direction, Endpoint, HEAD_MAX, Hit, Nat, Options, Packet, Reserved, SourceNat,
     Timeouts, Translation, Tuple, Unbound, protocol,
 };
 use smoltcp::time::Instant;
@@ -183,7 +183,7 @@ pub enum Dropped {
 
 /// The head of a translated packet.
 pub fn head(packet: &Packet, translation: Translation) -> Vec<u8> {
-    let mut head = Head::EMPTY;
+    let mut head = [0; HEAD_MAX];
     packet.rewrite(&mut head, translation).to_vec()
 }
 
