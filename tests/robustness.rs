@@ -1,10 +1,12 @@
 //! What nobody should send, and more of it than anybody should: afterwards all is as it was.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use firewall::Dropped;
-use netback::{Checksum, Offload};
+use netback::{Checksum, Offload, Segments};
 use smoltcp::wire::{ArpOperation, EthernetAddress};
+use std::num::NonZeroU16;
 use tests::flags::{ACK, PSH, SYN};
 use tests::packet::{Packet, address, icmp_error};
 use tests::world::{arp, arp_octets, frame, port_station, station};
@@ -160,7 +162,9 @@ fn mutants(lines: &str, seed: u64) {
                 2 => Checksum::Partial { start: chance.half(), offset: chance.half() },
                 _ => Checksum::Unverified,
             };
-            world.inject(name, &frame, Offload::from(checksum));
+            let size = NonZeroU16::new(chance.half()).filter(|_| chance.happens(4));
+            let segments = size.map(|size| Segments { size, is_ecn: chance.happens(2) });
+            world.inject(name, &frame, Offload { checksum, segments });
         }
         world.settle();
         world.forget();

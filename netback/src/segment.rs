@@ -84,7 +84,10 @@ impl Cut {
             && offset >= TCP
             && tcp + offset == octets.len()
             && head.offload.checksum == place;
-        if !is_tcp || payload.div_ceil(size) > PIECES_MAX || octets.len() + payload > u16::MAX.into() {
+        if !is_tcp
+            || payload.div_ceil(size) > PIECES_MAX
+            || octets.len() - ETHERNET_HEADER + payload > u16::MAX.into()
+        {
             return Err(Misplaced);
         }
         Ok(Self { tcp, head: octets.len(), payload, size })
@@ -246,7 +249,7 @@ mod tests {
         assert!(!refused(&|_| {}, 4000, 1448));
         assert!(!refused(&|_| {}, 4000, 32));
         assert!(refused(&|_| {}, 4000, 31));
-        assert!(refused(&|_| {}, 65_500, 1448));
+        assert!(refused(&|_| {}, 65_484, 1448) && !refused(&|_| {}, 65_483, 1448));
         assert!(refused(&|head| head.as_mut_slice()[14] = 0x44, 4000, 1448));
         assert!(refused(&|head| head.as_mut_slice()[14] = 0x46, 4000, 1448));
         assert!(refused(&|head| head.as_mut_slice()[14] = 0x65, 4000, 1448));

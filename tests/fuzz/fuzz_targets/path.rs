@@ -4,10 +4,11 @@
 //! must not be seen outside.
 #![no_main]
 
+use std::num::NonZeroU16;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use netback::{Checksum, Offload};
+use netback::{Checksum, Offload, Segments};
 use rules::site::Site;
 use tests::{World, judge, site};
 
@@ -110,7 +111,9 @@ fuzz_target!(|data: &[u8]| {
                 let frame = world.frame_for(index, &packet);
                 let partial = Checksum::Partial { start: 34, offset: if how & 4 == 0 { 6 } else { 16 } };
                 let checksum = if kind == 3 && frame.len() >= 52 { partial } else { Checksum::Unverified };
-                world.inject(port, &frame, Offload::from(checksum));
+                let segments = NonZeroU16::new(u16::from(*how) << 3).filter(|_| how & 2 != 0);
+                let segments = segments.map(|size| Segments { size, is_ecn: how & 1 != 0 });
+                world.inject(port, &frame, Offload { checksum, segments });
             }
         }
         world.settle();
