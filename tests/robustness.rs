@@ -6,7 +6,6 @@ use std::num::NonZeroU16;
 use firewall::Dropped;
 use netback::{Checksum, Offload, Segments};
 use smoltcp::wire::{ArpOperation, EthernetAddress};
-use std::num::NonZeroU16;
 use tests::flags::{ACK, PSH, SYN};
 use tests::packet::{Packet, address, icmp_error};
 use tests::world::{arp, arp_octets, frame, port_station, station};

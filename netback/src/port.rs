@@ -363,8 +363,8 @@ struct Rings<H: Hal> {
 
 impl<H: Hal> Rings<H> {
     /// Two rings in fresh memory.
-    fn new() -> Result<Self, OutOfMemory> {
-        Ok(Self { receiver: Receiver::new()?, sender: Sender::new()? })
+    fn new() -> Result<Box<Self>, OutOfMemory> {
+        Ok(Box::new(Self { receiver: Receiver::new()?, sender: Sender::new()? }))
     }
 
     /// Tells the device where they lie (virtio 1.2, 3.1.1, step 7).

@@ -8,6 +8,7 @@
 //!
 //! Memory that a device may still reach is kept until it confirms a reset.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use smoltcp::wire::EthernetAddress;
@@ -101,12 +102,12 @@ impl From<OutOfMemory> for StartError {
     }
 }
 
+type Started<H> = (Box<Rings<H>>, Features);
+type Unstarted<H> = (StartError, Option<Box<Rings<H>>>);
+
 /// Starts a device that was reset, with empty rings (virtio 1.2, 3.1.1). If it does not start, its rings come back,
 /// unless it may still reach them.
-fn start<H: Hal, T: Transport>(
-    transport: &mut T,
-    rings: Rings<H>,
-) -> Result<(Rings<H>, Features), (StartError, Option<Rings<H>>)> {
+fn start<H: Hal, T: Transport>(transport: &mut T, rings: Box<Rings<H>>) -> Result<Started<H>, Unstarted<H>> {
     let prepared = features::negotiate(transport).and_then(|features| {
         rings.announce(transport)?;
         Ok(features)
@@ -241,7 +242,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
     }
 
     /// Drops what the device can no longer reach; frames that waited there are lost. The rings are empty then.
-    fn lose(&mut self) -> Option<Rings<H>> {
+    fn lose(&mut self) -> Option<Box<Rings<H>>> {
         let mut rings = self.stopped.take()?;
         self.statistics.tx_down += rings.sender.backlog.len() as u64;
         rings.clear();

@@ -1,5 +1,6 @@
 //! Turns of a port: what it takes from its device and what it gives.
 
+use alloc::boxed::Box;
 use core::{
     fmt,
     ops::Range,
@@ -42,9 +43,9 @@ pub struct Port<H: Hal, T: Transport> {
     pub(super) features: Features,
     pub(super) standing: Standing,
     /// `Some` while running.
-    pub(super) running: Option<Rings<H>>,
+    pub(super) running: Option<Box<Rings<H>>>,
     /// What a failed device may still reach.
-    pub(super) stopped: Option<Rings<H>>,
+    pub(super) stopped: Option<Box<Rings<H>>>,
     /// Failures since the last calm minute.
     pub(super) strikes: u8,
     pub(super) calm: u8,
@@ -207,7 +208,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn finish(&mut self) {
-        let Some(Rings { receiver, sender }) = &mut self.running else { return };
+        let Some(Rings { receiver, sender }) = self.running.as_deref_mut() else { return };
         let (received, sent) = (receiver.ring.publish(), sender.ring.publish());
         if !received && !sent {
             return;
@@ -223,7 +224,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn sleep(&mut self) -> bool {
-        let Some(Rings { receiver, sender }) = &mut self.running else {
+        let Some(Rings { receiver, sender }) = self.running.as_deref_mut() else {
             return self.standing != Standing::Failed;
         };
         // A sent frame matters only if something waits for its place or for its buffer.
@@ -238,7 +239,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn wake(&mut self) {
-        if let Some(Rings { receiver, sender }) = &mut self.running {
+        if let Some(Rings { receiver, sender }) = self.running.as_deref_mut() {
             receiver.ring.interrupts(false);
             sender.ring.interrupts(false);
         }
