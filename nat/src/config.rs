@@ -101,7 +101,8 @@ impl Lifetimes {
 /// What a NAT is made for.
 #[derive(Clone, Debug)]
 pub struct Config<'a> {
-    /// Sessions at most, up to 2^23; memory is taken for all of them at once.
+    /// Sessions at most, up to 2^23; memory is taken for all of them at once. A mapping that outlives
+    /// the session that began it counts as one until another of its internal endpoint comes.
     pub sessions: u32,
     /// Addresses that sources may be translated to.
     pub external: &'a [Ipv4Addr],

@@ -60,10 +60,15 @@ impl Contacts {
     }
 
     /// A session of the mapping begins.
+    #[inline]
     pub(crate) fn add(&mut self, mapping: u32, peer: Ipv4Addr) {
-        if self.places.is_empty() {
-            return;
+        if !self.places.is_empty() {
+            self.add_known(mapping, peer);
         }
+    }
+
+    #[inline(never)]
+    fn add_known(&mut self, mapping: u32, peer: Ipv4Addr) {
         let found = self.find(mapping, peer);
         let id = found.unwrap_or(self.free);
         let hash = self.hash(mapping, peer);
@@ -81,10 +86,15 @@ impl Contacts {
     }
 
     /// A session of the mapping ends.
+    #[inline]
     pub(crate) fn remove(&mut self, mapping: u32, peer: Ipv4Addr) {
-        if self.places.is_empty() {
-            return;
+        if !self.places.is_empty() {
+            self.remove_known(mapping, peer);
         }
+    }
+
+    #[inline(never)]
+    fn remove_known(&mut self, mapping: u32, peer: Ipv4Addr) {
         let Some(id) = self.find(mapping, peer) else {
             return;
         };

@@ -135,10 +135,26 @@ impl Tuple {
         Self::of(self.protocol, self.ends().inverted())
     }
 
+    /// Source and destination address, as a packet has them.
+    #[inline]
+    pub(crate) const fn addresses(&self) -> u64 {
+        self.addresses
+    }
+
     /// The tuple as two words, for hashing.
     #[inline]
     pub(crate) const fn words(&self) -> [u64; 2] {
         [self.addresses, self.ports as u64 | (self.protocol as u64) << 32]
+    }
+}
+
+impl Tuple {
+    /// The words of all tuples with this destination: the source is left out.
+    #[inline]
+    pub(crate) const fn destination_words(&self) -> [u64; 2] {
+        const ADDRESS: u64 = u64::from_ne_bytes([0, 0, 0, 0, 255, 255, 255, 255]);
+        const PORT: u32 = u32::from_ne_bytes([0, 0, 255, 255]);
+        Self { addresses: self.addresses & ADDRESS, ports: self.ports & PORT, ..*self }.words()
     }
 }
 

@@ -40,12 +40,14 @@ pub(crate) struct Found {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
     hash: u32,
-    steps: u32,
-    place: usize,
+    place: u32,
     changes: u32,
 }
 
 impl Spot {
+    /// One that is not good any more.
+    pub(crate) const STALE: Self = Self { hash: 0, place: 0, changes: u32::MAX };
+
     /// The hash of the key.
     pub(crate) const fn hash(&self) -> u32 {
         self.hash
@@ -109,8 +111,8 @@ impl Index {
     /// As [`Index::find`]; where there is no such item, the spot for one.
     #[inline]
     pub(crate) fn find_or_spot(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Result<u32, Spot> {
-        let Found { item, place, steps } = self.search(hash, is_it);
-        item.ok_or(Spot { hash, steps, place, changes: self.changes })
+        let Found { item, place, .. } = self.search(hash, is_it);
+        item.ok_or(Spot { hash, place: place as u32, changes: self.changes })
     }
 
     /// Whether a spot is still good.
@@ -132,39 +134,41 @@ impl Index {
         if !self.is_current(&spot) {
             return self.insert(spot.hash, item);
         }
-        if spot.steps > DISTANCE_MAX {
+        let at = spot.place as usize;
+        let steps = (at - self.home(spot.hash)) as u32 + 1;
+        if steps > DISTANCE_MAX {
             return None;
         }
-        let place = self.places.get_mut(spot.place)?;
+        let place = self.places.get_mut(at)?;
         if *place != 0 {
-            return self.insert_before_others(spot, item);
+            return self.insert_before_others(at, steps, item);
         }
-        *place = spot.steps << ITEM_BITS | item;
+        *place = steps << ITEM_BITS | item;
         self.changes = self.changes.wrapping_add(1);
-        Some(spot.steps)
+        Some(steps)
     }
 
-    /// The spot is another's, which is nearer to its home.
+    /// The place is another's, which is nearer to its home.
     #[inline(never)]
-    fn insert_before_others(&mut self, spot: Spot, item: u32) -> Option<u32> {
-        let end = self.places.len().min(spot.place + RUN_MAX);
-        let run = self.places.get_mut(spot.place..end)?;
+    fn insert_before_others(&mut self, at: usize, steps: u32, item: u32) -> Option<u32> {
+        let end = self.places.len().min(at + RUN_MAX);
+        let run = self.places.get_mut(at..end)?;
         // Each takes the place of the next one, which moves on by one.
-        let mut moving = spot.steps << ITEM_BITS | item;
+        let mut moving = steps << ITEM_BITS | item;
         for (moved, place) in run.iter_mut().enumerate() {
             let entry = core::mem::replace(place, moving);
             if entry == 0 {
                 self.changes = self.changes.wrapping_add(1);
-                return Some(spot.steps + moved as u32);
+                return Some(steps + moved as u32);
             }
             moving = entry.wrapping_add(ONE_FURTHER);
             if entry >= FURTHEST {
-                self.move_back(spot.place, moved + 1, moving);
+                self.move_back(at, moved + 1, moving);
                 return None;
             }
         }
         let moved = run.len();
-        self.move_back(spot.place, moved, moving);
+        self.move_back(at, moved, moving);
         None
     }
 

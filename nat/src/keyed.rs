@@ -20,7 +20,8 @@ impl Key {
     #[inline]
     pub(crate) const fn hash(self, words: [u64; 2]) -> u32 {
         let mixed = folded_product(words[0] ^ self.0[0], words[1] ^ self.0[1]);
-        (folded_product(mixed ^ self.0[0].rotate_left(32), 0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        // The upper bits of this depend on all of those.
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
     }
 
     /// SipHash-1-3 of one word: what it gave tells nothing about what it gives next.

@@ -48,40 +48,45 @@ struct Pool {
 impl Pool {
     /// The preferred port if it is free, else the next free one of its parity from a random start,
     /// else one of the other parity.
+    #[inline]
     fn allocate(
         &mut self,
         class: &RangeInclusive<u16>,
         preferred: u16,
         chance: &mut Chance,
     ) -> Option<Allocation> {
-        let mut read = 1;
         if class.contains(&preferred) && self.tree.take(number(preferred)) {
-            return Some(Allocation { port: preferred, read });
+            return Some(Allocation { port: preferred, read: 1 });
         }
-        for parity in [preferred, preferred ^ 1] {
-            if let Some(found) = self.search(class, parity, chance, &mut read) {
-                self.tree.take(found);
-                return Some(Allocation { port: port(found), read });
-            }
-        }
-        None
+        let mut read = 1;
+        let (low, high) = run(class, preferred).unwrap_or((1, 0));
+        let start = low.wrapping_add(chance.below(u32::from(high.wrapping_sub(low).wrapping_add(1))) as u16);
+        let found = match self.tree.next(start, &mut read) {
+            Some(found) if found <= high => found,
+            _ => self.search_on(class, preferred, (low, start), chance, &mut read)?,
+        };
+        self.tree.clear(found);
+        Some(Allocation { port: port(found), read })
     }
 
-    /// The next free number of a parity from a random one on, once around its run.
-    #[inline]
-    fn search(
+    /// The run of a parity had nothing from a random start on: what is before it, then the other
+    /// parity's run, once around.
+    #[cold]
+    fn search_on(
         &self,
         class: &RangeInclusive<u16>,
-        parity: u16,
+        preferred: u16,
+        (low, start): (u16, u16),
         chance: &mut Chance,
         read: &mut u32,
     ) -> Option<u16> {
-        let (low, high) = run(class, parity)?;
-        let start = low + chance.below(u32::from(high - low) + 1) as u16;
-        match self.tree.next(start, read).filter(|&found| found <= high) {
-            None => self.tree.next(low, read).filter(|&found| found < start),
-            found => found,
-        }
+        let before = self.tree.next(low, read).filter(|&found| found < start);
+        before.or_else(|| {
+            let (low, high) = run(class, preferred ^ 1)?;
+            let start = low + chance.below(u32::from(high - low) + 1) as u16;
+            let found = self.tree.next(start, read).filter(|&found| found <= high);
+            found.or_else(|| self.tree.next(low, read).filter(|&found| found < start))
+        })
     }
 }
 

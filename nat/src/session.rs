@@ -1,6 +1,9 @@
 //! Sessions, one cache line each, in a slab that is as large as it will ever be.
 
-use alloc::vec::Vec;
+mod slab;
+
+pub(crate) use slab::Slab;
+
 use core::net::Ipv4Addr;
 
 use crate::endpoint::{Direction, Ends, Tuple, protocol};
@@ -31,6 +34,8 @@ pub(crate) const DNAT: u8 = 4;
 pub(crate) const SNAT: u8 = 8;
 /// It holds the mapping that its opener talks to, besides its own.
 pub(crate) const HOLDS: u8 = 64;
+/// The mapping that it began lives with it.
+pub(crate) const HOSTS: u8 = 128;
 /// Packets of a direction refresh it, original and reply.
 const REFRESHED: [u8; 2] = [16, 32];
 
@@ -46,7 +51,26 @@ pub(crate) enum Class {
     TcpEstablished,
 }
 
-/// A session: two tuples, and what was decided when it was bound.
+/// A number below 2^24, in three octets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Count([u8; 3]);
+
+impl Count {
+    pub(crate) const NOTHING: Self = Self([0; 3]);
+
+    pub(crate) const fn get(self) -> u32 {
+        let [a, b, c] = self.0;
+        u32::from_le_bytes([a, b, c, 0])
+    }
+
+    pub(crate) const fn set(&mut self, number: u32) {
+        let [a, b, c, _] = number.to_le_bytes();
+        self.0 = [a, b, c];
+    }
+}
+
+/// A session: two tuples, and what was decided when it was bound. A mapping lives in the place of
+/// the session that began it, see `mapping`.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Session {
@@ -60,27 +84,21 @@ pub struct Session {
     pub(crate) class: Class,
     /// Whose it is.
     pub(crate) client: u8,
+    /// Of its mapping's sessions those that the internal endpoint opened or answered.
+    pub(crate) own: Count,
     /// Of the original direction; the reply direction's are the reverse.
     pub(crate) changes: Changes,
-    /// The timer slot whose list it is in.
-    pub(crate) slot: u16,
-    /// The first second in which it is no more.
+    /// The first second in which it is no more; of a mapping at rest, in which its rest is over.
     pub(crate) expires: u32,
-    /// Neighbours in the timer list; a free place has the next free one.
+    /// Neighbours in the list of its timer, or of mappings at rest; a free place has the next free
+    /// one. The first of a timer's list has the timer's slot, see `timers`.
     pub(crate) previous: u32,
     pub(crate) next: u32,
+    /// The place of its mapping. Where the mapping lives: how many sessions use it, or, at rest,
+    /// which kind of port.
     pub(crate) mapping: u32,
     /// What acknowledges the TCP SYN that opened it.
     pub(crate) syn_end: u32,
-}
-
-/// What a place without a session holds.
-static VACANT: Session = Session::VACANT;
-
-/// A place that there is not: nobody asks for one.
-#[cold]
-fn vacant() -> &'static Session {
-    &VACANT
 }
 
 impl Session {
@@ -93,8 +111,8 @@ impl Session {
         history: History::NEW,
         class: Class::Other,
         client: 0,
+        own: Count::NOTHING,
         changes: Changes::NONE,
-        slot: u16::MAX,
         expires: 0,
         previous: NONE,
         next: NONE,
@@ -237,6 +255,12 @@ impl Session {
         }
     }
 
+    /// Whether a mapping lives in its place.
+    #[inline]
+    pub(crate) const fn hosts(&self) -> bool {
+        self.flags & HOSTS != 0
+    }
+
     #[inline]
     pub(crate) const fn is_live(&self) -> bool {
         self.flags & LIVE != 0
@@ -253,76 +277,6 @@ impl Session {
     }
 }
 
-/// All places for sessions; the free ones are a list.
-pub(crate) struct Slab {
-    places: Vec<Session>,
-    free: u32,
-    live: u32,
-}
-
-impl Slab {
-    pub(crate) fn new(capacity: u32) -> Self {
-        let mut places = Vec::new();
-        places.resize(capacity as usize, Session::VACANT);
-        for (place, next) in places.iter_mut().zip(1..) {
-            place.next = if next < capacity { next } else { NONE };
-        }
-        let free = if capacity > 0 { 0 } else { NONE };
-        Self { places, free, live: 0 }
-    }
-
-    pub(crate) const fn live(&self) -> u32 {
-        self.live
-    }
-
-    pub(crate) fn capacity(&self) -> u32 {
-        self.places.len() as u32
-    }
-
-    pub(crate) const fn is_full(&self) -> bool {
-        self.free == NONE
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, id: u32) -> &Session {
-        match self.places.get(id as usize) {
-            Some(session) => session,
-            None => vacant(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Session> {
-        self.places.get_mut(id as usize)
-    }
-
-    /// Gives the session a place.
-    pub(crate) fn insert(&mut self, session: Session) -> Option<u32> {
-        let id = self.free;
-        let place = self.places.get_mut(id as usize)?;
-        self.free = place.next;
-        *place = session;
-        place.flags |= LIVE;
-        self.live += 1;
-        Some(id)
-    }
-
-    /// Takes the session out; nothing may refer to it any more.
-    pub(crate) fn remove(&mut self, id: u32) {
-        let Some(place) = self.places.get_mut(id as usize).filter(|p| p.is_live()) else {
-            return;
-        };
-        *place = Session { next: self.free, ..Session::VACANT };
-        self.free = id;
-        self.live -= 1;
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
-        let numbered = (0..).map(SessionId).zip(&self.places);
-        numbered.filter(|(_, session)| session.is_live())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,16 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn places_are_used_again_and_never_more_than_there_are() {
-        let mut slab = Slab::new(3);
-        let ids: Vec<_> = (0..3).filter_map(|_| slab.insert(Session::VACANT)).collect();
-        assert_eq!(ids, [0, 1, 2]);
-        assert!(slab.is_full());
-        assert_eq!(slab.insert(Session::VACANT), None);
-        slab.remove(1);
-        slab.remove(1);
-        assert_eq!(slab.live(), 2);
-        assert_eq!(slab.insert(Session::VACANT), Some(1));
-        assert!(Slab::new(0).is_full());
+    fn a_count_has_24_bits() {
+        let mut count = Count::NOTHING;
+        for number in [0, 1, 255, 256, 65_536, (1 << 24) - 1] {
+            count.set(number);
+            assert_eq!(count.get(), number);
+        }
     }
 }

@@ -32,6 +32,7 @@ use crate::quota::Quota;
 use crate::session::{Session, SessionId, Slab};
 use crate::timers::Wheel;
 use crate::window::Windows;
+use external::Externals;
 
 /// The session that a packet belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,6 +152,7 @@ pub struct Nat {
     mapping_quotas: Vec<Quota>,
     index: Index,
     key: Key,
+    externals: Externals,
     wheel: Wheel,
     mappings: Mappings,
     contacts: Contacts,
@@ -160,8 +162,10 @@ pub struct Nat {
     options: Options,
     /// Where a full table looks next for who has most.
     hand: u32,
+    /// Whether a session without a mapping ever had a tuple of packets to an external address.
+    is_crossed: bool,
     /// What was looked up last in vain, and where its session would be found.
-    missed: Option<(Tuple, Spot)>,
+    missed: (Tuple, Spot),
 }
 
 impl Nat {
@@ -196,6 +200,7 @@ impl Nat {
             windows: vec![Windows::default(); capacity as usize].into_boxed_slice(),
             index: Index::new(2 * capacity),
             key,
+            externals: config.external.iter().fold(Externals::NONE, Externals::with),
             wheel: Wheel::new(),
             mappings: Mappings::new(capacity, ports.kinds(), key),
             contacts: Contacts::new(if options.knows_contacts() { capacity } else { 0 }, key),
@@ -204,7 +209,8 @@ impl Nat {
             inbound_refresh: config.inbound_refresh,
             options,
             hand: 0,
-            missed: None,
+            is_crossed: false,
+            missed: (Session::VACANT.original(), Spot::STALE),
         }
     }
 

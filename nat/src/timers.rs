@@ -11,8 +11,8 @@ use smoltcp::time::Instant;
 use crate::session::{NONE, Slab};
 
 const SLOTS: i64 = 1024;
-/// Not in any list.
-const UNLINKED: u16 = u16::MAX;
+/// What the first session of a slot's list has in place of a neighbour, with the slot.
+const FIRST: u32 = 1 << 31;
 /// The longest timeout, in seconds: seconds are compared within half of their range.
 pub(crate) const TIMEOUT_MAX: u32 = 1 << 30;
 
@@ -57,8 +57,9 @@ pub(crate) struct Wheel {
     /// The last second whose slot came up.
     cursor: i64,
     clock: Clock,
-    /// Whether the clock went on by half of the range of seconds since: nothing can be left.
-    is_over: bool,
+    /// Seconds ahead of the present in which sessions may end: half of their range, or none if the
+    /// clock went on by that much since, as nothing can be left then.
+    horizon: u32,
 }
 
 impl Wheel {
@@ -69,7 +70,7 @@ impl Wheel {
             pending: NONE,
             cursor: 0,
             clock: Clock::default(),
-            is_over: false,
+            horizon: 1 << 31,
         }
     }
 
@@ -92,13 +93,15 @@ impl Wheel {
 
     const fn move_to(&mut self, cursor: i64) {
         self.cursor = cursor;
-        self.is_over = self.clock.latest.wrapping_sub(cursor) > i32::MAX as i64;
+        let is_over = self.clock.latest.wrapping_sub(cursor) > i32::MAX as i64;
+        self.horizon = if is_over { 0 } else { 1 << 31 };
     }
 
     /// Whether a session that ends in the second `expires`, its low 32 bits, has ended.
     #[inline]
     pub(crate) const fn is_past(&self, expires: u32) -> bool {
-        self.present().wrapping_sub(expires) as i32 >= 0 || self.is_over
+        // The present second is past.
+        expires.wrapping_sub(self.present()).wrapping_sub(1) >= self.horizon
     }
 
     fn mark(&mut self, slot: usize, is_occupied: bool) {
@@ -121,8 +124,7 @@ impl Wheel {
             session.previous = id;
         }
         if let Some(session) = sessions.get_mut(id) {
-            session.slot = slot as u16;
-            session.previous = NONE;
+            session.previous = FIRST | slot as u32;
             session.next = next;
         }
         self.mark(slot, true);
@@ -133,9 +135,8 @@ impl Wheel {
         let Some(session) = sessions.get_mut(id) else {
             return;
         };
-        let slot = usize::from(core::mem::replace(&mut session.slot, UNLINKED));
-        let (previous, next) = (session.previous, session.next);
-        if slot == usize::from(UNLINKED) {
+        let (previous, next) = (core::mem::replace(&mut session.previous, NONE), session.next);
+        if previous == NONE {
             return;
         }
         if let Some(session) = sessions.get_mut(next) {
@@ -145,9 +146,12 @@ impl Wheel {
             session.next = next;
         } else if self.pending == id {
             self.pending = next;
-        } else if let Some(head) = self.heads.get_mut(slot) {
-            *head = next;
-            self.mark(slot, next != NONE);
+        } else {
+            let slot = (previous & !FIRST) as usize;
+            if let Some(head) = self.heads.get_mut(slot) {
+                *head = next;
+                self.mark(slot, next != NONE);
+            }
         }
     }
 

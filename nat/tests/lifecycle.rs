@@ -3,7 +3,7 @@
 mod world;
 
 use core::net::Ipv4Addr;
-use nat::{Binding, Endpoint, Gone, Hit, Refusal, Reserved, SourceNat, Unbound, protocol};
+use nat::{Binding, Direction, Endpoint, Gone, Hit, Refusal, Reserved, SourceNat, Tuple, Unbound, protocol};
 use smoltcp::time::Instant;
 use world::*;
 
@@ -224,4 +224,98 @@ fn sixty_thousand_sessions_that_end_in_one_second_end_in_bounded_rounds() {
     }
     assert!(rounds <= 60_000 / 256 + 2, "{rounds}");
     assert_eq!(world.nat.counts().mappings, 1);
+}
+
+#[test]
+fn a_mapping_outlives_the_session_that_began_it_and_the_next_one_takes_that_place() {
+    let mut world = World::with(|config| config.sessions = 2);
+    let from = end([10, 0, 0, 7].into(), 4000);
+    let peers = [1, 2, 3].map(|port| end(SERVER, port));
+    let external = world.udp_out(from, peers[0]).unwrap();
+    let first = world.nat.lookup(&udp_tuple(from, peers[0])).unwrap().session;
+    assert_eq!(world.udp_out(from, peers[1]), Ok(external));
+    world.nat.remove(first);
+    // It is there for its other session, and for nobody else.
+    assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (1, 1));
+    assert_eq!(world.nat.internal(protocol::UDP, external), Some(from));
+    assert_eq!(world.udp_in(peers[1], external), Ok(from));
+    assert!(world.udp_in(peers[0], external).is_err());
+    assert_eq!(world.udp_out(from, peers[2]), Ok(external));
+    assert_eq!(world.nat.lookup(&udp_tuple(from, peers[2])).unwrap().session, first);
+    assert_eq!([1, 2].map(|at| world.udp_in(peers[at], external)), [Ok(from); 2]);
+    let all: Vec<_> = world.nat.iter().map(|(id, _)| id).collect();
+    all.into_iter().for_each(|id| world.nat.remove(id));
+    assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
+    // Nothing is lost: neither places nor the port.
+    let other = end([10, 0, 0, 8].into(), 4000);
+    assert_eq!([0, 1].map(|at| world.udp_out(other, peers[at])), [Ok(external); 2]);
+}
+
+fn udp_tuple(from: Endpoint, to: Endpoint) -> Tuple {
+    Tuple::new(protocol::UDP, from, to)
+}
+
+/// Sessions of few endpoints come, go and expire in any order, their mappings with and without
+/// them, at rest and back.
+#[test]
+fn whatever_comes_and_goes_sessions_mappings_and_places_add_up() {
+    const SESSIONS: usize = 12;
+    let mut world = World::with_both(
+        |config| config.sessions = SESSIONS as u32,
+        |options| (options.clients, options.port_rest) = (3, 20),
+    );
+    let mut random = Random(7);
+    for round in 0..30_000 {
+        match random.below(8) {
+            0 => {
+                let known: Vec<_> = world.nat.iter().map(|(id, _)| id).collect();
+                known
+                    .get(random.below(SESSIONS as u64) as usize)
+                    .into_iter()
+                    .for_each(|&id| world.nat.remove(id));
+            }
+            1 if round % 7 == 0 => world.wait(random.below(400) as i64),
+            _ => {
+                let host = random.below(4) as u8;
+                let from = end([10, 0, 0, host].into(), 4000 + random.below(2) as u16);
+                let packet = parse(&udp(from, end(SERVER, 1 + random.below(4) as u16), b"data"));
+                let original = packet.tuple().unwrap();
+                if world.told().lookup(&original).is_none() {
+                    let source = SourceNat::Address(EXTERNAL);
+                    let destination = original.destination();
+                    let binding = Binding { original, destination, source, residue: [0; 2] };
+                    // The same endpoint may be another client's the next time.
+                    let _ = world.nat.bind_for(random.below(3) as u8, binding, &packet);
+                }
+            }
+        }
+        let known: Vec<_> = world.nat.iter().map(|(id, s)| (id, s.original(), s.reply())).collect();
+        let mut mapped = std::collections::BTreeMap::new();
+        for (session, original, reply) in known {
+            if world.nat.remaining(session) > 0 {
+                for (tuple, direction) in [(original, Direction::Original), (reply, Direction::Reply)] {
+                    assert_eq!(world.nat.lookup(&tuple), Some(Hit { session, direction }), "{round}");
+                }
+            }
+            let external = reply.destination();
+            assert_eq!(*mapped.entry(original.source()).or_insert(external), external);
+            assert_eq!(world.nat.internal(protocol::UDP, external), Some(original.source()));
+        }
+        assert_eq!(world.nat.counts().mappings as usize, mapped.len(), "{round}");
+    }
+    world.wait(1000);
+    while world.told().expire(1000) > 0 {}
+    for port in 0..SESSIONS as u16 {
+        // A floor is a sixth of the places, and a client may take what the others' floors leave.
+        let from = end([10, 0, 0, 9].into(), 5000 + port);
+        let packet = parse(&udp(from, TO, b"data"));
+        let original = packet.tuple().unwrap();
+        let source = SourceNat::Address(EXTERNAL);
+        let binding = Binding { original, destination: TO, source, residue: [0; 2] };
+        assert!(world.told().bind_for((port / 4) as u8, binding, &packet).is_ok(), "{port}");
+    }
+    assert_eq!(
+        (world.nat.counts().sessions, world.nat.counts().mappings),
+        (SESSIONS as u32, SESSIONS as u32)
+    );
 }

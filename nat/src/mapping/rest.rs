@@ -2,70 +2,72 @@
 
 use core::ops::RangeInclusive;
 
-use super::{AWAKE, Mapping, Mappings};
-use crate::session::NONE;
+use super::{Mappings, RESTS};
+use crate::session::{NONE, Session, Slab};
 
 /// How many resting mappings are looked at for a port of a small range.
 const LOOK: usize = 64;
 
 impl Mappings {
-    /// A mapping that rests.
-    pub(crate) fn at_rest(&self, id: u32) -> Option<&Mapping> {
-        let place = self.places.get(id as usize).filter(|place| place.list != AWAKE);
-        place.map(|place| &place.mapping)
-    }
-
     /// Lays an idle mapping to rest until a second comes.
-    pub(crate) fn rest(&mut self, id: u32, kind: usize, until: u32) {
+    pub(crate) fn rest(&mut self, sessions: &mut Slab, id: u32, kind: usize, until: u32) {
         let Some(list) = self.resting.get_mut(kind) else {
             return;
         };
         let previous = core::mem::replace(&mut list.newest, id);
-        match self.places.get_mut(previous as usize) {
+        match sessions.get_mut(previous) {
             Some(place) => place.next = id,
             None => list.oldest = id,
         }
-        if let Some(place) = self.places.get_mut(id as usize) {
-            (place.own_or_previous, place.next) = (previous, NONE);
-            (place.list, place.sessions_or_rested) = (kind as u16, until);
+        if let Some(place) = sessions.get_mut(id) {
+            (place.previous, place.next) = (previous, NONE);
+            (place.mapping, place.expires) = (RESTS | kind as u32, until);
         }
         self.live -= 1;
+        self.at_rest += 1;
     }
 
-    /// Takes a mapping out of its list, if it rests.
-    pub(super) fn wake(&mut self, id: u32) {
-        let Some(place) = self.places.get_mut(id as usize).filter(|place| place.list != AWAKE) else {
+    /// A mapping rests no longer: it is idle, as it was when it was laid to rest.
+    pub(crate) fn wake(&mut self, sessions: &mut Slab, id: u32) {
+        let Some(place) = sessions.get_mut(id).filter(|place| place.is_resting()) else {
             return;
         };
-        let kind = usize::from(core::mem::replace(&mut place.list, AWAKE));
-        let (previous, next) = (place.own_or_previous, place.next);
-        (place.sessions_or_rested, place.own_or_previous) = (0, 0);
+        let kind = (core::mem::replace(&mut place.mapping, 0) & !RESTS) as usize;
+        let previous = core::mem::replace(&mut place.previous, NONE);
+        let next = core::mem::replace(&mut place.next, NONE);
         let Some(list) = self.resting.get_mut(kind) else {
             return;
         };
-        match self.places.get_mut(previous as usize) {
+        match sessions.get_mut(previous) {
             Some(place) => place.next = next,
             None => list.oldest = next,
         }
-        match self.places.get_mut(next as usize) {
-            Some(place) => place.own_or_previous = previous,
+        match sessions.get_mut(next) {
+            Some(place) => place.previous = previous,
             None => list.newest = previous,
         }
         self.live += 1;
+        self.at_rest -= 1;
     }
 
     /// The mapping of a kind that rests longest.
+    #[inline]
     pub(crate) fn oldest(&self, kind: usize) -> Option<u32> {
         let oldest = self.resting.get(kind)?.oldest;
         (oldest != NONE).then_some(oldest)
     }
 
     /// The one whose port lies in a range among the first few that rest longest.
-    pub(crate) fn oldest_within(&self, kind: usize, range: &RangeInclusive<u16>) -> Option<u32> {
+    pub(crate) fn oldest_within(
+        &self,
+        sessions: &Slab,
+        kind: usize,
+        range: &RangeInclusive<u16>,
+    ) -> Option<u32> {
         let mut id = self.oldest(kind)?;
         for _ in 0..LOOK {
-            let place = self.places.get(id as usize)?;
-            if range.contains(&place.mapping.external.port) {
+            let place = Some(sessions.get(id)).filter(|place| place.is_resting())?;
+            if range.contains(&place.external().port) {
                 return Some(id);
             }
             id = place.next;
@@ -74,18 +76,16 @@ impl Mappings {
     }
 
     /// The mapping of any kind that rests longest; kinds are few.
-    pub(crate) fn oldest_of_all(&self, now: u32) -> Option<u32> {
+    pub(crate) fn oldest_of_all(&self, sessions: &Slab, now: u32) -> Option<u32> {
         let oldest = (0..self.resting.len()).filter_map(|kind| self.oldest(kind));
-        oldest.min_by_key(|&id| {
-            let rested = self.places.get(id as usize).map_or(0, |place| place.sessions_or_rested);
-            rested.wrapping_sub(now) as i32
-        })
+        oldest.min_by_key(|&id| sessions.get(id).expires.wrapping_sub(now) as i32)
     }
 
     /// The mapping of a kind whose rest is over.
-    pub(crate) fn rested(&self, kind: usize, now: u32) -> Option<u32> {
+    #[inline]
+    pub(crate) fn rested(&self, sessions: &Slab, kind: usize, now: u32) -> Option<u32> {
         let id = self.oldest(kind)?;
-        let place = self.places.get(id as usize)?;
-        (now.wrapping_sub(place.sessions_or_rested) as i32 >= 0).then_some(id)
+        let rested = |place: &Session| now.wrapping_sub(place.expires) as i32 >= 0;
+        rested(sessions.get(id)).then_some(id)
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct Tree {
 }
 
 /// The bits from `bit` on; none for 64.
+#[inline]
 const fn from_bit(bit: u32) -> u64 {
     match u64::MAX.checked_shl(bit) {
         Some(mask) => mask,
@@ -55,6 +56,7 @@ impl Tree {
     }
 
     /// The first free number of a word, `from` or later.
+    #[inline]
     fn next_in_others(&self, from: u32, read: &mut u32) -> Option<u16> {
         let word = self.next_word(from, read)?;
         let bit = self.first(word as usize, 0, read)?;
@@ -75,6 +77,7 @@ impl Tree {
         Some(group * WORD + bit)
     }
 
+    #[inline]
     pub(super) fn is_free(&self, number: u16) -> bool {
         let word = self.words.get(usize::from(number) / 64);
         word.is_some_and(|word| word >> (number % 64) & 1 != 0)
@@ -83,21 +86,29 @@ impl Tree {
     /// Takes a number if it is free.
     #[inline]
     pub(super) fn take(&mut self, number: u16) -> bool {
-        let (Some(word), bit) = (self.words.get_mut(usize::from(number) / 64), 1 << (number % 64)) else {
-            return false;
+        let is_free = self.is_free(number);
+        if is_free {
+            self.clear(number);
+        }
+        is_free
+    }
+
+    /// Takes a free number.
+    #[inline]
+    pub(super) fn clear(&mut self, number: u16) {
+        let Some(word) = self.words.get_mut(usize::from(number) / 64) else {
+            return;
         };
-        if *word & bit == 0 {
-            return false;
-        }
-        match *word == bit {
+        let left = *word & !(1 << (number % 64));
+        match left {
             // The last one of its word: there is nothing free below the bits above.
-            true => self.set(number, false),
-            false => *word &= !bit,
+            0 => self.set(number, false),
+            _ => *word = left,
         }
-        true
     }
 
     /// Sets or clears a number's bit, and those above it.
+    #[inline(never)]
     pub(super) fn set(&mut self, number: u16, free: bool) {
         let number = usize::from(number);
         let levels = [

@@ -116,7 +116,8 @@ impl Nat {
         self.expendable.set(id, session.is_expendable());
         if !session.is_snat() {
             // Its mapping is the internal endpoint's, which answers.
-            self.mappings.own(session.mapping);
+            let mapping = session.mapping;
+            self.sessions.own(mapping);
         }
     }
 }

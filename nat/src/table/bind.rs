@@ -1,5 +1,6 @@
 //! How a session begins.
 
+use super::source::Mapped;
 use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Direction, Tuple};
 use crate::index::Spot;
@@ -40,7 +41,7 @@ impl Nat {
         // The mapping that a packet came through stays, whoever has to go for it.
         let addressed = self.addressed(&binding);
         if addressed != NONE {
-            self.mappings.acquire(addressed);
+            self.sessions.acquire(addressed);
         }
         let bound = self.bind_in_room(client, &binding, packet);
         if addressed != NONE {
@@ -61,20 +62,41 @@ impl Nat {
         }
     }
 
+    /// Whether every place is in use; one where a mapping rests is not.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.sessions.is_full() && self.mappings.at_rest() == 0
+    }
+
+    /// A place for a session; if all are taken, the mapping that rests longest gives way.
+    #[inline]
+    fn take_place(&mut self) -> Option<u32> {
+        if self.sessions.is_full()
+            && let Some(oldest) = self.mappings.oldest_of_all(&self.sessions, self.wheel.present())
+        {
+            self.end_mapping(oldest);
+        }
+        self.sessions.take()
+    }
+
     /// Room for one session more of a client, if it may have one.
+    #[inline(never)]
     fn make_room(&mut self, client: u8, binding: &Binding) -> Result<(), Refusal> {
-        if self.sessions.is_full() || !self.session_quota.admits(client) {
+        if self.is_awaited(client, binding) {
+            return Ok(());
+        }
+        if self.is_full() || !self.session_quota.admits(client) {
             self.expire(RECLAIM);
         }
         let quota = &self.session_quota;
         let lacks_room = !quota.admits(client) && quota.is_below_ceiling(client);
-        if self.sessions.is_full() || lacks_room && quota.largest() != client {
+        if self.is_full() || lacks_room && quota.largest() != client {
             self.let_go(client);
         }
         if !self.session_quota.admits(client) && !self.make_way(client, binding.owner(), None) {
             return Err(Refusal::Quota);
         }
-        match self.sessions.is_full() {
+        match self.is_full() {
             true => Err(Unbound::TableFull.into()),
             false => Ok(()),
         }
@@ -82,23 +104,20 @@ impl Nat {
 
     #[inline]
     fn bind_in_room(&mut self, client: u8, binding: &Binding, packet: &Packet) -> Result<Hit, Refusal> {
-        if self.sessions.is_full() || !self.session_quota.admits(client) {
+        if self.is_full() || !self.session_quota.admits(client) {
             self.make_room(client, binding)?;
         }
         let original = self.vacate(self.spot_for(&binding.original), &binding.original)?;
-        let (source, mapping) = self.source(client, binding)?;
+        let (source, mapped) = self.source(client, binding)?;
         let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
         let bound = match reply == binding.original {
             true => Err(Unbound::Conflict),
-            false => {
-                let session = self.session_to_be(client, binding, reply, mapping, packet);
-                self.insert(session, original, &reply)
-            }
+            false => self.place(client, binding, packet, original, &reply, mapped),
         };
         match bound {
             Ok(id) => self.begin(id, packet),
-            Err(_) => self.release_mapping(mapping),
+            Err(_) => self.give_back(client, reply.protocol(), source, mapped),
         }
         Ok(bound.map(|id| Hit { session: SessionId(id), direction: Direction::Original })?)
     }
@@ -127,14 +146,7 @@ impl Nat {
         self.spot(tuple).err().ok_or(Unbound::Conflict)
     }
 
-    fn session_to_be(
-        &self,
-        client: u8,
-        binding: &Binding,
-        reply: Tuple,
-        mapping: u32,
-        packet: &Packet,
-    ) -> Session {
+    fn session_to_be(&self, client: u8, binding: &Binding, reply: &Tuple, packet: &Packet) -> Session {
         let original = binding.original;
         let change = Translation::between(&original, reply.ends().inverted());
         let is_dnat = binding.destination != original.destination();
@@ -145,7 +157,6 @@ impl Nat {
             flags: if is_dnat { DNAT } else { 0 } | if is_snat { SNAT } else { 0 },
             changes: change.changes(),
             residue: binding.residue,
-            mapping,
             syn_end: packet.tcp().map_or(0, |segment| segment.end()),
             history: match packet.tcp() {
                 Some(segment) if !segment.opens() => History::PICKED_UP,
@@ -161,23 +172,107 @@ impl Nat {
         session
     }
 
-    /// Gives a session its place and its two keys.
-    fn insert(&mut self, session: Session, original: Spot, reply: &Tuple) -> Result<u32, Unbound> {
-        let id = self.sessions.insert(session).ok_or(Unbound::TableFull)?;
-        let hash = original.hash();
-        if self.index.insert_at(original, id << 1).is_none() {
-            self.sessions.remove(id);
+    /// Gives a session its place and its keys: the tuple of the original direction, and of the
+    /// reply direction too, unless it has a new mapping's or takes the place of one.
+    fn place(
+        &mut self,
+        client: u8,
+        binding: &Binding,
+        packet: &Packet,
+        original: Spot,
+        reply: &Tuple,
+        mapped: Mapped,
+    ) -> Result<u32, Unbound> {
+        let mut session = self.session_to_be(client, binding, reply, packet);
+        self.is_crossed |= self.may_be_mapped(&binding.original);
+        if let Mapped::Anew(spot) = mapped {
+            session.begin_mapping();
+            return self.place_anew(session, original, reply, spot);
+        }
+        let own = self.vacate(self.spot(reply), reply)?;
+        match mapped {
+            Mapped::By(mapping) => {
+                session.mapping = mapping;
+                let host = self.sessions.get(mapping);
+                if session.is_snat() && !host.is_live() {
+                    session.take_mapping(host);
+                    return self.place_with_mapping(mapping, session, original);
+                }
+            }
+            _ => self.is_crossed |= self.may_be_mapped(reply),
+        }
+        let id = self.place_with_keys(session, original, own)?;
+        if let Mapped::By(mapping) = mapped
+            && binding.source != SourceNat::None
+        {
+            self.sessions.own(mapping);
+        }
+        Ok(id)
+    }
+
+    /// A session that has no mapping, or another's.
+    #[inline(never)]
+    fn place_with_keys(&mut self, session: Session, original: Spot, reply: Spot) -> Result<u32, Unbound> {
+        let (client, hash) = (session.client, original.hash());
+        let id = self.take_place().ok_or(Unbound::TableFull)?;
+        let is_placed = self.index.insert_at(original, id << 1).is_some()
+            && self.index.insert_at(reply, id << 1 | 1).is_some();
+        if !is_placed {
+            self.index.remove(hash, id << 1);
+            self.sessions.free(id);
             return Err(Unbound::TableFull);
         }
-        let indexed = self.vacate(self.spot(reply), reply).and_then(|spot| {
-            let steps = self.index.insert_at(spot, id << 1 | 1);
-            steps.map(|_| id).ok_or(Unbound::TableFull)
-        });
-        if indexed.is_err() {
-            self.index.remove(hash, id << 1);
-            self.sessions.remove(id);
+        self.sessions.begin(id, session);
+        self.session_quota.take(client);
+        Ok(id)
+    }
+
+    /// A session that a new mapping lives with. Its port was free: nothing has the mapping's hash.
+    #[inline(always)]
+    fn place_anew(
+        &mut self,
+        session: Session,
+        original: Spot,
+        reply: &Tuple,
+        internal: Spot,
+    ) -> Result<u32, Unbound> {
+        if self.is_crossed {
+            self.vacate(self.own_spot(reply, self.hash(reply)), reply)?;
         }
-        indexed
+        let (client, hash, external) = (session.client, original.hash(), self.mapping_hash(reply));
+        let id = self.take_place().ok_or(Unbound::TableFull)?;
+        let is_placed = self.index.insert_at(original, id << 1).is_some()
+            && self.index.insert(external, id << 1 | 1).is_some()
+            && self.mappings.begin(id, internal).is_some();
+        if !is_placed {
+            self.index.remove(hash, id << 1);
+            self.index.remove(external, id << 1 | 1);
+            self.sessions.free(id);
+            return Err(Unbound::TableFull);
+        }
+        self.sessions.begin(id, session);
+        self.session_quota.take(client);
+        Ok(id)
+    }
+
+    /// The session that a mapping lived with is over: another of the internal endpoint's takes its
+    /// place.
+    #[cold]
+    fn place_with_mapping(&mut self, id: u32, session: Session, original: Spot) -> Result<u32, Unbound> {
+        let before = self.sessions.get(id);
+        let (other, kind) = (before.client, self.ports.kind(session.protocol, before.external()));
+        if self.index.insert_at(original, id << 1).is_none() {
+            return Err(Unbound::TableFull);
+        }
+        // Its client may be another one by now.
+        self.session_quota.give(other);
+        self.session_quota.take(session.client);
+        if let Some(quota) = kind.and_then(|kind| self.mapping_quotas.get_mut(kind)) {
+            quota.give(other);
+            quota.take(session.client);
+        }
+        self.sessions.begin(id, session);
+        Ok(id)
     }
 
     /// A session that has its place gets its timer, and its share of what is counted.
@@ -191,12 +286,9 @@ impl Nat {
         self.wheel.link(&mut self.sessions, id);
         let session = self.sessions.get(id);
         self.expendable.set(id, session.is_expendable());
-        self.session_quota.take(session.client);
-        if session.mapping != NONE {
-            self.contacts.add(session.mapping, session.peer());
-            if session.is_snat() {
-                self.mappings.own(session.mapping);
-            }
+        let mapping = session.mapping(id);
+        if mapping != NONE {
+            self.contacts.add(mapping, session.peer());
         }
     }
 }

@@ -12,21 +12,28 @@ impl Nat {
         if !session.is_live() {
             return;
         }
-        let (original, reply) = (self.hash(&session.original()), self.hash(&session.reply()));
+        let hosts = session.hosts();
+        let (original, reply) = (self.hash(&session.original()), session.reply());
         let held = self.held(session);
-        let (mapping, peer, client) = (session.mapping, session.peer(), session.client);
+        let (mapping, peer, client) = (session.mapping(id.0), session.peer(), session.client);
         if mapping != NONE {
             if session.is_snat() || session.has_reply() {
-                self.mappings.disown(mapping);
+                self.sessions.disown(mapping);
             }
             self.contacts.remove(mapping, peer);
         }
         self.wheel.unlink(&mut self.sessions, id.0);
         self.index.remove(original, id.0 << 1);
-        self.index.remove(reply, id.0 << 1 | 1);
-        self.sessions.remove(id.0);
         self.expendable.set(id.0, false);
-        self.session_quota.give(client);
+        self.sessions.end(id.0);
+        match self.sessions.get_mut(id.0).filter(|_| hosts) {
+            Some(host) => host.leave_mapping(),
+            None => {
+                self.index.remove(self.hash(&reply), id.0 << 1 | 1);
+                self.sessions.free(id.0);
+                self.session_quota.give(client);
+            }
+        }
         self.release_mapping(mapping);
         self.release_mapping(held);
     }
@@ -35,7 +42,7 @@ impl Nat {
     pub(super) fn held(&self, session: &Session) -> u32 {
         let holds = session.flags & HOLDS != 0;
         let original = session.original();
-        let at = || self.mappings.id_at_external(original.protocol(), original.destination());
+        let at = || self.mapping_at(original.protocol(), original.destination());
         let held = holds.then(at).flatten();
         held.unwrap_or(NONE)
     }

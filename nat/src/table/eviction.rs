@@ -52,9 +52,12 @@ impl Nat {
         let mut candidate: Option<(Ipv4Addr, u32)> = None;
         let mut voices = 0;
         let capacity = self.sessions.capacity().max(1);
+        // By the golden section, from another place each time: sessions of one burst stand side by
+        // side, and no few places in a row tell of all.
+        let step = ((u64::from(capacity) * 0x9e37_79b9) >> 32) as u32;
+        self.hand = (self.hand + 1) % capacity;
         for _ in 0..SAMPLE {
-            // Any odd step that is no neighbour: sessions of one burst stand side by side.
-            self.hand = (self.hand + 0x9e35) % capacity;
+            self.hand = (self.hand + step) % capacity;
             let session = self.sessions.get(self.hand);
             let is_of_client = session.is_live() && session.client == client;
             if !is_of_client || session.is_assured() || kind.is_some() && self.kind_of(self.hand) != kind {
@@ -78,8 +81,8 @@ impl Nat {
 
     /// The kind of port that a session alone keeps its mapping of.
     fn kind_of(&self, id: u32) -> Option<usize> {
-        let mapping = self.sessions.get(id).mapping;
-        let mapping = self.mappings.get(mapping).filter(|_| self.mappings.has_one_session(mapping))?;
-        self.ports.kind(mapping.protocol, mapping.external)
+        let mapping = self.sessions.get(id).mapping(id);
+        let host = self.sessions.awake(mapping).filter(|_| self.sessions.has_one_session(mapping))?;
+        self.ports.kind(host.mapped_protocol(), host.external())
     }
 }

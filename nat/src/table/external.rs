@@ -6,17 +6,65 @@ use super::Nat;
 use crate::config::Filtering;
 use crate::endpoint::{Endpoint, Tuple, protocol};
 
+/// The bits that all external addresses have in common: what goes elsewhere belongs to no mapping.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Externals {
+    /// As in [`Tuple::addresses`], where the source's are nothing.
+    mask: u64,
+    bits: u64,
+}
+
+impl Externals {
+    /// No tuple's.
+    pub(super) const NONE: Self = Self { mask: 0, bits: u64::MAX };
+
+    /// With one address more; an unspecified one is none.
+    pub(super) fn with(self, &address: &Ipv4Addr) -> Self {
+        let of = |address| {
+            let nobody = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
+            Tuple::new(0, nobody, Endpoint::new(address, 0)).addresses()
+        };
+        let (all, bits) = (of(Ipv4Addr::BROADCAST), of(address));
+        match self {
+            _ if address.is_unspecified() => self,
+            Self { mask: 0, bits: u64::MAX } => Self { mask: all, bits },
+            Self { mask, bits: others } => {
+                let mask = mask & !(bits ^ others);
+                Self { mask, bits: bits & mask }
+            }
+        }
+    }
+
+    /// Whether a packet with this tuple may go to an external address.
+    #[inline]
+    pub(super) const fn may_have_destination(self, tuple: &Tuple) -> bool {
+        tuple.addresses() & self.mask == self.bits
+    }
+}
+
 impl Nat {
+    /// The place of the mapping that an external endpoint belongs to.
+    #[inline(never)]
+    pub(super) fn mapping_at(&self, protocol: u8, external: Endpoint) -> Option<u32> {
+        let tuple = Tuple::new(protocol, Endpoint::new(Ipv4Addr::UNSPECIFIED, 0), external);
+        let found = self.index.find(self.mapping_hash(&tuple), |item| {
+            let host = self.sessions.get(item >> 1);
+            host.hosts() && host.external() == external && host.mapped_protocol() == protocol
+        });
+        found.map(|item| item >> 1)
+    }
+
     /// The internal endpoint behind an external one, if a mapping is in force.
     pub fn internal(&self, protocol: u8, external: Endpoint) -> Option<Endpoint> {
-        let id = self.mappings.id_at_external(protocol, external)?;
-        self.mappings.in_use(id).map(|mapping| mapping.internal)
+        let id = self.mapping_at(protocol, external)?;
+        self.sessions.awake(id).map(|host| host.internal())
     }
 
     /// The external endpoint that an internal one has at an external address, if any.
     pub fn external(&self, protocol: u8, internal: Endpoint, external: Ipv4Addr) -> Option<Endpoint> {
-        let found = self.mappings.find(protocol, internal, external);
-        found.filter(|&(id, _)| self.mappings.in_use(id).is_some()).map(|(_, endpoint)| endpoint)
+        let any = 0..=u16::MAX;
+        let id = self.mappings.find(&self.sessions, protocol, internal, external, &any).ok()?;
+        self.sessions.awake(id).map(|host| host.external())
     }
 
     /// The internal endpoint that a packet without a session is for, if the mapping at its
@@ -30,14 +78,14 @@ impl Nat {
         if !matches!(protocol, protocol::UDP | protocol::TCP) {
             return None;
         }
-        let mapping = self.mappings.id_at_external(protocol, external)?;
+        let mapping = self.mapping_at(protocol, external)?;
         let admits = from_inside
             || match self.options.filtering(protocol) {
                 Filtering::AddressAndPortDependent => false,
                 Filtering::AddressDependent => self.contacts.knows(mapping, tuple.source().address),
                 Filtering::EndpointIndependent => true,
             };
-        match admits && self.mappings.is_owned(mapping) {
+        match admits && self.sessions.is_owned(mapping) {
             true => self.internal(protocol, external),
             false => None,
         }

@@ -7,7 +7,6 @@ use core::net::Ipv4Addr;
 
 use super::{Gone, Nat};
 use crate::config::Reserved;
-use crate::mapping::Mapping;
 use crate::session::{Session, SessionId};
 
 impl Nat {
@@ -46,7 +45,8 @@ impl Nat {
             match at.checked_sub(places) {
                 None => self.forget_session(gone, at),
                 Some(id) => {
-                    if self.mappings.at_rest(id).is_some_and(|mapping| is_of(mapping, gone)) {
+                    let place = self.sessions.get(id);
+                    if place.is_resting() && is_of(place, gone) {
                         self.end_mapping(id);
                     }
                 }
@@ -64,8 +64,8 @@ impl Nat {
     fn forget_session(&mut self, gone: Gone, id: u32) {
         let session = self.sessions.get(id);
         let mut mappings =
-            [session.mapping, self.held(session)].into_iter().filter_map(|id| self.mappings.in_use(id));
-        if session.is_live() && (concerns(session, gone) || mappings.any(|mapping| is_of(mapping, gone))) {
+            [session.mapping(id), self.held(session)].into_iter().filter_map(|id| self.sessions.awake(id));
+        if session.is_live() && (concerns(session, gone) || mappings.any(|host| is_of(host, gone))) {
             self.remove(SessionId(id));
         }
     }
@@ -82,6 +82,7 @@ impl Nat {
         let Some(kinds) = self.ports.open(address) else {
             return false;
         };
+        self.externals = self.externals.with(&address);
         reserved.iter().for_each(|run| self.ports.reserve(run));
         for kind in kinds {
             let pool = self.ports.pool_len(kind).min(self.sessions.capacity());
@@ -93,10 +94,11 @@ impl Nat {
     }
 }
 
-fn is_of(mapping: &Mapping, gone: Gone) -> bool {
+/// Whether the mapping that lives here is of what is gone.
+fn is_of(host: &Session, gone: Gone) -> bool {
     match gone {
-        Gone::Client(client) => mapping.client == client,
-        Gone::External(address) => mapping.external.address == address,
+        Gone::Client(client) => host.client == client,
+        Gone::External(address) => host.external().address == address,
     }
 }
 

@@ -15,22 +15,62 @@ impl Nat {
         self.key.hash(tuple.words())
     }
 
+    /// The hash that a mapping is found by, from the tuple of any packet to it.
+    #[inline]
+    pub(super) fn mapping_hash(&self, tuple: &Tuple) -> u32 {
+        self.key.hash(tuple.destination_words())
+    }
+
+    /// Whether a tuple may be that of a packet to a mapping. Answers to the session that began one
+    /// are found by the mapping's hash, all other packets by their tuple's.
+    #[inline]
+    pub(super) fn may_be_mapped(&self, tuple: &Tuple) -> bool {
+        self.externals.may_have_destination(tuple)
+    }
+
+    /// The hash that a packet's session is found by, as far as the tuple tells.
+    #[inline(always)]
+    fn likely_hash(&self, tuple: &Tuple) -> u32 {
+        match self.may_be_mapped(tuple) {
+            true => self.mapping_hash(tuple),
+            false => self.hash(tuple),
+        }
+    }
+
     #[inline]
     fn is_it(&self, item: u32, tuple: &Tuple) -> bool {
         self.sessions.get(item >> 1).has(tuple, direction(item))
     }
 
-    /// The item that stands for this tuple, or the spot for one.
+    /// The item that stands for this tuple, or the spot for one of its own.
     #[inline(always)]
     pub(super) fn spot(&self, tuple: &Tuple) -> Result<u32, Spot> {
-        self.index.find_or_spot(self.hash(tuple), |item| self.is_it(item, tuple))
+        match self.may_be_mapped(tuple) {
+            true => self.spot_behind_mapping(tuple),
+            false => self.own_spot(tuple, self.hash(tuple)),
+        }
+    }
+
+    /// The same where it may be the first session's of a mapping.
+    #[inline(never)]
+    fn spot_behind_mapping(&self, tuple: &Tuple) -> Result<u32, Spot> {
+        match self.index.find(self.mapping_hash(tuple), |item| self.is_it(item, tuple)) {
+            Some(item) => Ok(item),
+            None => self.own_spot(tuple, self.hash(tuple)),
+        }
+    }
+
+    /// The same among those that have their tuple's hash, which is this.
+    #[inline(always)]
+    pub(super) fn own_spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
+        self.index.find_or_spot(hash, |item| self.is_it(item, tuple))
     }
 
     /// The same, which may have been found by the last lookup.
     #[inline]
     pub(super) fn spot_for(&self, tuple: &Tuple) -> Result<u32, Spot> {
         match &self.missed {
-            Some((missed, spot)) if missed == tuple && self.index.is_current(spot) => Err(*spot),
+            (missed, spot) if self.index.is_current(spot) && missed == tuple => Err(*spot),
             _ => self.spot(tuple),
         }
     }
@@ -38,7 +78,7 @@ impl Nat {
     /// The session that a packet with this tuple belongs to; one that expired is none.
     #[inline(always)]
     pub fn lookup(&mut self, tuple: &Tuple) -> Option<Hit> {
-        let hash = self.hash(tuple);
+        let hash = self.likely_hash(tuple);
         if let Some(item) = self.index.at_home(hash) {
             let session = self.sessions.get(item >> 1);
             if session.has(tuple, direction(item)) && !self.wheel.is_past(session.expires) {
@@ -51,10 +91,14 @@ impl Nat {
     /// The same for one whose item does not stand at home, if anywhere.
     #[inline(never)]
     fn lookup_away(&mut self, tuple: Tuple, hash: u32) -> Option<Hit> {
-        match self.index.find_or_spot(hash, |item| self.is_it(item, &tuple)) {
+        let found = match self.may_be_mapped(&tuple) {
+            true => self.spot_behind_mapping(&tuple),
+            false => self.own_spot(&tuple, hash),
+        };
+        match found {
             Ok(item) => Some(hit(item)).filter(|hit| !self.is_expired(hit.session)),
             Err(spot) => {
-                self.missed = Some((tuple, spot));
+                self.missed = (tuple, spot);
                 None
             }
         }
@@ -74,7 +118,7 @@ impl Nat {
         let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         let tuple = Tuple::of(protocol, Ends { addresses, ports: u32::from_ne_bytes(*ports) });
         // Of those that have its home the first: seldom are there more.
-        if let Some(item) = self.index.find(self.hash(&tuple), |_| true) {
+        if let Some(item) = self.index.find(self.likely_hash(&tuple), |_| true) {
             core::hint::black_box(self.sessions.get(item >> 1).expires);
         }
     }

@@ -4,24 +4,48 @@ use core::ops::RangeInclusive;
 
 use super::bind::RECLAIM;
 use super::{Binding, Nat, Refusal, SourceNat, Unbound};
-use crate::endpoint::{Endpoint, protocol};
-use crate::mapping::Mapping;
+use crate::endpoint::{Endpoint, Tuple, protocol};
+use crate::index::Spot;
 use crate::ports::Ports;
 use crate::quota::Quota;
 use crate::session::NONE;
 use crate::timers::TIMEOUT_MAX;
 
+/// The mapping of a session to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mapped {
+    /// It has none.
+    Not,
+    /// One that is in force; the caller holds one use of it.
+    By(u32),
+    /// A new one, to be found at this spot; the caller holds the port.
+    Anew(Spot),
+}
+
 impl Nat {
-    /// The source behind us, and its mapping with one use held by the caller.
-    pub(super) fn source(&mut self, client: u8, binding: &Binding) -> Result<(Endpoint, u32), Refusal> {
+    /// Whether the client's session would take a place that its mapping keeps.
+    #[inline(never)]
+    pub(super) fn is_awaited(&self, client: u8, binding: &Binding) -> bool {
+        let (address, first, last) = match binding.source {
+            _ if self.sessions.vacated() == self.mappings.at_rest() => return false,
+            SourceNat::None | SourceNat::Static(_) => return false,
+            SourceNat::Address(address) | SourceNat::Random(address, None) => (address, 0, u16::MAX),
+            SourceNat::Range(address, first, last) | SourceNat::Random(address, Some((first, last))) => {
+                (address, first, last)
+            }
+        };
+        let (protocol, internal) = (binding.original.protocol(), binding.original.source());
+        let found = self.mappings.find(&self.sessions, protocol, internal, address, &(first..=last));
+        let host = found.ok().and_then(|id| self.sessions.awake(id));
+        host.is_some_and(|host| !host.is_live() && host.client == client)
+    }
+
+    /// The source behind us, and its mapping.
+    pub(super) fn source(&mut self, client: u8, binding: &Binding) -> Result<(Endpoint, Mapped), Refusal> {
         let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let (address, ports) = match binding.source {
-            SourceNat::None => {
-                let mapping = self.addressed(binding);
-                self.mappings.acquire(mapping);
-                return Ok((internal, mapping));
-            }
-            SourceNat::Static(address) => return Ok((Endpoint::new(address, internal.port), NONE)),
+            SourceNat::None => return Ok((internal, self.mapped_already(binding))),
+            SourceNat::Static(address) => return Ok((Endpoint::new(address, internal.port), Mapped::Not)),
             SourceNat::Address(address) => (address, None),
             SourceNat::Range(address, first, last) => (address, Some(first..=last)),
             SourceNat::Random(address, ports) => (address, ports.map(|(first, last)| first..=last)),
@@ -29,24 +53,15 @@ impl Nat {
         if !matches!(protocol, protocol::ICMP | protocol::TCP | protocol::UDP) {
             // Without ports the first client to a peer has the address; a second is a conflict.
             return match self.ports.has(protocol::UDP, address) {
-                true => Ok((Endpoint::new(address, 0), NONE)),
+                true => Ok((Endpoint::new(address, 0), Mapped::Not)),
                 false => Err(Unbound::NotExternal.into()),
             };
         }
         let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
         let any = 0..=u16::MAX;
         let among = ports.as_ref().unwrap_or(&any);
-        let spot = match self.mappings.find_within(protocol, internal, address, among) {
-            Ok((mapping, external)) => {
-                if self.mappings.in_use(mapping).is_none() {
-                    let kind = Ports::kind_at(place, protocol, external.port);
-                    self.share(client, internal, kind)?;
-                    self.mappings.set_client(mapping, client);
-                    self.count_mapping(kind, client, Quota::take);
-                }
-                self.mappings.acquire(mapping);
-                return Ok((external, mapping));
-            }
+        let spot = match self.mappings.find(&self.sessions, protocol, internal, address, among) {
+            Ok(mapping) => return self.known(client, mapping),
             Err(spot) => spot,
         };
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
@@ -57,19 +72,55 @@ impl Nat {
             _ => internal.port,
         };
         let port = self.port(&class, kind, preferred).ok_or(Unbound::PortsExhausted)?;
-        let external = Endpoint::new(address, port);
-        if self.mappings.is_full()
-            && let Some(oldest) = self.mappings.oldest_of_all(self.wheel.present())
-        {
-            self.end_mapping(oldest);
-        }
-        let mapping = self.mappings.insert(Mapping { protocol, client, internal, external }, spot);
-        let Some(mapping) = mapping else {
-            self.ports.release(protocol, external);
-            return Err(Unbound::TableFull.into());
-        };
         self.count_mapping(Ports::kind_at(place, protocol, port), client, Quota::take);
-        Ok((external, mapping))
+        Ok((Endpoint::new(address, port), Mapped::Anew(spot)))
+    }
+
+    /// The mapping that a packet came through, if any, is its session's.
+    fn mapped_already(&mut self, binding: &Binding) -> Mapped {
+        match self.addressed(binding) {
+            NONE => Mapped::Not,
+            mapping => {
+                self.sessions.acquire(mapping);
+                Mapped::By(mapping)
+            }
+        }
+    }
+
+    /// The mapping of an internal endpoint is used once more; if it rests, it is the client's from
+    /// now on.
+    fn known(&mut self, client: u8, mapping: u32) -> Result<(Endpoint, Mapped), Refusal> {
+        let host = self.sessions.get(mapping);
+        let external = host.external();
+        if host.is_resting() {
+            let (protocol, internal) = (host.mapped_protocol(), host.internal());
+            if let Some(kind) = self.ports.kind(protocol, external) {
+                self.share(client, internal, kind)?;
+                self.count_mapping(kind, client, Quota::take);
+            }
+            self.session_quota.take(client);
+            self.mappings.wake(&mut self.sessions, mapping);
+            if let Some(host) = self.sessions.get_mut(mapping) {
+                host.client = client;
+            }
+        }
+        self.sessions.acquire(mapping);
+        Ok((external, Mapped::By(mapping)))
+    }
+
+    /// No session came to be: what it held of its source is free again.
+    #[cold]
+    pub(super) fn give_back(&mut self, client: u8, protocol: u8, source: Endpoint, mapped: Mapped) {
+        match mapped {
+            Mapped::Not => {}
+            Mapped::By(mapping) => self.release_mapping(mapping),
+            Mapped::Anew(_) => {
+                self.ports.release(protocol, source);
+                if let Some(kind) = self.ports.kind(protocol, source) {
+                    self.count_mapping(kind, client, Quota::give);
+                }
+            }
+        }
     }
 
     /// The mapping that a packet came through, from outside or hairpinned; none if it was no mapping's.
@@ -79,10 +130,9 @@ impl Nat {
         if external == binding.destination {
             return NONE;
         }
-        let mapping = self.mappings.id_at_external(protocol, external);
-        let in_use = mapping.and_then(|id| self.mappings.in_use(id));
-        match in_use.is_some_and(|in_use| in_use.internal == binding.destination) {
-            true => mapping.unwrap_or(NONE),
+        let mapping = self.mapping_at(protocol, external).unwrap_or(NONE);
+        match self.sessions.awake(mapping).is_some_and(|host| host.internal() == binding.destination) {
+            true => mapping,
             false => NONE,
         }
     }
@@ -98,7 +148,7 @@ impl Nat {
     fn port(&mut self, class: &RangeInclusive<u16>, kind: usize, preferred: u16) -> Option<u16> {
         // One more than may have come.
         for _ in 0..2 {
-            let Some(rested) = self.mappings.rested(kind, self.wheel.present()) else {
+            let Some(rested) = self.mappings.rested(&self.sessions, kind, self.wheel.present()) else {
                 break;
             };
             self.end_mapping(rested);
@@ -106,7 +156,7 @@ impl Nat {
         let mut allocation = self.ports.allocate_in(kind, class, preferred);
         if allocation.is_none() {
             self.expire(RECLAIM);
-            if let Some(oldest) = self.mappings.oldest_within(kind, class) {
+            if let Some(oldest) = self.mappings.oldest_within(&self.sessions, kind, class) {
                 self.end_mapping(oldest);
             }
             allocation = self.ports.allocate_in(kind, class, preferred);
@@ -114,28 +164,37 @@ impl Nat {
         allocation.map(|allocation| allocation.port)
     }
 
+    /// One session less uses a mapping, which may be none.
     pub(super) fn release_mapping(&mut self, mapping: u32) {
-        let Some(idle) = self.mappings.release(mapping) else {
+        if !self.sessions.release(mapping) {
             return;
-        };
-        let kind = self.ports.kind(idle.protocol, idle.external);
+        }
+        let host = self.sessions.get(mapping);
+        let client = host.client;
+        let kind = self.ports.kind(host.mapped_protocol(), host.external());
+        self.session_quota.give(client);
         if let Some(kind) = kind {
-            self.count_mapping(kind, idle.client, Quota::give);
+            self.count_mapping(kind, client, Quota::give);
         }
         match (self.options.port_rest, kind) {
             (1.., Some(kind)) => {
                 let now = self.wheel.present();
                 let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
-                self.mappings.rest(mapping, kind, until);
+                self.mappings.rest(&mut self.sessions, mapping, kind, until);
             }
             _ => self.end_mapping(mapping),
         }
     }
 
-    /// Ends a mapping that no session uses, and gives its port back.
+    /// Ends a mapping that no session uses, and gives its port and its place back.
     pub(super) fn end_mapping(&mut self, mapping: u32) {
-        if let Some(ended) = self.mappings.end(mapping) {
-            self.ports.release(ended.protocol, ended.external);
-        }
+        self.mappings.wake(&mut self.sessions, mapping);
+        let host = self.sessions.get(mapping);
+        let (protocol, external) = (host.mapped_protocol(), host.external());
+        let hash = self.mapping_hash(&Tuple::new(protocol, external, external));
+        self.index.remove(hash, mapping << 1 | 1);
+        self.mappings.end(&mut self.sessions, mapping);
+        self.sessions.free(mapping);
+        self.ports.release(protocol, external);
     }
 }
