@@ -28,15 +28,15 @@ pub use link::Port;
 /// Descriptors of a ring, in each direction.
 pub const RING: usize = 256;
 
-/// Frames that wait in software when a transmit ring is full: with the ring, what two TCP segments of 64 KiB and a
-/// few windows of small packets become when several senders burst at once.
-pub const BACKLOG: usize = 384;
+/// Frames that wait in software when a transmit ring is full: with the ring, what several TCP segments of 64 KiB and
+/// a few windows of small packets become when several senders burst at once.
+pub const BACKLOG: usize = 256;
 
 /// Free buffers that a backlog leaves to the receive rings: a port whose device stands still starves no other.
 const RESERVE: usize = RING / 2;
 
 /// Buffers that all backlogs share.
-const SHARED: usize = 512;
+const SHARED: usize = 448;
 
 /// Buffers for `ports` ports: a full receive ring and a full transmit ring (two descriptors a frame) each, and what
 /// their backlogs share.

@@ -131,7 +131,7 @@ fn start<H: Hal, T: Transport>(transport: &mut T, rings: Box<Rings<H>>) -> Resul
 impl<H: Hal, T: Transport> Port<H, T> {
     /// Starts the device behind `transport`, with buffers from `pool` in its receive ring.
     ///
-    /// It takes 16 KiB for rings, 160 KiB for heads and 55 KiB of heap; no more while it runs.
+    /// It takes 16 KiB for rings, 128 KiB for heads and 50 KiB of heap; no more while it runs.
     pub fn new(mut transport: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
         if transport.device_type() != DeviceType::Network {
             return Err(StartError::NotNetwork);

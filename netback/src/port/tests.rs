@@ -150,7 +150,7 @@ fn devices_that_do_not_start_are_refused_and_leave_nothing() {
 fn too_little_memory_is_an_error_at_construction() {
     let pool = pool(1);
     let pages = TestHal::pages();
-    for limit in [0, 1, 3, 10, 40] {
+    for limit in [0, 1, 3, 10, 35] {
         TestHal::limit(limit);
         assert!(TestPort::new(Fake::new(1), pool.clone(), Settings::default()).is_err(), "{limit}");
         assert!(Pool::new::<TestHal>(100).is_err(), "{limit}");
