@@ -153,6 +153,11 @@ pub struct RuleCounter {
 pub struct RuleCounters(Box<[RuleCounter]>);
 
 impl RuleCounters {
+    /// Octets that [`RuleCounters::new`] allocates.
+    pub const fn footprint(length: usize) -> usize {
+        length * size_of::<RuleCounter>()
+    }
+
     /// Counters for a policy with `length` of them.
     pub fn new(length: usize) -> Self {
         Self(vec![RuleCounter::default(); length].into_boxed_slice())

@@ -57,6 +57,8 @@ const ROUND: Duration = Duration::from_millis(10);
 const SESSIONS_A_ROUND: usize = 256;
 /// Neighbours and datagrams looked at in one round.
 const ENTRIES_A_ROUND: usize = 64;
+/// Buckets of the limits on errors, on echo replies, and on notices in the log.
+pub(crate) const LIMITERS: [usize; 3] = [4096, 256, 256];
 /// How often links are asked about what changes rarely.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -146,9 +148,9 @@ impl<L: Link> Datapath<L> {
             effects: Effects::new(site, seed[2].rotate_left(17) ^ seed[3]),
             refused: RuleCounters::new(site.policy.lines.len()),
             // RFC 1812 4.3.2.8: a burst of 6, then one a second per destination.
-            errors: Limiter::new(4096, 6, 1000, seed[3]),
-            replies: Limiter::new(256, 1000, 1, seed[3] ^ 1),
-            notices: Limiter::new(256, 3, 10_000, seed[3] ^ 2),
+            errors: Limiter::new(LIMITERS[0], 6, 1000, seed[3]),
+            replies: Limiter::new(LIMITERS[1], 1000, 1, seed[3] ^ 1),
+            notices: Limiter::new(LIMITERS[2], 3, 10_000, seed[3] ^ 2),
             routes,
             batch: Vec::with_capacity(BATCH),
             upkeep_due: Instant::ZERO,

@@ -43,17 +43,31 @@ pub(crate) struct Effects {
     pub met: heapless::Vec<Met, MET_MAX>,
 }
 
+/// Marks to remember: one for each session, if a rule sets any.
+fn marks(site: &Site) -> usize {
+    if site.policy.marks_connections { site.nat.sessions as usize } else { 0 }
+}
+
 impl Effects {
+    /// Octets that [`Effects::new`] allocates.
+    pub fn footprint(site: &Site) -> usize {
+        let policy = &site.policy;
+        RuleCounters::footprint(policy.counters().len())
+            + Memory::footprint(policy)
+            + marks(site) * size_of::<u32>()
+            + Limiter::footprint(SPEAKERS)
+            + (site.clients.len() + 1) * size_of::<&str>()
+    }
+
     pub fn new(site: &'static Site, seed: u64) -> Self {
         let policy = &site.policy;
-        let marks = if policy.marks_connections { site.nat.sessions as usize } else { 0 };
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
         Self {
             counters: RuleCounters::new(policy.counters().len()),
             segment: None,
             now: Instant::ZERO,
             memory: Memory::new(policy, seed, 0),
-            marks: vec![0; marks].into_boxed_slice(),
+            marks: vec![0; marks(site)].into_boxed_slice(),
             lines: Limiter::new(SPEAKERS, LINES, LINE_MILLIS, seed),
             names: names.collect(),
             site,

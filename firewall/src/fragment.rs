@@ -15,6 +15,7 @@ use nat::{Fragment, Packet, Translation};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::Ipv4Packet;
 
+use crate::contract;
 use crate::neighbor::{Seeded, fold};
 use crate::route::Hop;
 
@@ -172,6 +173,14 @@ pub struct Fragments<F> {
 }
 
 impl<F> Fragments<F> {
+    /// Octets that [`Fragments::new`] allocates; the buffers of what is held are the pool's.
+    pub const fn footprint(capacity: usize) -> usize {
+        DATAGRAMS * (size_of::<Option<Datagram>>() + size_of::<u16>())
+            + contract::hash_map::<Key, u16>(DATAGRAMS)
+            + capacity * size_of::<(Key, F)>()
+            + CLASSES * size_of::<(u16, u16)>()
+    }
+
     /// An empty table that holds up to `capacity` fragments; `seed` keys its hashing.
     pub fn new(capacity: usize, seed: u64) -> Self {
         Self {

@@ -207,6 +207,11 @@ struct Bucket {
 }
 
 impl Limiter {
+    /// Octets that [`Limiter::new`] allocates.
+    pub const fn footprint(buckets: usize) -> usize {
+        buckets.next_power_of_two() * size_of::<Bucket>()
+    }
+
     /// Buckets of `burst` tokens, one more each `interval_millis` milliseconds.
     pub fn new(buckets: usize, burst: u32, interval_millis: u32, seed: u64) -> Self {
         let buckets = vec![Bucket::default(); buckets.next_power_of_two()].into_boxed_slice();

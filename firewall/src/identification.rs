@@ -29,6 +29,9 @@ pub struct Identifications {
 }
 
 impl Identifications {
+    /// Octets that [`Identifications::new`] allocates.
+    pub const FOOTPRINT: usize = REMEMBERED * size_of::<(u16, u16)>();
+
     /// Nothing is remembered; `seed` keys the hashing and the first identification.
     pub fn new(seed: u64) -> Self {
         Self { recent: vec![(0, 0); REMEMBERED].into_boxed_slice(), seed, next: fold(seed) as u16 }

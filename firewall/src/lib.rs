@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod assign;
 mod candidate;
 mod config;
+pub mod contract;
 pub mod counters;
 pub mod datapath;
 mod effects;

@@ -8,6 +8,7 @@ mod discover;
 mod machine;
 
 use firewall::Datapath;
+use firewall::contract::Contract;
 use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
 use machine::{Machine, clock, heap, interrupts, panic, serial};
 use netback::Link;
@@ -56,12 +57,18 @@ fn introduce(machine: &Machine) {
     log::info!(target: "machine", "chance source={}", machine.seed.quality());
 }
 
-/// Whether there is the memory that the site declares, less the MiB that firmware keeps at most.
-fn is_enough_memory(site: &Site, machine: &Machine) -> bool {
+/// Whether there is the memory that the site's tables take, and that the site declares, less the MiB that firmware
+/// keeps at most.
+fn is_enough_memory(site: &'static Site, machine: &Machine) -> bool {
+    let contract = Contract::of(site);
+    let wanted = contract.memory(machine.image) as u64;
     let declared = u64::from(site.memory.unwrap_or(0)) << 20;
-    let is_enough = machine.memory + (1 << 20) >= declared;
-    if !is_enough {
-        log::error!(target: "weir", "not enough memory octets={} declared={declared}", machine.memory);
+    let is_enough = heap::free() >= contract.heap() && machine.memory + (1 << 20) >= declared;
+    if is_enough {
+        log::info!(target: "machine", "memory wants={wanted} heap={}", contract.heap());
+    } else {
+        let (has, wants) = (machine.memory >> 10, wanted.max(declared).div_ceil(1 << 10));
+        log::error!(target: "weir", "not enough memory has_kib={has} wants_kib={wants}");
     }
     is_enough
 }

@@ -13,6 +13,8 @@ use netback::Head;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
+use crate::contract;
+
 /// Neighbours that are remembered, over all ports.
 pub const NEIGHBORS: usize = 1024;
 /// Packets that wait for one neighbour (RFC 1122 2.3.2.2 asks for at least one).
@@ -172,6 +174,9 @@ pub(crate) fn fold(word: u64) -> u64 {
 }
 
 impl<F> Neighbors<F> {
+    /// Octets that [`Neighbors::new`] allocates.
+    pub const FOOTPRINT: usize = NEIGHBORS * size_of::<Entry>() + contract::hash_map::<Key, u16>(NEIGHBORS);
+
     /// An empty table; `seed` keys its hashing.
     pub fn new(seed: u64) -> Self {
         Self {

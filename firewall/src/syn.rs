@@ -32,6 +32,11 @@ pub struct Syns<F> {
 }
 
 impl<F> Syns<F> {
+    /// Octets that [`Syns::new`] allocates; the buffers of what is held are the pool's.
+    pub const fn footprint(capacity: usize) -> usize {
+        capacity * size_of::<Held<F>>()
+    }
+
     /// Room for this many.
     pub fn new(capacity: usize) -> Self {
         Self { held: VecDeque::with_capacity(capacity), capacity }

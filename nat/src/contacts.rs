@@ -27,6 +27,11 @@ pub(crate) struct Contacts {
 }
 
 impl Contacts {
+    /// Octets that [`Contacts::new`] allocates.
+    pub(crate) const fn footprint(capacity: u32) -> usize {
+        capacity as usize * size_of::<Contact>() + Index::footprint(capacity)
+    }
+
     /// With a capacity of 0 nothing is kept, and nobody is known.
     pub(crate) fn new(capacity: u32, key: Key) -> Self {
         let place = |next| Contact {

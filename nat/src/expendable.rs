@@ -15,6 +15,11 @@ pub(crate) struct Expendable {
 }
 
 impl Expendable {
+    /// Octets that [`Expendable::new`] allocates.
+    pub(crate) const fn footprint(places: u32) -> usize {
+        places.div_ceil(WORD) as usize * size_of::<u64>()
+    }
+
     pub(crate) fn new(places: u32) -> Self {
         Self { words: vec![0; places.div_ceil(WORD) as usize].into_boxed_slice(), hand: 0 }
     }

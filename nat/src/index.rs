@@ -65,9 +65,21 @@ const FURTHEST: u32 = DISTANCE_MAX << ITEM_BITS;
 impl Index {
     /// An index for this many items, two thirds full when it holds them all.
     pub(crate) fn new(items: u32) -> Self {
-        let homes = items + items / 2 + 1;
-        let places = homes as usize + DISTANCE_MAX as usize;
-        Self { places: vec![0; places].into_boxed_slice(), homes, changes: 0 }
+        let homes = Self::homes(items);
+        Self { places: vec![0; Self::places(homes)].into_boxed_slice(), homes, changes: 0 }
+    }
+
+    const fn homes(items: u32) -> u32 {
+        items + items / 2 + 1
+    }
+
+    const fn places(homes: u32) -> usize {
+        homes as usize + DISTANCE_MAX as usize
+    }
+
+    /// Octets that [`Index::new`] allocates.
+    pub(crate) const fn footprint(items: u32) -> usize {
+        Self::places(Self::homes(items)) * size_of::<u32>()
     }
 
     #[inline]

@@ -114,6 +114,11 @@ fn bits(address: Ipv4Addr) -> u64 {
 }
 
 impl Mappings {
+    /// Octets that [`Mappings::new`] allocates.
+    pub(crate) const fn footprint(capacity: u32, kinds: usize) -> usize {
+        kinds * size_of::<List>() + Index::footprint(capacity)
+    }
+
     /// For this many mappings, and this many kinds of ports to rest.
     pub(crate) fn new(capacity: u32, kinds: usize, key: Key) -> Self {
         Self {

@@ -126,6 +126,16 @@ const fn pool_of(protocol: u8) -> Option<usize> {
 
 impl Ports {
     /// All ports of the addresses, those at or above 1024 limited to a range.
+    /// Octets that [`Ports::new`] allocates for this many addresses.
+    pub(crate) const fn footprint(addresses: usize) -> usize {
+        addresses * (size_of::<At>() + 3 * Tree::FOOTPRINT)
+    }
+
+    /// Kinds of ports at this many addresses.
+    pub(crate) const fn kinds_at(addresses: usize) -> usize {
+        addresses * KINDS
+    }
+
     pub(crate) fn new(external: &[Ipv4Addr], range: &RangeInclusive<u16>, chance: Chance) -> Self {
         let at = |&address: &Ipv4Addr| At {
             address,
@@ -186,7 +196,7 @@ impl Ports {
     /// How many kinds of ports there are: at each address the low and high ones of UDP and TCP, and
     /// the ICMP identifiers.
     pub(crate) fn kinds(&self) -> usize {
-        self.addresses.len() * KINDS
+        Self::kinds_at(self.addresses.len())
     }
 
     /// The kind of a port, as a number below [`Ports::kinds`].

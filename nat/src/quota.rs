@@ -15,6 +15,11 @@ pub(crate) struct Quota {
 }
 
 impl Quota {
+    /// Octets that [`Quota::new`] allocates.
+    pub(crate) fn footprint(clients: u8) -> usize {
+        usize::from(clients) * size_of::<u32>()
+    }
+
     /// A pool for this many clients; without clients everybody may have everything.
     ///
     /// The floor is a client's even share of half of the pool unless given; the ceiling is what

@@ -168,7 +168,30 @@ pub struct Nat {
     missed: (Tuple, Spot),
 }
 
+/// As many sessions as the index can hold, at most.
+fn capacity(config: &Config<'_>) -> u32 {
+    config.sessions.min(ITEMS_MAX / 2)
+}
+
 impl Nat {
+    /// Octets that [`Nat::with_options`] allocates; nothing later does.
+    pub fn footprint(config: &Config<'_>, options: &Options) -> usize {
+        let capacity = capacity(config);
+        let kinds = Ports::kinds_at(config.external.len());
+        let quotas = if options.clients == 0 { 0 } else { kinds };
+        let known = if options.knows_contacts() { capacity } else { 0 };
+        Slab::footprint(capacity)
+            + capacity as usize * size_of::<Windows>()
+            + Expendable::footprint(capacity)
+            + quotas * size_of::<Quota>()
+            + (1 + quotas) * Quota::footprint(options.clients)
+            + Index::footprint(2 * capacity)
+            + Wheel::FOOTPRINT
+            + Mappings::footprint(capacity, kinds)
+            + Contacts::footprint(known)
+            + Ports::footprint(config.external.len())
+    }
+
     /// Makes room for everything; this allocates, and nothing later does.
     ///
     /// `reserved` is not to be given away: what static forwards and the appliance itself use. `seed` is secret and new at every boot.
@@ -183,7 +206,7 @@ impl Nat {
         seed: [u64; 2],
         options: Options,
     ) -> Self {
-        let capacity = config.sessions.min(ITEMS_MAX / 2);
+        let capacity = capacity(config);
         let key = Key::new(seed);
         let chance = Chance::new(Key::new(seed.map(|word| word ^ 0x5057_4e54_5057_4e54)));
         let mut ports = Ports::new(config.external, &config.external_ports, chance);

@@ -63,6 +63,9 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
+    /// Octets that [`Wheel::new`] allocates.
+    pub(crate) const FOOTPRINT: usize = SLOTS as usize * size_of::<u32>();
+
     pub(crate) fn new() -> Self {
         Self {
             heads: vec![NONE; SLOTS as usize].into_boxed_slice(),

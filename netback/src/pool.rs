@@ -89,6 +89,14 @@ struct Shared {
 pub struct Pool(Rc<Shared>);
 
 impl Pool {
+    /// Octets that [`Pool::new`] allocates for `count` buffers.
+    pub const fn footprint(count: usize) -> usize {
+        count * (BUFFER + size_of::<NonNull<u8>>() + 2 * size_of::<u32>())
+            + count.div_ceil(CHUNK) * size_of::<Pages>()
+            + size_of::<Shared>()
+            + 2 * size_of::<usize>()
+    }
+
     /// Allocates `count` buffers of [`BUFFER`] octets.
     pub fn new<H: Hal>(count: usize) -> Result<Self, OutOfMemory> {
         let count = count.min(NONE as usize);

@@ -18,7 +18,7 @@ use crate::{
     frame::Payload,
     header,
     pool::{BUFFER, Buffer, OutOfMemory, Pages, Pool},
-    ring::Ring,
+    ring::{self, Ring},
     segment,
 };
 
@@ -43,6 +43,13 @@ const SHARED: usize = 448;
 pub const fn buffers_for(ports: usize) -> usize {
     ports * (RING + RING / 2) + SHARED + RESERVE
 }
+
+/// Octets that a port allocates: two rings, the heads, and what says where its buffers are.
+pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
+    + (HEADS * HEAD_STRIDE).next_multiple_of(PAGE_SIZE)
+    + RING * (size_of::<Option<Buffer>>() + size_of::<Option<Outgoing>>() + 3 * size_of::<u16>())
+    + HEADS * size_of::<u16>()
+    + BACKLOG * size_of::<Outgoing>();
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;

@@ -70,6 +70,9 @@ pub(crate) struct Ring<H> {
     _hal: PhantomData<H>,
 }
 
+/// Octets of a ring's memory.
+pub(crate) const FOOTPRINT: usize = size_of::<Shared>().next_multiple_of(PAGE_SIZE);
+
 impl<H: Hal> Ring<H> {
     /// A ring with nothing on it, in fresh memory.
     pub(crate) fn new() -> Result<Self, OutOfMemory> {

@@ -34,6 +34,16 @@ pub fn strip(elf: &[u8]) -> Option<Vec<u8>> {
     Some(stripped)
 }
 
+/// Octets of memory from the first loaded segment to the end of the last.
+pub fn loaded(elf: &[u8]) -> Option<u64> {
+    const LOAD: u32 = 1;
+    let segments = segments(elf)?;
+    let loaded = || segments.iter().filter(|segment| segment.kind == LOAD);
+    let first = loaded().map(|segment| segment.physical_address).min()?;
+    let ends = loaded().map(|segment| segment.physical_address.checked_add(segment.memory_size));
+    ends.collect::<Option<Vec<_>>>()?.into_iter().max()?.checked_sub(first)
+}
+
 /// The same program as an ELF32 file, for loaders that take nothing else (Xen HVM). `None` besides for what has an
 /// address above 4 GiB.
 pub fn to_elf32(elf: &[u8]) -> Option<Vec<u8>> {
@@ -148,6 +158,7 @@ mod tests {
         assert_eq!(number(&stripped, SHOFF, 8), Some(0));
         assert_eq!(number(&stripped, 60, 2), Some(0));
         assert_eq!(strip(&stripped), Some(stripped.clone()));
+        assert_eq!(loaded(&stripped), Some(64));
     }
 
     #[test]

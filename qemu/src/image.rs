@@ -2,6 +2,7 @@
 
 use crate::elf;
 use crate::error::{Context, Error, Result};
+use crate::memory;
 use crate::plan::{Plan, fnv};
 use rules_compiler::{Compiled, Diagnostics};
 use std::env;
@@ -97,11 +98,23 @@ pub fn compile(directory: &Path, denies_warnings: bool) -> Result<Compiled> {
             format!("the site {} has {count} {noun}", directory.display()),
         )
     };
-    let compiled = rules_compiler::compile(directory).map_err(|told| refused(told, "error"))?;
+    let compiled = findings(directory).map_err(|told| refused(told, "error"))?;
     if denies_warnings {
         return compiled.deny_warnings().map_err(|told| refused(told, "denied warning"));
     }
     Ok(compiled)
+}
+
+/// Compiles the site in `directory`, and compares the memory that it declares with what its tables take.
+///
+/// # Errors
+/// It has errors.
+pub fn findings(directory: &Path) -> std::result::Result<Compiled, Diagnostics> {
+    let compiled = rules_compiler::compile(directory)?;
+    match memory::shortage(compiled.clone().leak(), memory::IMAGE) {
+        Some(shortage) => Err(compiled.refuse_memory(shortage)),
+        None => Ok(compiled),
+    }
 }
 
 /// The warnings about a site, rendered; empty when there are none.
@@ -121,6 +134,8 @@ pub struct Image {
     pub symbols: PathBuf,
     /// The size of `elf` in octets.
     pub octets: u64,
+    /// Octets of memory that it takes, its stacks included.
+    pub loaded: u64,
 }
 
 /// The root of the workspace: where this launcher was built, or else the directories above the current one.
@@ -157,8 +172,8 @@ pub fn build(site: &Site) -> Result<Image> {
     let symbols = target.join("image").join("weir-image");
     let name = format!("weir-{:016x}.elf", fnv(site.directory.as_os_str().as_encoded_bytes()));
     let copy = target.join(name);
-    let octets = write_stripped(&symbols, &copy)?;
-    Ok(Image { elf: copy, symbols, octets })
+    let (octets, loaded) = write_stripped(&symbols, &copy)?;
+    Ok(Image { elf: copy, symbols, octets, loaded })
 }
 
 fn run_cargo(root: &Path, target: &Path, site: &Site) -> Result<()> {
@@ -203,12 +218,14 @@ fn is_inherited(name: &OsStr) -> bool {
         && !KEPT.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn write_stripped(from: &Path, to: &Path) -> Result<u64> {
+/// The octets of the stripped copy, and of memory that it takes.
+fn write_stripped(from: &Path, to: &Path) -> Result<(u64, u64)> {
     let elf = fs::read(from).context(|| format!("cannot read {}", from.display()))?;
-    let stripped = elf::strip(&elf)
+    let (stripped, loaded) = elf::strip(&elf)
+        .zip(elf::loaded(&elf))
         .ok_or_else(|| Error::new(format!("{} is not the ELF file it should be", from.display())))?;
     write_whole(to, &stripped)?;
-    Ok(stripped.len() as u64)
+    Ok((stripped.len() as u64, loaded))
 }
 
 /// Writes the ELF32 copy of an image.

@@ -38,6 +38,7 @@ pub mod image;
 pub mod kernel;
 pub mod libvirt;
 pub mod link;
+pub mod memory;
 pub mod netns;
 pub mod plan;
 pub mod probe;

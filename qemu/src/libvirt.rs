@@ -9,8 +9,9 @@ use crate::backend::{ClientBackend, is_interface_name};
 use crate::command::mac_text;
 use crate::error::{Error, Result};
 use crate::image::Site;
+use crate::memory;
 use crate::plan::Plan;
-use crate::run::{MEMORY, in_order};
+use crate::run::in_order;
 use smoltcp::wire::EthernetAddress;
 use std::fmt::{self, Display, Write};
 use std::path::Path;
@@ -93,7 +94,7 @@ pub fn run(arguments: &args::LibvirtXml) -> Result<()> {
             accel::Choice::Kvm => Accel::Kvm,
             choice => accel::choose(choice)?,
         },
-        memory: arguments.memory.or(site.plan.memory).unwrap_or(MEMORY),
+        memory: memory::of_vm(&site, arguments.memory)?,
         nics: nics(&site.plan, &arguments.uplink, &arguments.clients)?,
         spare: arguments.hotplug,
     };

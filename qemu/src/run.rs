@@ -6,6 +6,7 @@ use crate::backend::{Backend, ClientBackend};
 use crate::command::{Config, Netdev, Port};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Image, Site};
+use crate::memory;
 use crate::plan::Plan;
 use crate::vm;
 use nix::sys::signal::{self, Signal};
@@ -15,9 +16,6 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Memory of the VM in MiB when neither the site nor the command line says.
-pub const MEMORY: u32 = 32;
 
 /// How long QEMU may take to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,7 +34,8 @@ pub fn build(arguments: &args::Build) -> Result<()> {
     if output != image.elf {
         image::install(&image, &output)?;
     }
-    println!("{}", describe(&site, &image, &output));
+    let memory = memory::describe(&site, &image)?;
+    println!("{}", describe(&site, &image, &output, &memory));
     if arguments.xen_hvm {
         let mut copy = output.into_os_string();
         copy.push(".elf32");
@@ -47,13 +46,12 @@ pub fn build(arguments: &args::Build) -> Result<()> {
     Ok(())
 }
 
-fn describe(site: &Site, image: &Image, output: &Path) -> String {
+fn describe(site: &Site, image: &Image, output: &Path, memory: &str) -> String {
     let clients: Vec<&str> = site.plan.clients.iter().map(|client| client.name.as_str()).collect();
     format!(
-        "image   {} ({} octets)\nmemory  {} MiB\nports   uplink, {}\npolicy  {}\nsymbols {}",
+        "image   {} ({} octets)\nmemory  {memory}\nports   uplink, {}\npolicy  {}\nsymbols {}",
         output.display(),
         image.octets,
-        site.plan.memory.unwrap_or(MEMORY),
         clients.join(", "),
         site.summary,
         image.symbols.display()
@@ -74,6 +72,7 @@ fn open(directory: Option<&Path>, deny: Option<args::Deny>) -> Result<Site> {
 pub fn run(arguments: &args::Run, interrupted: &AtomicBool) -> Result<()> {
     let site = Site::open_or_default(arguments.site.site.as_deref(), false)?;
     let ports = ports(&site.plan, &arguments.uplink, &arguments.clients)?;
+    let memory = memory::of_vm(&site, arguments.memory)?;
     if !arguments.print {
         vm::find_qemu()?;
         ports.iter().try_for_each(|port| exists(&port.netdev))?;
@@ -82,7 +81,7 @@ pub fn run(arguments: &args::Run, interrupted: &AtomicBool) -> Result<()> {
     let image = image::build(&site)?;
     let mut config = Config::new(&image.elf, accel::choose(arguments.machine.accel)?);
     config.machine = arguments.machine.machine;
-    config.memory = arguments.memory.or(site.plan.memory).unwrap_or(MEMORY);
+    config.memory = memory;
     config.ports = ports;
     if arguments.print {
         println!("{}", vm::command_line(&config));

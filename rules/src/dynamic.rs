@@ -50,6 +50,12 @@ pub(crate) struct Found<'a> {
 }
 
 impl Set {
+    /// Octets that [`Set::new`] allocates.
+    pub fn footprint(of: &DynamicSet) -> usize {
+        let size = of.size.max(1) as usize;
+        size * size_of::<Element>() + (2 * size).next_power_of_two() * size_of::<u32>()
+    }
+
     pub fn new(of: &DynamicSet, seed: u64, now: u64) -> Self {
         let size = of.size.max(1) as usize;
         let mut set = Self {

@@ -47,6 +47,15 @@ impl Bucket {
 }
 
 impl Memory {
+    /// Octets that [`Memory::new`] allocates.
+    #[must_use]
+    pub fn footprint(policy: &Policy) -> usize {
+        policy.limits.len() * size_of::<Bucket>()
+            + policy.quotas.len() * size_of::<u64>()
+            + policy.dynamic_sets.len() * size_of::<Set>()
+            + policy.dynamic_sets.iter().map(Set::footprint).sum::<usize>()
+    }
+
     /// Nothing has passed yet: buckets are full, quotas as the file has them, sets hold their first elements.
     ///
     /// `now` is in nanoseconds; `seed` keys the hashing.

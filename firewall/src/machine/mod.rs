@@ -53,6 +53,8 @@ pub struct Machine {
     pub command_line: CommandLine,
     /// Octets of memory that the loader says there are.
     pub memory: u64,
+    /// Octets of the image, its stacks included.
+    pub image: usize,
     /// Where the rate of the clock came from.
     pub clock: clock::Source,
     pub seed: Seed,
@@ -62,8 +64,8 @@ pub struct Machine {
 
 /// The serial line's interrupt.
 const SERIAL_LINE: u32 = 4;
-/// Memory below is left to firmware.
-const LOW_MEMORY: u64 = 1 << 20;
+/// Memory below is left alone: the vectors and variables of the BIOS, and a null pointer.
+const LOW_MEMORY: u64 = 64 << 10;
 const GIB_4: u64 = 4 << 30;
 
 /// Called by the entry: `start_info` is the loader's, `origin` the time-stamp counter at entry.
@@ -92,7 +94,9 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     if let Some(word) = command_line.value("crash") {
         crash::on_demand(word);
     }
-    crate::main(Machine { command_line, memory, clock, seed: Seed::gather(), pci: pci::Ports::find() })
+    let (start, end) = paging::image();
+    let image = (end - start) as usize;
+    crate::main(Machine { command_line, memory, image, clock, seed: Seed::gather(), pci: pci::Ports::find() })
 }
 
 /// Words that must work before anything can fail.

@@ -23,6 +23,9 @@ const fn from_bit(bit: u32) -> u64 {
 }
 
 impl Tree {
+    /// Octets that a tree allocates.
+    pub(super) const FOOTPRINT: usize = (PORT_WORDS + GROUP_WORDS + 1) * size_of::<u64>();
+
     pub(super) fn full() -> Self {
         let mut tree = Self { words: vec![0; PORT_WORDS + GROUP_WORDS + 1].into_boxed_slice() };
         tree.fill();

@@ -22,6 +22,11 @@ pub(crate) struct Slab {
 }
 
 impl Slab {
+    /// Octets that [`Slab::new`] allocates.
+    pub(crate) const fn footprint(capacity: u32) -> usize {
+        capacity as usize * size_of::<Session>()
+    }
+
     pub(crate) fn new(capacity: u32) -> Self {
         let mut places = Vec::new();
         places.resize(capacity as usize, Session::VACANT);

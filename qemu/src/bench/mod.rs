@@ -21,8 +21,8 @@ use crate::backend::Backend;
 use crate::command::{Config, Machine, Netdev, Port};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Site};
+use crate::memory;
 use crate::netns;
-use crate::run;
 use crate::scratch::Scratch;
 use crate::vm;
 use lab::Lab;
@@ -105,7 +105,7 @@ fn show(columns: &[Column], arguments: &args::Bench, accel: Accel) -> Result<()>
 fn weir(site: &Site, accel: Accel) -> Result<Subject> {
     let image = image::build(site)?;
     let mut config = Config::new(&image.elf, accel);
-    config.memory = site.plan.memory.unwrap_or(run::MEMORY);
+    config.memory = memory::of_vm(site, None)?;
     let memory = (17, config.memory);
     Ok(Subject { name: "Weir", config, octets: image.octets, memory, timeout: Duration::from_secs(10) })
 }

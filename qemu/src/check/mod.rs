@@ -54,7 +54,7 @@ fn look(arguments: &args::Check, directory: &Path) -> Seen {
             Err(error) => Seen { text: String::new(), warnings: String::new(), result: Err(error) },
         };
     }
-    let compiled = rules_compiler::compile(directory);
+    let compiled = image::findings(directory);
     let compiled = if denies { compiled.and_then(Compiled::deny_warnings) } else { compiled };
     let (findings, policy): (&Diagnostics, _) = match &compiled {
         Ok(compiled) => (compiled.warnings(), Some(compiled.summary())),

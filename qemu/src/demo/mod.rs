@@ -19,8 +19,8 @@ use crate::args;
 use crate::command::Config;
 use crate::error::{Error, Result};
 use crate::image::{self, Site};
+use crate::memory;
 use crate::plan::Plan;
-use crate::run::MEMORY;
 use crate::table::Screen;
 use crate::vm;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub fn run(arguments: &args::Demo, interrupted: &AtomicBool) -> Result<()> {
     let image = image::build(&site)?;
     let mut config = Config::new(&image.elf, accel);
     config.machine = arguments.machine.machine;
-    config.memory = site.plan.memory.unwrap_or(MEMORY);
+    config.memory = memory::of_vm(&site, None)?;
     let title = format!(
         "image of {} octets, {} MiB, {} under {}",
         image.octets,

@@ -17,12 +17,14 @@ use crate::explain;
 use crate::pack::{self, Packed};
 use crate::plan::Plan;
 use crate::program::{self, Program};
+use crate::source::Source;
 use crate::trees::Forest;
 
 /// A site without errors.
 #[derive(Debug, Clone)]
 pub struct Compiled {
     pub(crate) plan: Plan,
+    source: Source,
     pub(crate) program: Program,
     pub(crate) packed: Packed,
     warnings: Diagnostics,
@@ -31,13 +33,13 @@ pub struct Compiled {
 
 impl Compiled {
     pub(crate) fn new(
-        plan: Plan,
+        (plan, source): (Plan, Source),
         program: Program,
         packed: Packed,
         warnings: Diagnostics,
         files: Vec<PathBuf>,
     ) -> Self {
-        Self { plan, program, packed, warnings, files }
+        Self { plan, source, program, packed, warnings, files }
     }
 
     /// The site for use in this process, which keeps it for good.
@@ -81,6 +83,15 @@ impl Compiled {
     /// Every warning of this site.
     pub fn deny_warnings(self) -> Result<Self, Diagnostics> {
         if self.warnings.warnings() == 0 { Ok(self) } else { Err(self.warnings.denied()) }
+    }
+
+    /// This message about the `memory` of weir.toml, as an error besides the warnings.
+    #[must_use]
+    pub fn refuse_memory(&self, message: impl Into<String>) -> Diagnostics {
+        let mut findings = self.warnings.clone();
+        findings.error(&self.source, self.plan.memory_span.clone(), message);
+        findings.sort();
+        findings
     }
 
     /// The files that were read.

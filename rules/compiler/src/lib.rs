@@ -12,7 +12,6 @@ mod emit;
 mod explain;
 mod include;
 mod lower;
-mod memory;
 mod names;
 mod pack;
 mod plan;
@@ -99,19 +98,15 @@ fn compile_sources(
     let packed = program.as_ref().and_then(Packed::new);
     if let (Some((plan, source)), Some(program)) = (&plan, &program) {
         blocks::fit(plan, program, source, &mut diagnostics);
-        match &packed {
-            Some(packed) => memory::fits(plan, program, packed, source, &mut diagnostics),
-            None => diagnostics.error(
-                source,
-                0..0,
-                "the rules have more than 65536 sets, maps or statements that differ",
-            ),
+        if packed.is_none() {
+            let message = "the rules have more than 65536 sets, maps or statements that differ";
+            diagnostics.error(source, 0..0, message);
         }
     }
     diagnostics.sort();
     match (plan, program, packed) {
-        (Some((plan, _)), Some(program), Some(packed)) if diagnostics.errors() == 0 => {
-            Ok(Compiled::new(plan, program, packed, diagnostics, files))
+        (Some((plan, source)), Some(program), Some(packed)) if diagnostics.errors() == 0 => {
+            Ok(Compiled::new((plan, source), program, packed, diagnostics, files))
         }
         _ => Err(diagnostics),
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a site as a whole: memory, chains nobody reaches, rules that never come to be.
+//! What is wrong with a site as a whole: chains nobody reaches, rules that never come to be.
 
 mod common;
 
@@ -15,31 +15,11 @@ fn told(plan: &str, rules: &str) -> Vec<String> {
 }
 
 #[test]
-fn tables_fit_the_memory() {
-    let plan = |memory: &str, rest: &str| format!("memory = \"{memory}\"\n{PLAN}{rest}");
-    assert_eq!(told(&plan("32M", ""), OPEN), [""; 0]);
-    // Five ports, two addresses, 65 536 sessions.
-    assert_eq!(
-        told(&plan("8M", ""), OPEN),
-        [
-            "weir.toml:1:10: the site wants 24 MiB, not 8: sessions 9600 KiB, free ports 54 KiB, rules 1 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2624 KiB"
-        ]
-    );
-    assert_eq!(told(&plan("24M", ""), OPEN), [""; 0]);
-    let sessions = "[nat]\nsessions = 1048576\n";
-    assert_eq!(
-        told(&plan("32M", sessions), OPEN),
-        [
-            "weir.toml:1:10: the site wants 165 MiB, not 32: sessions 153600 KiB, free ports 54 KiB, rules 1 KiB, frames 10840 KiB, fragments 1024 KiB, the machine and the image 2624 KiB"
-        ]
-    );
-    assert_eq!(told(&plan("172M", sessions), OPEN), [""; 0]);
-    let fragments = "[nat]\nfragments = \"16M\"\n";
-    assert_eq!(told(&plan("39M", fragments), OPEN), [""; 0]);
-    assert!(told(&plan("38M", fragments), OPEN)[0].contains("fragments 16384 KiB"));
-    // Rules count too.
-    let rules = forward(&"ip saddr 10.0.1.2 tcp dport 22 counter\n".repeat(20_000));
-    assert!(told(&plan("24M", ""), &rules)[0].starts_with("weir.toml:1:10: the site wants 2"));
+fn too_little_memory_is_told_at_its_place() {
+    let compiled = compile_text(&format!("memory = \"8M\"\n{PLAN}"), OPEN).unwrap();
+    let findings = compiled.refuse_memory("that is too little");
+    assert_eq!(lines(&findings), ["weir.toml:1:10: that is too little"]);
+    assert_eq!((findings.errors(), compiled.warnings().errors()), (1, 0));
 }
 
 #[test]
