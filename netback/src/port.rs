@@ -47,7 +47,7 @@ pub const fn buffers_for(ports: usize) -> usize {
 /// Octets that a port allocates: two rings, the heads, and what says where its buffers are.
 pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
     + (HEADS * HEAD_STRIDE).next_multiple_of(PAGE_SIZE)
-    + RING * (size_of::<Option<Buffer>>() + size_of::<Option<Outgoing>>() + 3 * size_of::<u16>())
+    + RING * (size_of::<Option<Buffer>>() + size_of::<Option<Outgoing>>() + 2 * size_of::<u16>())
     + HEADS * size_of::<u16>()
     + BACKLOG * size_of::<Outgoing>();
 
