@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
+use firewall::contract::Contract;
 use qemu::accel::Accel;
 use qemu::backend::Backend;
 use qemu::command::{Config, Machine, Netdev, Port};
@@ -36,12 +37,12 @@ fn figure(line: &str, name: &str) -> u64 {
 fn with_too_little_it_says_how_much_it_has_and_wants() {
     let _machine = busy();
     for machine in [Machine::Q35, Machine::Pc, Machine::Microvm] {
-        let (status, text) = ended(&Config { memory: 18, ..alone(machine) });
+        let (status, text) = ended(&Config { memory: 17, ..alone(machine) });
         assert_eq!(status.code(), Some(UNFIT), "{text}");
         let line =
             text.lines().find(|line| line.contains("not enough memory")).unwrap_or_else(|| panic!("{text}"));
         let (has, wants) = (figure(line, "has_kib"), figure(line, "wants_kib"));
-        assert!((17 << 10..=18 << 10).contains(&has) && (19 << 10..=20 << 10).contains(&wants), "{line}");
+        assert!((16 << 10..=17 << 10).contains(&has) && (has..=20 << 10).contains(&wants), "{line}");
     }
 }
 
@@ -55,7 +56,7 @@ fn what_the_launcher_says_is_what_the_image_takes() {
     let told = figure(&wants, "heap");
     assert!((taken..taken + (64 << 10)).contains(&told), "told {told}, taken {taken}");
     let site = Site::open(&image::workspace().unwrap().join("tests/site")).unwrap();
-    let contract = firewall::contract::Contract::of(site.compiled);
+    let contract = Contract::of(site.compiled);
     assert_eq!(contract.heap() as u64, told);
 }
 
@@ -122,22 +123,20 @@ fn a_site_that_declares_too_little_is_not_built() {
     let site = image::workspace().unwrap().join("tests/site");
     let plan = fs::read_to_string(site.join("weir.toml")).unwrap();
     fs::copy(site.join("rules.nft"), scratch.join("rules.nft")).unwrap();
-    for (memory, is_enough) in [("19M", false), ("20M", true)] {
-        fs::write(scratch.join("weir.toml"), format!("memory = \"{memory}\"\n{plan}")).unwrap();
+    let contract = Contract::of(Site::open(&site).unwrap().compiled);
+    let wanted = contract.memory(memory::IMAGE as usize).div_ceil(1 << 20);
+    for (declared, is_enough) in [(wanted - 1, false), (wanted, true)] {
+        fs::write(scratch.join("weir.toml"), format!("memory = \"{declared}M\"\n{plan}")).unwrap();
         match Site::open(scratch.path()) {
-            Ok(_) => assert!(is_enough, "{memory}"),
+            Ok(_) => assert!(is_enough, "{declared}"),
             Err(error) => {
                 let said = error.to_string();
-                assert!(
-                    !is_enough
-                        && said.contains("the site wants 20 MiB, not 19")
-                        && said.contains("weir.toml:1:10"),
-                    "{said}"
-                );
+                let expected = format!("the site wants {wanted} MiB, not {declared}: ");
+                assert!(!is_enough && said.contains(&expected) && said.contains("weir.toml:1:10"), "{said}");
             }
         }
     }
     let site = Site::open(scratch.path()).unwrap();
-    let error = memory::of_vm(&site, Some(19)).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("--memory 20M"), "{error}");
+    let error = memory::of_vm(&site, u32::try_from(wanted - 1).ok()).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains(&format!("--memory {wanted}M")), "{error}");
 }
