@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod discover;
 mod machine;
+mod wire;
 
 use firewall::Datapath;
 use firewall::contract::Contract;
@@ -37,6 +38,11 @@ fn main(mut machine: Machine) -> ! {
             machine::unfit();
         }
     };
+    if cfg!(feature = "wire") {
+        heap::seal();
+        log::info!(target: "weir", "a wire, no firewall");
+        wire::run(links);
+    }
     // Rules and translation are in force before the first frame is looked at.
     let seed = [(); 4].map(|()| machine.seed.draw());
     let mut datapath = Datapath::new(site, links, seed);

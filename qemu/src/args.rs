@@ -268,6 +268,9 @@ pub struct Bench {
     /// Measure a Linux VM with the same policy as well, and compare
     #[arg(long)]
     pub linux: bool,
+    /// Measure a wire as well, an image that only forwards frames from one port to the other: the ceiling here
+    #[arg(long)]
+    pub wire: bool,
     /// What to measure [default: everything]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     pub only: Vec<What>,

@@ -162,21 +162,36 @@ pub fn workspace() -> Result<PathBuf> {
 /// # Errors
 /// cargo is missing or fails (it has said why on stderr), or the result cannot be written.
 pub fn build(site: &Site) -> Result<Image> {
+    build_with(site, "image")
+}
+
+/// Builds the wire that measurements compare an image with: the same ports, and nothing between them.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_wire(site: &Site) -> Result<Image> {
+    build_with(site, "wire")
+}
+
+fn build_with(site: &Site, feature: &str) -> Result<Image> {
     let root = workspace()?;
     let target = root.join("target").join("image");
     fs::create_dir_all(&target).context(|| format!("cannot make {}", target.display()))?;
     let lock = File::create(target.join(".weir-lock"))
         .context(|| format!("cannot write to {}", target.display()))?;
     lock.lock().context(|| "cannot wait for another build".to_owned())?;
-    run_cargo(&root, &target, site)?;
+    run_cargo(&root, &target, site, feature)?;
     let symbols = target.join("image").join("weir-image");
-    let name = format!("weir-{:016x}.elf", fnv(site.directory.as_os_str().as_encoded_bytes()));
+    let name = match feature {
+        "wire" => "wire.elf".to_owned(),
+        _ => format!("weir-{:016x}.elf", fnv(site.directory.as_os_str().as_encoded_bytes())),
+    };
     let copy = target.join(name);
     let (octets, loaded) = write_stripped(&symbols, &copy)?;
     Ok(Image { elf: copy, symbols, octets, loaded })
 }
 
-fn run_cargo(root: &Path, target: &Path, site: &Site) -> Result<()> {
+fn run_cargo(root: &Path, target: &Path, site: &Site, feature: &str) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
@@ -187,7 +202,7 @@ fn run_cargo(root: &Path, target: &Path, site: &Site) -> Result<()> {
             "--bin",
             "weir-image",
             "--features",
-            "image",
+            feature,
             "--profile",
             "image",
             "--target-dir",

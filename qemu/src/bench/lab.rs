@@ -154,9 +154,15 @@ impl Batches {
         )?;
         let retry = |tap| format!("{NEIGHBOURS} {tap} retrans 20");
         let up = |tap| format!("link set dev {tap} up");
-        let outside_addresses =
-            [format!("address add 192.0.2.1/24 dev {UPLINK}"), format!("address add {SERVER}/32 dev lo")];
-        add(outside, &[&outside_addresses[..], &[up(UPLINK), retry(UPLINK)]].concat())?;
+        // The last two are for a wire, at whose other end the client's gateway has to be; nobody asks through a
+        // firewall.
+        let outside_addresses = [
+            format!("address add 192.0.2.1/24 dev {UPLINK}"),
+            format!("address add {SERVER}/32 dev lo"),
+            "address add 10.0.1.1/32 dev lo".to_owned(),
+        ];
+        let way_back = format!("route add 10.0.1.0/24 dev {UPLINK}");
+        add(outside, &[&outside_addresses[..], &[up(UPLINK), retry(UPLINK), way_back]].concat())?;
         let client_lines = [
             format!("address add 10.0.1.2/24 dev {CLIENT}"),
             up(CLIENT),

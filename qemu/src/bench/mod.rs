@@ -62,6 +62,9 @@ pub fn run(arguments: &args::Bench, interrupted: &AtomicBool) -> Result<()> {
     let site = Site::open(&image::workspace()?.join("qemu").join("bench"))?;
     let scratch = Scratch::new()?;
     let mut subjects = vec![weir(&site, accel)?];
+    if arguments.wire {
+        subjects.push(wire(&site, accel)?);
+    }
     if arguments.linux {
         subjects.push(linux_vm(&site, accel, &scratch)?);
     }
@@ -108,6 +111,14 @@ fn weir(site: &Site, accel: Accel) -> Result<Subject> {
     config.memory = memory::of_vm(site, None)?;
     let memory = (17, config.memory);
     Ok(Subject { name: "Weir", config, octets: image.octets, memory, timeout: Duration::from_secs(10) })
+}
+
+/// What no firewall can go below here.
+fn wire(site: &Site, accel: Accel) -> Result<Subject> {
+    let image = image::build_wire(site)?;
+    let config = Config::new(&image.elf, accel);
+    let memory = (17, config.memory);
+    Ok(Subject { name: "wire", config, octets: image.octets, memory, timeout: Duration::from_secs(10) })
 }
 
 fn linux_vm(site: &Site, accel: Accel, scratch: &Scratch) -> Result<Subject> {

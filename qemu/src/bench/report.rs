@@ -72,13 +72,14 @@ pub struct Column {
     pub figures: Figures,
 }
 
-/// A table in Markdown: a row for what was measured, a column for each firewall, and with two of them how many times
-/// better the first is.
+/// A table in Markdown: a row for what was measured, a column for each firewall, and how many times better the
+/// first is than each of the others.
 pub fn table(columns: &[Column]) -> String {
     let mut header = vec![String::new()];
     header.extend(columns.iter().map(|column| column.name.to_owned()));
-    if columns.len() == 2 {
-        header.push("ratio".to_owned());
+    match columns {
+        [_, _] => header.push("ratio".to_owned()),
+        _ => header.extend(columns.iter().skip(1).map(|other| format!("ratio to {}", other.name))),
     }
     let mut rows = vec![header];
     for metric in &METRICS {
@@ -93,8 +94,9 @@ pub fn table(columns: &[Column]) -> String {
 fn row(metric: &Metric, values: &[Option<f64>]) -> Vec<String> {
     let mut row = vec![metric.label.to_owned()];
     row.extend(values.iter().map(|value| value.map_or("-".to_owned(), |value| number(value, metric.digits))));
-    if let [ours, theirs] = values {
-        row.push(ratio(metric.better, *ours, *theirs).unwrap_or_else(|| "-".to_owned()));
+    if let [ours, others @ ..] = values {
+        let ratio = |theirs: &Option<f64>| ratio(metric.better, *ours, *theirs);
+        row.extend(others.iter().map(|theirs| ratio(theirs).unwrap_or_else(|| "-".to_owned())));
     }
     row
 }
@@ -188,6 +190,14 @@ mod tests {
         assert_eq!(rows.len(), 5);
         let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
         assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+    }
+
+    #[test]
+    fn the_first_of_three_has_two_ratios() {
+        let of = |name, value| column(name, &[("udp_vcpu_us", value)]);
+        let text = table(&[of("Weir", 2.0), of("wire", 1.0), of("Linux", 20.0)]);
+        assert!(text.contains("| ratio to wire | ratio to Linux |"), "{text}");
+        assert!(text.lines().nth(2).is_some_and(|row| row.contains("0.5x") && row.contains("10x")), "{text}");
     }
 
     #[test]
