@@ -271,6 +271,9 @@ pub struct Bench {
     /// Measure a wire as well, an image that only forwards frames from one port to the other: the ceiling here
     #[arg(long)]
     pub wire: bool,
+    /// Count the guest's instructions; a run that does takes longer, its times mean nothing
+    #[arg(long)]
+    pub instructions: bool,
     /// What to measure [default: everything]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     pub only: Vec<What>,

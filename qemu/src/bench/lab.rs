@@ -6,6 +6,7 @@
 //!
 //! QEMU makes its taps in a namespace of its own; they are given to the neighbours while the guest boots.
 
+use super::counter;
 use super::meter::Cpu;
 use super::process::{Process, Stop};
 use crate::command::Config;
@@ -52,6 +53,7 @@ pub struct Lab<'a> {
     pub boot: Duration,
     /// Ends every wait.
     pub stop: Stop<'a>,
+    counter: Option<PathBuf>,
 }
 
 impl<'a> Lab<'a> {
@@ -83,7 +85,7 @@ impl<'a> Lab<'a> {
         let answered = first.line(timeout + Duration::from_secs(1));
         let boot = started.elapsed();
         answered.map_err(|error| not_forwarding(&vm, error))?;
-        Ok(Self { vm, client, outside, _host: host, scratch, boot, stop })
+        Ok(Self { vm, client, outside, _host: host, scratch, boot, stop, counter: counter::file(config) })
     }
 
     /// The CPU time of QEMU so far.
@@ -92,7 +94,8 @@ impl<'a> Lab<'a> {
     /// It ended, with the end of the console.
     pub fn cpu(&self) -> Result<Cpu> {
         self.vm.check_alive()?;
-        Cpu::of(self.vm.pid())
+        let instructions = self.counter.as_ref().map_or(Ok(0), counter::read)?;
+        Ok(Cpu { instructions, ..Cpu::of(self.vm.pid())? })
     }
 }
 

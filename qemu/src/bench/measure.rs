@@ -30,6 +30,13 @@ fn micros(time: Duration, things: u64) -> f64 {
     time.as_secs_f64() * 1e6 / things.max(1) as f64
 }
 
+/// Keeps the guest's instructions a thing, if they were counted.
+fn instructions(figures: &mut Figures, key: &'static str, used: Cpu, things: u64) {
+    if used.instructions > 0 {
+        figures.set(key, used.instructions as f64 / things.max(1) as f64);
+    }
+}
+
 /// Idle CPU.
 pub fn idle(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result<()> {
     // What boot has left to do is done by then.
@@ -45,7 +52,9 @@ pub fn idle(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result<()> 
 /// Round trips of echo requests, 100 a second.
 pub fn round_trips(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result<()> {
     let words = format!("echo {SERVER} 10 {}", millis(time));
+    let before = lab.cpu()?;
     let trips: Trips = Process::agent(&lab.client, &words, lab.stop)?.result(time + GRACE)?;
+    instructions(figures, "rtt_instructions", lab.cpu()?.since(before), trips.micros.len() as u64);
     let (Some(median), Some(p99)) = (trips.quantile(0.5), trips.quantile(0.99)) else {
         return Err(Error::new(format!("none of {} echo requests was answered", trips.sent)));
     };
@@ -122,6 +131,7 @@ pub fn datagrams(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result
     }
     let best = best.filter(|best| best.delivered > 0).ok_or_else(|| Error::new("no datagram arrived"))?;
     figures.set("udp_pps", best.delivered_per_second);
+    instructions(figures, "udp_instructions", best.used, best.delivered);
     figures.set("udp_vcpu_us", micros(best.used.vcpu, best.delivered));
     figures.set("udp_rest_us", micros(best.used.rest, best.delivered));
     Ok(())
@@ -151,6 +161,7 @@ pub fn connections(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Resu
     if opened.failed > 0 {
         eprintln!("  {} connections failed, {} were opened", opened.failed, opened.opened);
     }
+    instructions(figures, "conn_instructions", used, opened.opened);
     figures.set("conns_per_s", opened.opened as f64 / opened.seconds);
     figures.set("conn_vcpu_us", micros(used.vcpu, opened.opened));
     figures.set("conn_rest_us", micros(used.rest, opened.opened));

@@ -12,6 +12,8 @@ pub struct Cpu {
     pub vcpu: Duration,
     /// Of all other threads.
     pub rest: Duration,
+    /// The guest's instructions; 0 if nobody counts them.
+    pub instructions: u64,
 }
 
 impl Cpu {
@@ -39,7 +41,11 @@ impl Cpu {
     /// What was used since then.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        Self { vcpu: self.vcpu.saturating_sub(before.vcpu), rest: self.rest.saturating_sub(before.rest) }
+        Self {
+            vcpu: self.vcpu.saturating_sub(before.vcpu),
+            rest: self.rest.saturating_sub(before.rest),
+            instructions: self.instructions.saturating_sub(before.instructions),
+        }
     }
 
     /// Both together.
@@ -83,7 +89,11 @@ mod tests {
 
     #[test]
     fn differences_are_by_thread_and_never_negative() {
-        let of = |vcpu, rest| Cpu { vcpu: Duration::from_nanos(vcpu), rest: Duration::from_nanos(rest) };
+        let of = |vcpu, rest| Cpu {
+            vcpu: Duration::from_nanos(vcpu),
+            rest: Duration::from_nanos(rest),
+            instructions: 0,
+        };
         assert_eq!(of(9, 5).since(of(4, 6)), of(5, 0));
         assert_eq!(of(9, 5).total(), Duration::from_nanos(14));
     }

@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod connections;
+mod counter;
 mod datagrams;
 mod echo;
 mod lab;
@@ -59,6 +60,9 @@ pub fn run(arguments: &args::Bench, interrupted: &AtomicBool) -> Result<()> {
     check_rights()?;
     check_tools(arguments)?;
     let accel = accel::choose(arguments.machine.accel)?;
+    if arguments.instructions && accel == Accel::Kvm {
+        return Err(Error::usage("only TCG counts the guest's instructions").advise("add --accel tcg"));
+    }
     let site = Site::open(&image::workspace()?.join("qemu").join("bench"))?;
     let scratch = Scratch::new()?;
     let mut subjects = vec![weir(&site, accel)?];
@@ -72,6 +76,9 @@ pub fn run(arguments: &args::Bench, interrupted: &AtomicBool) -> Result<()> {
     let mut failure = None;
     for mut subject in subjects {
         prepare(&mut subject.config, &site, arguments);
+        if arguments.instructions {
+            subject.config.extra.extend(counter::arguments(&scratch)?);
+        }
         match figures(&subject, arguments, stop) {
             Ok(figures) => columns.push(Column { name: subject.name, figures }),
             Err(error) => {

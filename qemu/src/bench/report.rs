@@ -31,13 +31,14 @@ const fn metric(key: &'static str, label: &'static str, digits: usize, better: B
 }
 
 /// Everything that is measured, in the order of the table.
-pub const METRICS: [Metric; 16] = [
+pub const METRICS: [Metric; 19] = [
     metric("boot_s", "boot, start of QEMU to first echo reply through the NAT (s)", 2, Better::Less),
     metric("image_kib", "what boots, on disk (KiB)", 0, Better::Less),
     metric("memory_mib", "smallest `-m` that boots and forwards (MiB)", 0, Better::Less),
     metric("idle_percent", "idle CPU of QEMU (% of a core)", 2, Better::Less),
     metric("rtt_us", "echo round trip, median (µs)", 0, Better::Less),
     metric("rtt_p99_us", "echo round trip, 99th percentile (µs)", 0, Better::Less),
+    metric("rtt_instructions", "echo round trip, guest instructions", 0, Better::Less),
     metric("tcp_up_mbps", "TCP upload, 4 streams (Mbit/s)", 0, Better::More),
     metric("tcp_up_cpu_s_per_gb", "TCP upload, CPU of QEMU (s/GB)", 2, Better::Less),
     metric("tcp_down_mbps", "TCP download, 4 streams (Mbit/s)", 0, Better::More),
@@ -45,9 +46,11 @@ pub const METRICS: [Metric; 16] = [
     metric("udp_pps", "UDP of 64 octets, best delivered (packets/s)", 0, Better::More),
     metric("udp_vcpu_us", "UDP, guest CPU (µs/packet)", 2, Better::Less),
     metric("udp_rest_us", "UDP, CPU of QEMU's taps and queues (µs/packet)", 2, Better::Less),
+    metric("udp_instructions", "UDP, guest instructions a packet", 0, Better::Less),
     metric("conns_per_s", "new TCP connections (1/s)", 0, Better::More),
     metric("conn_vcpu_us", "new TCP connection, guest CPU (µs)", 1, Better::Less),
     metric("conn_rest_us", "new TCP connection, CPU of QEMU's taps and queues (µs)", 1, Better::Less),
+    metric("conn_instructions", "new TCP connection, guest instructions", 0, Better::Less),
 ];
 
 /// The values of one firewall, by [`Metric::key`].
