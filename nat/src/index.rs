@@ -135,16 +135,23 @@ impl Index {
 
     /// Takes in an item whose key is not there yet, and returns the steps that it took; none, and
     /// nothing changed, if there is no room within reach of its home.
+    #[inline]
     pub(crate) fn insert(&mut self, hash: u32, item: u32) -> Option<u32> {
-        // Its place is behind all that have its home or an earlier one.
-        self.find_or_spot(hash, |_| false).err().and_then(|spot| self.insert_at(spot, item))
+        self.insert_at(self.new_spot(hash), item)
+    }
+
+    /// The spot for an item whose key is not there yet: behind all that have its home or an earlier
+    /// one.
+    #[inline]
+    fn new_spot(&self, hash: u32) -> Spot {
+        Spot { hash, place: self.search(hash, |_| false).place as u32, changes: self.changes }
     }
 
     /// As [`Index::insert`], where the key was searched for in vain.
     #[inline]
-    pub(crate) fn insert_at(&mut self, spot: Spot, item: u32) -> Option<u32> {
+    pub(crate) fn insert_at(&mut self, mut spot: Spot, item: u32) -> Option<u32> {
         if !self.is_current(&spot) {
-            return self.insert(spot.hash, item);
+            spot = self.new_spot(spot.hash);
         }
         let at = spot.place as usize;
         let steps = (at - self.home(spot.hash)) as u32 + 1;
@@ -196,26 +203,32 @@ impl Index {
     /// Takes an item out, and returns the steps that it took.
     pub(crate) fn remove(&mut self, hash: u32, item: u32) -> u32 {
         let home = self.home(hash);
-        let mut run = self.places.get_mut(home..).unwrap_or_default().iter_mut();
+        let run = self.places.get_mut(home..).unwrap_or_default();
         let (mut steps, mut entry) = (0, item);
-        let found = run.find(|place| {
+        loop {
+            let place = run.get(steps as usize).copied().unwrap_or(0);
             (steps, entry) = (steps + 1, entry.wrapping_add(ONE_FURTHER));
-            **place == entry || distance(**place) < steps
-        });
-        let Some(mut hole) = found.filter(|place| **place == entry) else {
-            return steps;
-        };
-        self.changes = self.changes.wrapping_add(1);
-        // Those that are away from home come nearer to it by one.
-        for place in run {
-            if distance(*place) <= 1 {
+            if place == entry {
                 break;
             }
-            *hole = *place - ONE_FURTHER;
-            hole = place;
-            steps += 1;
+            if distance(place) < steps {
+                return steps;
+            }
         }
-        *hole = 0;
+        self.changes = self.changes.wrapping_add(1);
+        // Those that are away from home come nearer to it by one.
+        let mut behind = run.get_mut(steps as usize - 1..).unwrap_or_default();
+        while let [hole, next, ..] = behind {
+            if *next < 2 * ONE_FURTHER {
+                break;
+            }
+            *hole = *next - ONE_FURTHER;
+            steps += 1;
+            behind = behind.get_mut(1..).unwrap_or_default();
+        }
+        if let Some(hole) = behind.first_mut() {
+            *hole = 0;
+        }
         steps + 1
     }
 

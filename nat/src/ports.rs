@@ -272,8 +272,18 @@ impl Ports {
         self.allocate_in(Self::kind_at(place, protocol, *class.start()), &class, preferred)
     }
 
+    /// Gives a port of a kind back.
+    #[inline]
+    pub(crate) fn release_in(&mut self, kind: usize, port: u16) {
+        let at = self.addresses.get_mut(kind / KINDS);
+        if let Some(pool) = at.and_then(|at| at.pools.get_mut(kind % KINDS / 2)) {
+            pool.tree.set(number(port), true);
+        }
+    }
+
     /// Gives a port back.
-    pub(crate) fn release(&mut self, protocol: u8, endpoint: Endpoint) {
+    #[cfg(test)]
+    fn release(&mut self, protocol: u8, endpoint: Endpoint) {
         if let Some(pool) = self.pool(protocol, endpoint.address) {
             pool.tree.set(number(endpoint.port), true);
         }

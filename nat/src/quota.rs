@@ -92,8 +92,9 @@ impl Quota {
 
     /// The client that has most.
     pub(crate) fn largest(&self) -> u8 {
-        let users = self.used.iter().zip(0..);
-        users.max_by_key(|&(used, _)| used).map_or(0, |(_, client)| client)
+        // Twice along the numbers, which several are looked at a time.
+        let most = self.used.iter().copied().fold(0, u32::max);
+        self.used.iter().rposition(|&used| used == most).unwrap_or(0) as u8
     }
 }
 

@@ -27,17 +27,14 @@ impl Mappings {
         self.at_rest += 1;
     }
 
-    /// A mapping rests no longer: it is idle, as it was when it was laid to rest.
-    pub(crate) fn wake(&mut self, sessions: &mut Slab, id: u32) {
-        let Some(place) = sessions.get_mut(id).filter(|place| place.is_resting()) else {
-            return;
-        };
+    /// A mapping rests no longer: it is idle, as it was when it was laid to rest. Returns the kind
+    /// of its port; nothing if it does not rest.
+    pub(crate) fn wake(&mut self, sessions: &mut Slab, id: u32) -> Option<usize> {
+        let place = sessions.get_mut(id).filter(|place| place.is_resting())?;
         let kind = (core::mem::replace(&mut place.mapping, 0) & !RESTS) as usize;
         let previous = core::mem::replace(&mut place.previous, NONE);
         let next = core::mem::replace(&mut place.next, NONE);
-        let Some(list) = self.resting.get_mut(kind) else {
-            return;
-        };
+        let list = self.resting.get_mut(kind)?;
         match sessions.get_mut(previous) {
             Some(place) => place.next = next,
             None => list.oldest = next,
@@ -48,6 +45,7 @@ impl Mappings {
         }
         self.live += 1;
         self.at_rest -= 1;
+        Some(kind)
     }
 
     /// The mapping of a kind that rests longest.

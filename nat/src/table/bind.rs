@@ -71,12 +71,17 @@ impl Nat {
     /// A place for a session; if all are taken, the mapping that rests longest gives way.
     #[inline]
     fn take_place(&mut self) -> Option<u32> {
-        if self.sessions.is_full()
-            && let Some(oldest) = self.mappings.oldest_of_all(&self.sessions, self.wheel.present())
-        {
-            self.end_mapping(oldest);
+        if self.sessions.is_full() {
+            self.end_oldest();
         }
         self.sessions.take()
+    }
+
+    #[cold]
+    fn end_oldest(&mut self) {
+        if let Some(oldest) = self.mappings.oldest_of_all(&self.sessions, self.wheel.present()) {
+            self.end_resting(oldest);
+        }
     }
 
     /// Room for one session more of a client, if it may have one.
@@ -89,9 +94,12 @@ impl Nat {
             self.expire(RECLAIM);
         }
         let quota = &self.session_quota;
-        let lacks_room = !quota.admits(client) && quota.is_below_ceiling(client);
-        if self.is_full() || lacks_room && quota.largest() != client {
-            self.let_go(client);
+        let (is_full, admits) = (self.is_full(), quota.admits(client));
+        if is_full || !admits && quota.is_below_ceiling(client) {
+            let largest = quota.largest();
+            if is_full || largest != client {
+                self.let_go(client, largest);
+            }
         }
         if !self.session_quota.admits(client) && !self.make_way(client, binding.owner(), None) {
             return Err(Refusal::Quota);

@@ -35,7 +35,9 @@ impl Nat {
             }
         }
         self.release_mapping(mapping);
-        self.release_mapping(held);
+        if held != NONE {
+            self.release_mapping(held);
+        }
     }
 
     /// The mapping that a hairpinned session holds besides its own.

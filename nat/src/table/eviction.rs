@@ -17,8 +17,7 @@ impl Nat {
     /// A full table lets go of one session: one that both sides have closed, or, if there are
     /// clients to be fair among, an unassured one of the largest for another. An established one
     /// stays.
-    pub(super) fn let_go(&mut self, client: u8) {
-        let largest = self.session_quota.largest();
+    pub(super) fn let_go(&mut self, client: u8, largest: u8) {
         let is_fair = self.options.clients > 0 && largest != client;
         let sessions = &self.sessions;
         // Where nobody has to give way, only what is closed counts, and that is rare.

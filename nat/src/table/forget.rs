@@ -47,7 +47,7 @@ impl Nat {
                 Some(id) => {
                     let place = self.sessions.get(id);
                     if place.is_resting() && is_of(place, gone) {
-                        self.end_mapping(id);
+                        self.end_resting(id);
                     }
                 }
             }

@@ -115,8 +115,8 @@ impl Nat {
             Mapped::Not => {}
             Mapped::By(mapping) => self.release_mapping(mapping),
             Mapped::Anew(_) => {
-                self.ports.release(protocol, source);
                 if let Some(kind) = self.ports.kind(protocol, source) {
+                    self.ports.release_in(kind, source.port);
                     self.count_mapping(kind, client, Quota::give);
                 }
             }
@@ -151,13 +151,13 @@ impl Nat {
             let Some(rested) = self.mappings.rested(&self.sessions, kind, self.wheel.present()) else {
                 break;
             };
-            self.end_mapping(rested);
+            self.end_resting(rested);
         }
         let mut allocation = self.ports.allocate_in(kind, class, preferred);
         if allocation.is_none() {
             self.expire(RECLAIM);
             if let Some(oldest) = self.mappings.oldest_within(&self.sessions, kind, class) {
-                self.end_mapping(oldest);
+                self.end_resting(oldest);
             }
             allocation = self.ports.allocate_in(kind, class, preferred);
         }
@@ -166,9 +166,13 @@ impl Nat {
 
     /// One session less uses a mapping, which may be none.
     pub(super) fn release_mapping(&mut self, mapping: u32) {
-        if !self.sessions.release(mapping) {
-            return;
+        if self.sessions.release(mapping) {
+            self.settle(mapping);
         }
+    }
+
+    /// An idle mapping is laid to rest, or ends.
+    fn settle(&mut self, mapping: u32) {
         let host = self.sessions.get(mapping);
         let client = host.client;
         let kind = self.ports.kind(host.mapped_protocol(), host.external());
@@ -182,19 +186,26 @@ impl Nat {
                 let until = now.wrapping_add(self.options.port_rest.min(TIMEOUT_MAX));
                 self.mappings.rest(&mut self.sessions, mapping, kind, until);
             }
-            _ => self.end_mapping(mapping),
+            _ => self.end_idle(mapping, kind),
         }
     }
 
-    /// Ends a mapping that no session uses, and gives its port and its place back.
-    pub(super) fn end_mapping(&mut self, mapping: u32) {
-        self.mappings.wake(&mut self.sessions, mapping);
+    /// Ends a mapping that rests.
+    pub(super) fn end_resting(&mut self, mapping: u32) {
+        let kind = self.mappings.wake(&mut self.sessions, mapping);
+        self.end_idle(mapping, kind);
+    }
+
+    /// Ends a mapping that no session uses, and gives its port, of this kind, and its place back.
+    fn end_idle(&mut self, mapping: u32, kind: Option<usize>) {
         let host = self.sessions.get(mapping);
         let (protocol, external) = (host.mapped_protocol(), host.external());
         let hash = self.mapping_hash(&Tuple::new(protocol, external, external));
         self.index.remove(hash, mapping << 1 | 1);
         self.mappings.end(&mut self.sessions, mapping);
         self.sessions.free(mapping);
-        self.ports.release(protocol, external);
+        if let Some(kind) = kind {
+            self.ports.release_in(kind, external.port);
+        }
     }
 }
