@@ -124,7 +124,8 @@ impl Lowering<'_> {
             (u32::from(subnet.network()), u32::from(subnet.last()))
         });
         match (exists, strangers) {
-            (true, None) => {}
+            // On Linux there may be packets for which it is not so.
+            (true, None) => premises.leaves_others = true,
             (false, None) => {
                 let message =
                     "this is never true: a packet whose source is not behind its port is dropped before";

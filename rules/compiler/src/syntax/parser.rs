@@ -244,8 +244,11 @@ impl<'s> Parser<'s, '_> {
             "define" => self.define(),
             "flush" => {
                 self.next();
+                if self.takes_word("table") {
+                    return self.flush_table();
+                }
                 if !self.takes_word("ruleset") {
-                    return self.unexpected("\"ruleset\" after \"flush\"");
+                    return self.unexpected("\"ruleset\" or \"table\" after \"flush\"");
                 }
                 self.end_of_statement()
             }
@@ -359,6 +362,17 @@ impl<'s> Parser<'s, '_> {
             None => return self.error(span, format!("there is no table {} to delete here", quoted(&name))),
         }
         self.end_of_statement()
+    }
+
+    /// `flush table ...`: ahead of its rules, there is nothing to take from it.
+    fn flush_table(&mut self) -> Parsed<()> {
+        let family = self.family()?;
+        let (name, span) = self.name("table")?;
+        match self.ruleset.tables.iter().find(|t| t.family == family && t.name == name) {
+            Some(table) if table.chains.iter().all(|chain| chain.rules.is_empty()) => self.end_of_statement(),
+            Some(_) => self.error(span, "the table has rules already: flush it ahead of them"),
+            None => self.error(span, format!("there is no table {} to flush here", quoted(&name))),
+        }
     }
 
     /// `{ item; item; }`, with a scope of its own.
