@@ -1,7 +1,7 @@
 //! Rules that remember, at work: limits and sets in time, marks of connections, segments that are made smaller.
 
 use firewall::Dropped;
-use tests::flags::{ACK, SYN};
+use tests::flags::{ACK, RST, SYN};
 use tests::packet::Segment;
 use tests::{World, site, tcp, udp};
 
@@ -45,6 +45,42 @@ fn a_set_that_packets_fill_is_emptied_by_time() {
     world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
     world.pass_seconds(1);
     world.refuse("work", udp(CLIENT, SERVER, b"x"), Dropped::Policy);
+}
+
+#[test]
+fn connections_are_counted_until_they_end() {
+    let rules = "ip saddr 10.0.1.0/24 ct count over 2 drop\naccept";
+    let mut world = world("", rules);
+    let reset = || Segment { flags: RST, seq: 1001, ..Segment::default() };
+    let syn = || Segment { flags: SYN, seq: 1000, ..Segment::default() };
+    world.cross("work", "uplink", tcp(CLIENT, SERVER, syn(), b""));
+    world.cross("work", "uplink", udp(OTHER, SERVER, b"x"));
+    for _ in 0..2 {
+        world.cross("work", "uplink", udp(OTHER, SERVER, b"again"));
+        world.refuse("work", udp("10.0.1.9:7000", SERVER, b"x"), Dropped::Policy);
+    }
+    // One that was refused is not counted; one that is reset no longer.
+    world.cross("work", "uplink", tcp(CLIENT, SERVER, reset(), b""));
+    world.cross("work", "uplink", udp("10.0.1.9:7000", SERVER, b"x"));
+    world.refuse("work", udp("10.0.1.9:7001", SERVER, b"x"), Dropped::Policy);
+    world.pass_seconds(1000);
+    assert_eq!(world.occupancy().sessions, 0);
+    for port in 7001..7003 {
+        world.cross("work", "uplink", udp(format!("10.0.1.9:{port}").as_str(), SERVER, b"x"));
+    }
+    world.refuse("work", udp("10.0.1.9:7003", SERVER, b"x"), Dropped::Policy);
+}
+
+#[test]
+fn connections_are_counted_for_each_element() {
+    let table = " set busy { type ipv4_addr; flags dynamic; size 100; }";
+    let mut world = world(table, "oifname uplink add @busy { ip saddr ct count over 1 } drop\naccept");
+    for host in ["10.0.1.7", "10.0.1.8"] {
+        world.cross("work", "uplink", udp(format!("{host}:5000").as_str(), SERVER, b"x"));
+        world.refuse("work", udp(format!("{host}:5001").as_str(), SERVER, b"x"), Dropped::Policy);
+        world.cross("work", "uplink", udp(format!("{host}:5000").as_str(), SERVER, b"more"));
+    }
+    world.cross("uplink", "work", udp(SERVER, EXTERNAL, b"answer"));
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(crate) fn nat_options(site: &Site) -> nat::Options {
         pickup: site.nat.pickup,
         // By address; the rules say which of them pass.
         other_protocols: true,
+        tells_ends: !site.policy.counts.is_empty(),
         port_rest: site.nat.port_rest,
         clients: u8::try_from(site.clients.len()).unwrap_or(u8::MAX),
         mapping_quota: nat::ClientQuota {

@@ -167,6 +167,7 @@ impl<L: Link> Datapath<L> {
         let mut scratch = Scratch { packet: Packet::EMPTY, head: Head::EMPTY };
         let mut batch = core::mem::take(&mut self.batch);
         self.nat.advance_to(now);
+        self.end_counted();
         for port in &mut self.ports {
             port.link.begin();
         }
@@ -325,6 +326,7 @@ impl<L: Link> Datapath<L> {
         let opens = packet.opens() || is_portless || self.nat.may_pick_up(packet);
         let state = if opens { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, state);
+        self.look_at(None);
         let untracked = self.policy.evaluate(Stage::Untracked, &mut candidate, &mut self.effects);
         self.refuse(packet, untracked.verdict)?;
         let decision = self.policy.evaluate(Stage::Received, &mut candidate, &mut self.effects);
@@ -379,6 +381,8 @@ impl<L: Link> Datapath<L> {
             Ok(hit) => hit,
             Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
+        self.end_counted();
+        self.effects.open(hit.session.index());
         self.effects.set_mark(hit.session.index(), mark);
         self.syns.cancel(&self.nat.session(hit.session).reply());
         for (direction, state) in [(Direction::Original, State::New), (Direction::Reply, State::Established)]

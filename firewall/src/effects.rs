@@ -5,10 +5,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use rules::memory::Numbers;
+use rules::object::CountId;
 use rules::object::{Level, LogId};
 use rules::site::Site;
 use rules::table::Action;
-use rules::{Candidate, CounterId, Memory, Met, Tally};
+use rules::{Candidate, CounterId, Counts, Direction, Memory, Met, Tally};
 use smoltcp::time::Instant;
 
 use crate::counters::RuleCounters;
@@ -34,6 +36,10 @@ pub(crate) struct Effects {
     /// The time of the packets that are looked at.
     pub now: Instant,
     memory: Memory,
+    /// Connections that rules count.
+    counts: Counts,
+    /// The session of the packet that is looked at.
+    session: Option<u32>,
     /// `ct mark` of each session; empty when no rule sets one.
     marks: Box<[u32]>,
     lines: Limiter,
@@ -54,6 +60,7 @@ impl Effects {
         let policy = &site.policy;
         RuleCounters::footprint(policy.counters().len())
             + Memory::footprint(policy)
+            + Counts::footprint(policy, site.nat.sessions)
             + marks(site) * size_of::<u32>()
             + Limiter::footprint(SPEAKERS)
             + (site.clients.len() + 1) * size_of::<&str>()
@@ -68,11 +75,30 @@ impl Effects {
             now: Instant::ZERO,
             memory: Memory::new(policy, seed, 0),
             marks: vec![0; marks(site)].into_boxed_slice(),
+            counts: Counts::new(policy, site.nat.sessions, seed.rotate_left(9)),
+            session: None,
             lines: Limiter::new(SPEAKERS, LINES, LINE_MILLIS, seed),
             names: names.collect(),
             site,
             met: heapless::Vec::new(),
         }
+    }
+
+    /// A packet of this session is looked at, or one that may open another; what an earlier one would have opened
+    /// has come to nothing.
+    pub fn look_at(&mut self, session: Option<u32>) {
+        self.session = session;
+        self.counts.give_up();
+    }
+
+    /// The packet that is looked at has opened this session.
+    pub fn open(&mut self, session: u32) {
+        self.counts.begin(session);
+    }
+
+    /// A session has ended.
+    pub fn end(&mut self, session: u32) {
+        self.counts.end(session);
     }
 
     /// `ct mark` of a session, by the session's place.
@@ -113,6 +139,10 @@ impl Tally for Effects {
         };
         let (input, output) = (self.name(candidate.input), self.name(candidate.output));
         log::log!(target: "rules", level, "{}: in={input} out={output} {}", prefix.trim_end_matches([' ', ':']), Shown(candidate));
+    }
+
+    fn connections(&mut self, count: CountId, key: &Numbers, direction: Direction) -> bool {
+        self.counts.holds(count, key, self.session, direction)
     }
 
     fn segment(&mut self, octets: u16) {

@@ -173,6 +173,8 @@ pub struct Options {
     pub pickup: bool,
     /// Destination ports whose UDP sessions end sooner.
     pub udp_short: UdpShort,
+    /// Whether it is told which sessions have ended, see [`Nat::take_ended`](crate::Nat::take_ended).
+    pub tells_ends: bool,
 }
 
 impl Default for Options {
@@ -188,6 +190,7 @@ impl Default for Options {
             other_protocols: false,
             pickup: false,
             udp_short: UdpShort::default(),
+            tells_ends: false,
         }
     }
 }

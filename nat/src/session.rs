@@ -196,7 +196,12 @@ impl Session {
         self.protocol == protocol::TCP && self.history.is_established()
     }
 
-    /// Whether it is a TCP session that both sides have closed.
+    /// Whether it is a TCP session that was reset, or that both sides have closed.
+    pub const fn is_over(&self) -> bool {
+        self.protocol == protocol::TCP && self.history.is_over()
+    }
+
+    /// Whether both sides have sent their FIN.
     pub(crate) const fn is_closed(&self) -> bool {
         self.protocol == protocol::TCP && self.history.is_closed()
     }

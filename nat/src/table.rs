@@ -141,6 +141,9 @@ pub struct Counts {
     pub mappings: u32,
 }
 
+/// Ends of sessions that may be waiting to be taken note of, besides one of each: more than one turn brings.
+const ENDS: usize = 16_384;
+
 /// The translator.
 pub struct Nat {
     sessions: Slab,
@@ -160,6 +163,8 @@ pub struct Nat {
     lifetimes: Lifetimes,
     inbound_refresh: bool,
     options: Options,
+    /// Sessions that have ended since somebody asked; without room when nobody does.
+    ended: Vec<u32>,
     /// Where a full table looks next for who has most.
     hand: u32,
     /// Whether a session without a mapping ever had a tuple of packets to an external address.
@@ -171,6 +176,11 @@ pub struct Nat {
 /// As many sessions as the index can hold, at most.
 fn capacity(config: &Config<'_>) -> u32 {
     config.sessions.min(ITEMS_MAX / 2)
+}
+
+/// Ends of sessions that there is room for, if anybody asks for them.
+fn ends(capacity: u32, options: &Options) -> usize {
+    if options.tells_ends { capacity as usize + ENDS } else { 0 }
 }
 
 impl Nat {
@@ -190,6 +200,7 @@ impl Nat {
             + Mappings::footprint(capacity, kinds)
             + Contacts::footprint(known)
             + Ports::footprint(config.external.len())
+            + ends(capacity, options) * size_of::<u32>()
     }
 
     /// Makes room for everything; this allocates, and nothing later does.
@@ -219,6 +230,7 @@ impl Nat {
             mapping_quotas: (0..kinds)
                 .map(|kind| quota(ports.pool_len(kind).min(capacity), options.mapping_quota))
                 .collect(),
+            ended: Vec::with_capacity(ends(capacity, &options)),
             sessions: Slab::new(capacity),
             windows: vec![Windows::default(); capacity as usize].into_boxed_slice(),
             index: Index::new(2 * capacity),

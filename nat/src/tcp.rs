@@ -68,7 +68,7 @@ impl History {
     }
 
     /// Whether a new SYN may open the session again (RFC 6191 2, RFC 7857 2.2).
-    const fn is_over(self) -> bool {
+    pub(crate) const fn is_over(self) -> bool {
         self.is_closed() || self.0 & RESET != 0
     }
 

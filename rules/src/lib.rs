@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod candidate;
 pub mod code;
+mod count;
 mod dynamic;
 pub mod forward;
 pub mod hosts;
@@ -25,6 +26,7 @@ pub mod tree;
 mod walk;
 
 pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State};
+pub use count::Counts;
 pub use forward::Forward;
 pub use memory::Memory;
 pub use policy::{Decision, Met, Point, Policy, Reject, Tally, Verdict};

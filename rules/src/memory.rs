@@ -25,7 +25,7 @@ pub struct Memory {
 /// The tokens of a limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bucket {
-    tokens: u64,
+    pub tokens: u64,
     /// When they were counted, in nanoseconds.
     counted: u64,
 }

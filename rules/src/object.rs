@@ -20,6 +20,10 @@ pub struct LogId(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SetId(pub u16);
 
+/// Names a count of connections: an index into [`Policy::counts`](crate::Policy::counts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CountId(pub u16);
+
 /// The nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -73,6 +77,19 @@ pub struct Quota {
     pub used: u64,
     /// `over`: lets through what comes behind them, and else what comes before.
     pub is_over: bool,
+}
+
+/// `ct count`, of a statement or of each element of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Count {
+    /// So many connections.
+    pub limit: u32,
+    /// `over`: lets through packets when there are more, and else when there are no more.
+    pub is_over: bool,
+    /// The most elements; 1 for a statement.
+    pub size: u32,
+    /// How many numbers the elements have; 0 for a statement.
+    pub width: u8,
 }
 
 /// A log line.

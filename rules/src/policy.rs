@@ -6,11 +6,11 @@
 
 use core::net::Ipv4Addr;
 
-use crate::candidate::{Candidate, Hook, State};
+use crate::candidate::{Candidate, Direction, Hook, State};
 use crate::code::Code;
 use crate::forward::Forward;
 use crate::memory::{Memory, Numbers};
-use crate::object::{DynamicSet, Limit, Log, LogId, Quota};
+use crate::object::{Count, CountId, DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{
     Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, RuleId, Stage,
@@ -43,6 +43,8 @@ pub struct Policy {
     pub logs: &'static [Log],
     /// Indexed by [`SetId`](crate::object::SetId).
     pub dynamic_sets: &'static [DynamicSet],
+    /// Indexed by [`CountId`].
+    pub counts: &'static [Count],
     /// Whether rules set `ct mark`: else it is 0 for every connection.
     pub marks_connections: bool,
 }
@@ -56,6 +58,11 @@ pub trait Tally {
     /// What stateful statements remember, and the time in nanoseconds. Without it each of them lets the packet
     /// go on, and nothing is remembered.
     fn memory(&mut self) -> Option<(&mut Memory, u64)>;
+    /// A packet came to `ct count` with the key of its element; whether it goes on. `direction` is that of its
+    /// connection, if it has one or may open one.
+    fn connections(&mut self, _: CountId, _: &Numbers, _: Direction) -> bool {
+        true
+    }
     /// The maximum segment size that the packet offers is to be no greater than this, in octets; 0 stands for what
     /// the links on its way take.
     fn segment(&mut self, _: u16) {}
@@ -149,6 +156,7 @@ impl Policy {
         quotas: &[],
         logs: &[],
         dynamic_sets: &[],
+        counts: &[],
         marks_connections: false,
     };
 
@@ -382,6 +390,13 @@ impl<T: Tally> Walker for Seen<'_, T> {
                 let mark = walk::written(write, self.candidate);
                 self.set_mark_of_connection(mark)
             }
+            Effect::Connections(id, key) => match walk::numbers(key, self.candidate) {
+                Some(numbers) => {
+                    let of = self.candidate.connection.map(|connection| connection.direction);
+                    self.tally.connections(*id, &numbers, of.unwrap_or(Direction::Original))
+                }
+                None => false,
+            },
             Effect::Update(update) => self.remembered(&update.key, |memory, numbers, octets, now| {
                 memory.change(update.set, (update.how, update.timeout), numbers, octets, now)
             }),

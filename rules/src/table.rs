@@ -4,7 +4,7 @@
 //! match reads one number of the packet and compares it, so a step costs the same whatever it looks at (a set:
 //! the logarithm of its size).
 
-use crate::object::{LimitId, LogId, QuotaId, SetId};
+use crate::object::{CountId, LimitId, LogId, QuotaId, SetId};
 use crate::policy::Reject;
 use crate::translation::{DestinationChoice, SourceChoice};
 use crate::tree::Trees;
@@ -140,6 +140,8 @@ pub enum Effect {
     Segment(u16),
     /// `add`, `update` or `delete` of an element of a dynamic set.
     Update(Update),
+    /// `ct count`, with the key of its element; goes on as the connections are too many or not.
+    Connections(CountId, Key),
     /// A dynamic set holds the key, or holds it not.
     Member {
         /// The set.

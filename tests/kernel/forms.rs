@@ -186,6 +186,9 @@ const MATCHES: &[&str] = &[
 ];
 
 /// Statements that remember, or that change what is matched behind them.
+///
+/// `ct count` is not among them: the kernel of Linux 6.18 counts a connection again with each of its packets that come
+/// within one tick of its clock (nf_conncount: `jiffies == last_gc`), later ones do not count established ones.
 const STATEMENTS: &[&str] = &[
     "counter name every",
     "udp dport 53 counter name \"some\"",

@@ -14,6 +14,7 @@ impl<L: Link> Datapath<L> {
         hit: Hit,
         state: State,
     ) -> Result<Hop, Refusal> {
+        self.look_at(Some(hit));
         let session = self.nat.session(hit.session);
         let mut candidate = candidate(input, packet, state);
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
@@ -25,6 +26,21 @@ impl<L: Link> Datapath<L> {
             self.effects.set_mark(place, connection.mark);
         }
         result
+    }
+
+    /// A packet of a session, or of none, is looked at: connections that have ended meanwhile count no more, nor does
+    /// one that is over (the kernel's nf_conncount has it so).
+    pub(super) fn look_at(&mut self, hit: Option<Hit>) {
+        self.end_counted();
+        let is_over = |hit: Hit| self.nat.session(hit.session).is_over();
+        self.effects.look_at(hit.map(|hit| if is_over(hit) { u32::MAX } else { hit.session.index() }));
+    }
+
+    /// Connections that have ended count no more.
+    pub(super) fn end_counted(&mut self) {
+        while let Some(ended) = self.nat.take_ended() {
+            self.effects.end(ended);
+        }
     }
 
     fn judge_at_hooks(

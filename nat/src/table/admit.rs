@@ -103,6 +103,9 @@ impl Nat {
         if let Some(session) = self.sessions.get_mut(id) {
             session.classify();
             self.expendable.set(id, session.is_expendable());
+            if session.is_over() {
+                self.tell_end(id);
+            }
         }
     }
 

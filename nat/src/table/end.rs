@@ -26,6 +26,7 @@ impl Nat {
         self.index.remove(original, id.0 << 1);
         self.expendable.set(id.0, false);
         self.sessions.end(id.0);
+        self.tell_end(id.0);
         match self.sessions.get_mut(id.0).filter(|_| hosts) {
             Some(host) => host.leave_mapping(),
             None => {
@@ -38,6 +39,20 @@ impl Nat {
         if held != NONE {
             self.release_mapping(held);
         }
+    }
+
+    /// Takes note of an end, if that is asked for.
+    #[inline]
+    pub(super) fn tell_end(&mut self, id: u32) {
+        if self.ended.len() < self.ended.capacity() {
+            self.ended.push(id);
+        }
+    }
+
+    /// A session that has ended since it was asked the last time, or was closed by both sides; its place may have
+    /// been given to another one only if [`Nat::bind`] was called meanwhile. None without [`Options::tells_ends`](crate::Options::tells_ends).
+    pub fn take_ended(&mut self) -> Option<u32> {
+        self.ended.pop()
     }
 
     /// The mapping that a hairpinned session holds besides its own.

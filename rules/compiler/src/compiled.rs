@@ -206,6 +206,7 @@ fn leak_program(program: Program, packed: Packed) -> Policy {
         limits: program.limits.leak(),
         quotas: program.quotas.leak(),
         logs: program.logs.into_iter().map(leak_log).collect::<Vec<_>>().leak(),
+        counts: program.counts.leak(),
         dynamic_sets: program.dynamic_sets.into_iter().map(leak_dynamic).collect::<Vec<_>>().leak(),
         marks_connections: program.marks_connections,
     }
@@ -249,6 +250,6 @@ fn leak_log(log: program::Log) -> Log {
 }
 
 fn leak_dynamic(set: program::DynamicSet) -> DynamicSet {
-    let program::DynamicSet { size, width, timeout, limit, elements } = set;
+    let program::DynamicSet { size, width, timeout, limit, elements, .. } = set;
     DynamicSet { size, width, timeout, limit, elements: elements.leak() }
 }

@@ -19,7 +19,7 @@ use crate::pack::Packed;
 use crate::plan::{Client, Plan, UdpShort};
 use crate::program::{Lookup, Program};
 use crate::trees::Forest;
-use objects::{dynamic_set, effect, key, limit, log, quota};
+use objects::{count, dynamic_set, effect, key, limit, log, quota};
 
 /// The number of each set.
 type Sets = HashMap<*const [(u32, u32)], usize>;
@@ -58,6 +58,7 @@ fn program(out: &mut String, program: &Program, packed: &Packed) {
         ("LIMITS", "object::Limit", program.limits.len(), joined(&program.limits, limit)),
         ("QUOTAS", "object::Quota", program.quotas.len(), joined(&program.quotas, quota)),
         ("LOGS", "object::Log", program.logs.len(), joined(&program.logs, log)),
+        ("COUNTS", "object::Count", program.counts.len(), joined(&program.counts, count)),
         (
             "DYNAMIC_SETS",
             "object::DynamicSet",
@@ -144,7 +145,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, marks_connections: MARKS_CONNECTIONS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS }},"
     );
     line!(out, "}};");
 }

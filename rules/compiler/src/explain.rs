@@ -100,6 +100,8 @@ fn remembered(effect: &Effect) -> String {
                 update.set.0
             )
         }
+        Effect::Connections(id, key) if key.width == 0 => format!("connections of count {}", id.0),
+        Effect::Connections(id, key) => format!("connections of {} of count {}", joined(key), id.0),
         Effect::Open(Gate::SHUT) => "shuts the gates".to_owned(),
         Effect::Open(gate) => format!("opens gate {}", gate.0),
         Effect::Through(gate) => format!("gate {} is open", gate.0),

@@ -98,6 +98,8 @@ struct Lowering<'a> {
     meters: HashSet<(usize, String)>,
     /// The dynamic sets that a statement puts elements into.
     updated: HashSet<u16>,
+    /// The dynamic sets that a match looks into, with the first one.
+    looked_into: HashMap<u16, Span>,
     /// The rules of each chain with what their text says, as far as they were read.
     told: Vec<Vec<Told>>,
     /// The sources that are believed on each port.
@@ -141,6 +143,7 @@ pub(crate) fn lower(
         block: 0,
         meters: HashSet::new(),
         updated: HashSet::new(),
+        looked_into: HashMap::new(),
         told: Vec::new(),
         believed: if plan.is_sound { World::new(plan).believed } else { Vec::new() },
         unbelieved: 0,
@@ -161,6 +164,7 @@ pub(crate) fn lower(
         lowering.hooks(ruleset);
         lowering.forwards(&graph);
     }
+    lowering.counted_sets();
     lowering.assertions(ruleset);
     lowering.unused_sets(ruleset);
     lowering.unused_objects(ruleset);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rules::Forward;
-use rules::object::{Level, Limit, Quota};
+use rules::object::{Count, CountId, Level, Limit, Quota};
 use rules::table::{Action, Base, CounterId, Effect, Field, KEY_MAX, Key, RuleId};
 
 use crate::trees::Forest;
@@ -31,6 +31,7 @@ pub(crate) struct Program {
     pub quotas: Vec<Quota>,
     pub logs: Vec<Log>,
     pub dynamic_sets: Vec<DynamicSet>,
+    pub counts: Vec<Count>,
     /// Whether rules set `ct mark`.
     pub marks_connections: bool,
     /// Rules that only IPv6 packets could meet.
@@ -65,6 +66,8 @@ pub(crate) struct DynamicSet {
     /// In milliseconds; 0 for ever.
     pub timeout: u64,
     pub limit: Option<Limit>,
+    /// Its elements count connections; nothing else is kept of it.
+    pub count: Option<CountId>,
     pub elements: Vec<[u32; KEY_MAX]>,
 }
 

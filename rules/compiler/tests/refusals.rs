@@ -210,10 +210,6 @@ fn statements() {
             "meter m { ip saddr } accept",
             &["4:7: a meter needs a limit, such as \"limit rate over 10/second\""],
         ),
-        (
-            "meter m { ip saddr ct count over 5 } drop",
-            &["4:20: ct of elements is not in this version's subset"],
-        ),
         ("redirect to :80", &["4:1: redirect has its place in nat chains at prerouting"]),
         ("ip dscp set cs1", &[r#"4:1: "ip dscp set" is not in this version's subset"#]),
         ("meta mark set tcp dport", &["4:15: a mark is made from a number, from meta mark or from ct mark"]),

@@ -5,6 +5,19 @@ mod common;
 use common::*;
 
 #[test]
+fn a_table_is_flushed_ahead_of_its_rules() {
+    let body = "chain c { type filter hook forward priority 0; policy drop;\naccept\n}";
+    refuses_files(&[
+        (
+            &format!("table inet t {{\n{body}\n}}\nflush table inet t\n"),
+            &["6:18: the table has rules already: flush it ahead of them"],
+        ),
+        ("# weir: allow open\nflush table ip t\n", &["2:16: there is no table \"t\" to flush here"]),
+    ]);
+    site(&format!("table inet t\nflush table inet t\ntable inet t {{\n{body}\n}}\n"));
+}
+
+#[test]
 fn tables_chains_and_sets() {
     refuses_files(&[
         (
@@ -281,7 +294,7 @@ undefine a
             &[
                 "1:9: there is no directory to include files from",
                 r#"2:1: "add" is not in this version's subset"#,
-                r#"3:7: expected "ruleset" after "flush", found "tables""#,
+                r#"3:7: expected "ruleset" or "table" after "flush", found "tables""#,
                 r#"4:19: there is no table "x" to delete here"#,
                 r#"6:8: "a" is defined already"#,
                 "7:7: expected a name to define, found the end of the line",

@@ -228,6 +228,41 @@ fn what_does_not_go_together_is_refused() {
             "add @s { ip saddr limit rate 5/second } accept; add @s { ip saddr } accept",
             "5:53: all statements that put elements into a set give them the same limit in this version",
         ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "add @s { ip saddr timeout 5s ct count over 5 } drop",
+            "5:5: elements with ct count have nothing else in this version: no limit, no timeout, no first elements, no delete",
+        ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "delete @s { ip saddr ct count over 5 } drop",
+            "5:8: elements with ct count have nothing else in this version: no limit, no timeout, no first elements, no delete",
+        ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "add @s { ip saddr ct count over 5 } drop; add @s { ip saddr } accept",
+            "5:47: elements with ct count have nothing else in this version: no limit, no timeout, no first elements, no delete",
+        ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "add @s { ip saddr ct count over 5 } drop; add @s { ip saddr ct count over 6 } drop",
+            "5:64: all statements that put elements into a set give them the same ct count in this version",
+        ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "add @s { ip saddr ct count over 5 } drop; ip saddr @s accept",
+            "5:52: a match on a set whose elements have ct count is not in this version's subset",
+        ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "ct count accept",
+            "5:10: expected a number, found \"accept\"",
+        ),
+        (
+            "set s { type ipv4_addr; size 9; flags dynamic,timeout; }",
+            "ct count over 99999999999 accept",
+            "5:15: a decimal number below 2^32 is wanted here",
+        ),
         ("limit l { }", "limit name l accept", "2:7: the limit has no rate"),
         ("counter c { }\ncounter c { }", "counter name c accept", r#"3:9: there is a counter "c" already"#),
         (

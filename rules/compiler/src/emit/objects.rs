@@ -1,6 +1,6 @@
 //! Stateful statements as Rust text.
 
-use rules::object::{Limit, Quota};
+use rules::object::{Count, Limit, Quota};
 use rules::table::{Effect, Key, Update, Write};
 
 use super::{joined, option};
@@ -25,6 +25,9 @@ pub(super) fn effect(effect: &Effect) -> String {
             set.0,
             key(of)
         ),
+        Effect::Connections(id, of) => {
+            format!("Connections(::rules::object::CountId({}), {})", id.0, key(of))
+        }
         Effect::Open(gate) => format!("Open(::rules::table::Gate({}))", gate.0),
         Effect::Through(gate) => format!("Through(::rules::table::Gate({}))", gate.0),
         Effect::Member { set, key: of, negated } => format!(
@@ -53,6 +56,11 @@ pub(super) fn quota(quota: &Quota) -> String {
     format!("::rules::object::Quota {{ octets: {octets}, used: {used}, is_over: {is_over} }}")
 }
 
+pub(super) fn count(count: &Count) -> String {
+    let Count { limit, is_over, size, width } = count;
+    format!("::rules::object::Count {{ limit: {limit}, is_over: {is_over}, size: {size}, width: {width} }}")
+}
+
 pub(super) fn log(log: &Log) -> String {
     format!(
         "::rules::object::Log {{ prefix: {:?}, level: ::rules::object::Level::{:?} }}",
@@ -61,7 +69,7 @@ pub(super) fn log(log: &Log) -> String {
 }
 
 pub(super) fn dynamic_set(set: &DynamicSet) -> String {
-    let DynamicSet { size, width, timeout, limit: of, elements } = set;
+    let DynamicSet { size, width, timeout, limit: of, elements, .. } = set;
     format!(
         "::rules::object::DynamicSet {{ size: {size}, width: {width}, timeout: {timeout}, limit: {}, elements: &{elements:?} }}",
         option(of.as_ref(), limit)

@@ -74,7 +74,10 @@ impl Lowering<'_> {
             Held::Rows(Rows { rows, is_sorted }) => {
                 premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated }));
             }
-            Held::Dynamic(set) => premises.push(Step::Act(Effect::Member { set, key, negated })),
+            Held::Dynamic(set) => {
+                self.looked_into.entry(set.0).or_insert_with(|| value.span.clone());
+                premises.push(Step::Act(Effect::Member { set, key, negated }));
+            }
             Held::Ranges(_) | Held::Ipv6 { .. } | Held::Unsound => premises.is_never = true,
         }
         Some(())

@@ -190,6 +190,7 @@ impl Lowering<'_> {
             Operator::NotEqual => true,
             _ => return self.refuse(wanted.value.span.clone(), "a set has no order"),
         };
+        self.looked_into.entry(set.0).or_insert_with(|| value.span.clone());
         let key = Key { fields: [field; KEY_MAX], width: 1 };
         Some(Some(Step::Act(Effect::Member { set, key, negated })))
     }

@@ -155,7 +155,7 @@ impl Lowering<'_> {
         let size = set.size.unwrap_or(SIZE);
         let width = u8::try_from(set.types.len()).ok()?;
         let timeout = set.timeout.unwrap_or(0);
-        self.add_dynamic(DynamicSet { size, width, timeout, limit: None, elements }, &set.span)
+        self.add_dynamic(DynamicSet { size, width, timeout, limit: None, count: None, elements }, &set.span)
             .map(Held::Dynamic)
     }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use rules::Hook;
-use rules::object::{Limit, LimitId, LogId, Quota, QuotaId, SetId};
-use rules::table::{Change, Effect, Field, Kind, Write};
+use rules::object::{Count, CountId, Limit, LimitId, LogId, Quota, QuotaId, SetId};
+use rules::table::{Change, Effect, Field, KEY_MAX, Kind, Write};
 
 use super::graph::reached_only_by;
 use super::sets::Held;
@@ -12,13 +12,16 @@ use super::{Context, Lowering, Premises};
 use crate::diagnostics::{meant, quoted};
 use crate::program::{DynamicSet, Log, Step};
 use crate::syntax::keys::{Datatype, Key, Layer, Subject};
-use crate::syntax::tree::{self, Mark, Operator, Ruleset, Shared, Span, Update, Value, What};
+use crate::syntax::tree::{self, Connections, Mark, Operator, Ruleset, Shared, Span, Update, Value, What};
 
 /// The elements that a meter may have when its size is not said.
 const METER_SIZE: u32 = 65_535;
 
 /// The protocol of segments.
 const TCP: u8 = 6;
+
+/// What is told of a set whose elements count connections and do more.
+const COUNTS_ALONE: &str = "elements with ct count have nothing else in this version: no limit, no timeout, no first elements, no delete";
 
 /// What the rules of a table share, by kind and name.
 pub(super) type Objects = HashMap<(&'static str, String), Object>;
@@ -96,6 +99,12 @@ impl Lowering<'_> {
                 self.mark_step(mark, span, context)?
             }
             What::Segment(size) => self.segment_step(size.as_ref(), span, context, premises)?,
+            What::Connections(count) => {
+                self.are_known(&count.span, context)?;
+                let of = Count { limit: count.limit, is_over: count.is_over, size: 1, width: 0 };
+                let key = rules::table::Key { fields: [Field::Protocol; KEY_MAX], width: 0 };
+                Step::Act(Effect::Connections(self.count(of, &count.span)?, key))
+            }
             What::Update(update) => match self.update_step(update, context, premises)? {
                 Some(step) => step,
                 None => {
@@ -225,6 +234,13 @@ impl Lowering<'_> {
         }
         let set = if update.is_meter { self.meter(update)? } else { self.updated_set(update)? };
         let (Some(key), Some(set)) = (key, set) else { return Some(None) };
+        if let Some(count) = &update.count {
+            self.are_known(&count.span, context)?;
+            return self.counted_elements(set, key, update, count).map(Some);
+        }
+        if self.counts_connections(set) {
+            return self.refuse(update.name.clone(), COUNTS_ALONE);
+        }
         self.element_limit(set, update)?;
         let how = update.how;
         Some(Some(Step::Act(Effect::Update(rules::table::Update { set, key, how, timeout: update.timeout }))))
@@ -253,7 +269,7 @@ impl Lowering<'_> {
 
     /// A meter has a set of its own.
     fn meter(&mut self, update: &Update) -> Option<Option<SetId>> {
-        if update.limit.is_none() {
+        if update.limit.is_none() && update.count.is_none() {
             return self
                 .refuse(update.name.clone(), "a meter needs a limit, such as \"limit rate over 10/second\"");
         }
@@ -266,9 +282,81 @@ impl Lowering<'_> {
         let types = types(&update.keys);
         let width = u8::try_from(types.len()).ok()?;
         let size = update.size.unwrap_or(METER_SIZE);
-        let set = DynamicSet { size, width, timeout: 0, limit: None, elements: Vec::new() };
+        let set = DynamicSet { size, width, timeout: 0, limit: None, count: None, elements: Vec::new() };
         self.program.sets += 1;
         self.add_dynamic(set, &update.name).map(Some)
+    }
+
+    /// `ct count` looks for connections.
+    fn are_known(&mut self, span: &Span, context: &Context) -> Option<()> {
+        if context.is_early {
+            let message =
+                "ct count before connections are known (priority -200) is not in this version's subset";
+            return self.refuse(span.clone(), message);
+        }
+        Some(())
+    }
+
+    fn count(&mut self, count: Count, span: &Span) -> Option<CountId> {
+        let id = self.object_id(self.program.counts.len(), span)?;
+        self.program.counts.push(count);
+        Some(CountId(id))
+    }
+
+    /// Sets whose elements count connections keep nothing else, and nobody looks into them.
+    pub(super) fn counted_sets(&mut self) {
+        let counted = |at: u16| self.counts_connections(SetId(at));
+        let looked: Vec<_> =
+            self.looked_into.iter().filter(|(at, _)| counted(**at)).map(|(_, span)| span.clone()).collect();
+        for span in looked {
+            let message = "a match on a set whose elements have ct count is not in this version's subset";
+            self.refuse::<()>(span, message);
+        }
+        for set in self.program.dynamic_sets.iter_mut().filter(|set| set.count.is_some()) {
+            set.size = 1;
+        }
+    }
+
+    fn counts_connections(&self, set: SetId) -> bool {
+        self.program.dynamic_sets.get(usize::from(set.0)).is_some_and(|set| set.count.is_some())
+    }
+
+    /// The elements of a set count connections: then they do nothing else.
+    fn counted_elements(
+        &mut self,
+        set: SetId,
+        key: rules::table::Key,
+        update: &Update,
+        count: &Connections,
+    ) -> Option<Step> {
+        let is_met = self.updated.contains(&set.0);
+        let held = self.program.dynamic_sets.get(usize::from(set.0))?;
+        let of = Count { limit: count.limit, is_over: count.is_over, size: held.size, width: held.width };
+        let is_alone =
+            update.limit.is_none() && update.timeout == 0 && held.timeout == 0 && held.elements.is_empty();
+        if !is_alone || matches!(update.how, Change::Delete) || is_met && held.count.is_none() {
+            return self.refuse(update.name.clone(), COUNTS_ALONE);
+        }
+        if let Some(field) = key.fields().iter().find(|field| field.is_per_packet() || **field == Field::Mark)
+        {
+            let message = format!(
+                "ct count by what packets of a connection differ in ({field:?}) is not in this version's subset"
+            );
+            return self.refuse(count.span.clone(), message);
+        }
+        let id = match held.count {
+            Some(id) if self.program.counts.get(usize::from(id.0)) != Some(&of) => {
+                let message =
+                    "all statements that put elements into a set give them the same ct count in this version";
+                return self.refuse(count.span.clone(), message);
+            }
+            Some(id) => id,
+            None => self.count(of, &count.span)?,
+        };
+        self.updated.insert(set.0);
+        let held = self.program.dynamic_sets.get_mut(usize::from(set.0))?;
+        held.count = Some(id);
+        Some(Step::Act(Effect::Connections(id, key)))
     }
 
     /// All who put elements into a set give them the same limit, or none.

@@ -336,7 +336,11 @@ fn remembered(mut piece: Piece, effect: &Effect) -> (Piece, Option<Piece>) {
         Effect::Mark(write) => piece.write(write, false),
         Effect::ConnectionMark(write) => piece.write(write, true),
         Effect::Log(_) | Effect::Segment(_) | Effect::Open(_) | Effect::Through(_) => {}
-        Effect::Limit(_) | Effect::Quota(_) | Effect::Update(_) | Effect::Member { .. } => {
+        Effect::Limit(_)
+        | Effect::Quota(_)
+        | Effect::Connections(..)
+        | Effect::Update(_)
+        | Effect::Member { .. } => {
             piece.is_unsure = true;
             return (piece.clone(), Some(piece));
         }

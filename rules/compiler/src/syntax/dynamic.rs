@@ -5,7 +5,7 @@ use rules::table::Change;
 use super::keys::Key;
 use super::lexer::Token;
 use super::parser::{Parsed, Parser};
-use super::tree::{Fib, Mark, Span, Update, What};
+use super::tree::{Connections, Fib, Mark, Span, Update, What};
 
 impl Parser<'_, '_> {
     /// `meta mark set ...`, from `set` on.
@@ -65,7 +65,16 @@ impl Parser<'_, '_> {
         if !self.takes(Token::SetName) {
             return self.unexpected("the name of a set, such as \"@seen\"");
         }
-        let of = Update { how, name, is_meter: false, size: None, keys: Vec::new(), timeout: 0, limit: None };
+        let of = Update {
+            how,
+            name,
+            is_meter: false,
+            size: None,
+            keys: Vec::new(),
+            timeout: 0,
+            limit: None,
+            count: None,
+        };
         self.element(of)
     }
 
@@ -82,6 +91,7 @@ impl Parser<'_, '_> {
             keys: Vec::new(),
             timeout: 0,
             limit: None,
+            count: None,
         };
         self.element(of)
     }
@@ -112,6 +122,10 @@ impl Parser<'_, '_> {
                     of.limit = Some((self.rate()?, here));
                 }
                 "limit" => return self.error(here, "an element has one limit at most"),
+                "ct" if of.count.is_none() => {
+                    self.next();
+                    of.count = Some(self.connections()?);
+                }
                 word @ ("counter" | "quota" | "ct" | "last") => {
                     return self.error(here, format!("{word} of elements is not in this version's subset"));
                 }
@@ -127,6 +141,21 @@ impl Parser<'_, '_> {
             of.how = Change::Update;
         }
         Ok(What::Update(Box::new(of)))
+    }
+
+    /// `count [over] N`
+    pub fn connections(&mut self) -> Parsed<Connections> {
+        let here = self.here();
+        if !self.takes_word("count") {
+            return self.unexpected("\"count\"");
+        }
+        let is_over = self.takes_word("over");
+        let number = self.here();
+        let limit = self.whole_number()?;
+        match u32::try_from(limit) {
+            Ok(limit) => Ok(Connections { limit, is_over, span: here }),
+            Err(_) => self.error(number, "so many connections there never are"),
+        }
     }
 
     /// `fib saddr|daddr [. iif] type|oif|oifname ...`

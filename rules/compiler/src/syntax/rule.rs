@@ -56,7 +56,6 @@ const UNBUILT_KEYS: &[&str] = &[
     "ct expiration",
     "ct helper",
     "ct label",
-    "ct count",
     "ct bytes",
     "ct packets",
     "ct avgpkt",
@@ -170,6 +169,10 @@ impl Parser<'_, '_> {
             "add" | "update" | "delete" => self.update(),
             "meter" => self.meter(),
             "fib" => self.fib(),
+            "ct" if self.is_followed_by(&span, "count") => {
+                self.next();
+                self.connections().map(What::Connections)
+            }
             "tcp" if self.is_followed_by(&span, "option") => self.segment(),
             "comment" => self.error(span, "a comment stands at the end of its rule"),
             _ if self.begins_key() => self.comparison(),

@@ -181,7 +181,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    fn whole_number(&mut self) -> Parsed<u64> {
+    pub fn whole_number(&mut self) -> Parsed<u64> {
         let span = self.here();
         if self.peek() != Token::Number {
             return self.unexpected("a number");

@@ -210,6 +210,7 @@ pub(crate) enum What {
     Log(Log),
     Mark(Box<Mark>),
     Update(Box<Update>),
+    Connections(Connections),
     /// `tcp option maxseg size set`: to a value, or without one to `rt mtu`.
     Segment(Option<Value>),
     Accept,
@@ -262,6 +263,7 @@ impl What {
                 | Self::Log(_)
                 | Self::Mark(_)
                 | Self::Update(_)
+                | Self::Connections(_)
                 | Self::Segment(_)
         )
     }
@@ -422,6 +424,15 @@ pub(crate) struct Update {
     /// In milliseconds; 0 when none was said.
     pub timeout: u64,
     pub limit: Option<(Limit, Span)>,
+    pub count: Option<Connections>,
+}
+
+/// `ct count [over] N`
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub limit: u32,
+    pub is_over: bool,
+    pub span: Span,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
