@@ -106,6 +106,8 @@ pub struct Client {
     pub hosts: &'static [Ipv4Addr],
     /// The MTU in octets, 68 to 65 535; without it what the device says.
     pub mtu: Option<u16>,
+    /// A place of `[hotplug]`: for NICs that no other client waits for.
+    pub is_hotplug: bool,
 }
 
 /// Who is on a client's link.

@@ -30,7 +30,7 @@ struct Check<'a> {
 }
 
 /// What is wrong with an address as that of one host, if anything.
-fn not_a_host(address: Ipv4Addr) -> Option<&'static str> {
+pub(crate) fn not_a_host(address: Ipv4Addr) -> Option<&'static str> {
     if address.octets()[0] == 0 {
         Some("is unspecified or of \"this network\" (0.0.0.0/8)")
     } else if address.is_loopback() {

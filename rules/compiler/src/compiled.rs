@@ -190,6 +190,7 @@ fn leak_client(client: crate::plan::Client) -> Client {
         mac: client.mac,
         hosts: client.hosts.leak(),
         mtu: client.mtu,
+        is_hotplug: client.is_hotplug,
     }
 }
 

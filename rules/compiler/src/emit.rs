@@ -156,12 +156,13 @@ fn client(client: &Client) -> String {
         ClientNetwork::Peer(peer) => format!("Peer({})", address(peer)),
     };
     format!(
-        "::rules::site::Client {{ name: {:?}, address: {}, network: ::rules::site::ClientNetwork::{network}, mac: {}, hosts: &[{}], mtu: {} }}",
+        "::rules::site::Client {{ name: {:?}, address: {}, network: ::rules::site::ClientNetwork::{network}, mac: {}, hosts: &[{}], mtu: {}, is_hotplug: {} }}",
         client.name,
         address(client.address),
         option(client.mac, |mac| format!("{mac:?}")),
         joined(&client.hosts, |a| address(*a)),
         option(client.mtu, |mtu| mtu.to_string()),
+        client.is_hotplug,
     )
 }
 

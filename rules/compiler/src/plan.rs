@@ -49,6 +49,8 @@ pub(crate) struct Client {
     pub mac: Option<[u8; 6]>,
     pub hosts: Vec<Ipv4Addr>,
     pub mtu: Option<u16>,
+    /// Made from `[hotplug]`.
+    pub is_hotplug: bool,
 }
 
 impl Client {

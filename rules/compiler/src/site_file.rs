@@ -7,6 +7,7 @@ use rules::hosts::Area;
 use rules::site::{ClientNetwork, PanicAction, Prefix, Route};
 use toml::de::DeTable;
 
+mod hotplug;
 mod keys;
 mod nat;
 mod reader;
@@ -48,6 +49,7 @@ pub(crate) struct ClientDraft {
     pub mac: Option<At<[u8; 6]>>,
     pub hosts: Vec<At<Ipv4Addr>>,
     pub mtu: Option<u16>,
+    pub is_hotplug: bool,
 }
 
 /// A route as far as it could be read.
@@ -109,8 +111,9 @@ pub(crate) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Plan {
     let mut reader = Reader { source, diagnostics };
     let top = Section { title: "weir.toml".to_owned(), table: root.get_ref(), span: 0..0 };
     reader.keys(&top, &keys::TOP, &[]);
-    let draft =
-        Draft { uplink: reader.uplink(&top), clients: reader.clients(&top), routes: reader.routes(&top) };
+    let mut clients = reader.clients(&top);
+    clients.extend(reader.hotplug(&top, clients.len()));
+    let draft = Draft { uplink: reader.uplink(&top), clients, routes: reader.routes(&top) };
     let memory = reader.memory(&top);
     let nat = reader.nat(&top, &draft);
     let panic = reader.panic(&top);
@@ -136,6 +139,7 @@ fn plan(draft: Draft, memory: Option<At<u32>>, nat: NatPlan, panic: PanicAction,
         mac: client.mac.map(|at| at.value),
         hosts: client.hosts.into_iter().map(|at| at.value).collect(),
         mtu: client.mtu,
+        is_hotplug: client.is_hotplug,
     };
     Plan {
         hosts,
@@ -150,6 +154,12 @@ fn plan(draft: Draft, memory: Option<At<u32>>, nat: NatPlan, panic: PanicAction,
         panic,
         is_sound,
     }
+}
+
+/// Whether it has the form of an interface's name.
+fn is_name(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    (1..=15).contains(&text.len()) && text.chars().all(is_plain)
 }
 
 impl Reader<'_> {
@@ -218,6 +228,7 @@ impl Reader<'_> {
             mac: self.mac(section),
             hosts: hosts.into_iter().filter_map(|text| self.address(text)).collect(),
             mtu: self.mtu(section),
+            is_hotplug: false,
         }
     }
 
@@ -228,8 +239,7 @@ impl Reader<'_> {
             }
             return None;
         };
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        if text.value.is_empty() || text.value.len() > 15 || !text.value.chars().all(is_plain) {
+        if !is_name(text.value) {
             let name = quoted(text.value);
             self.error(text.span, format!("{name} is no client name: 1 to 15 of a-z A-Z 0-9 _ . -"));
             return None;

@@ -1,8 +1,9 @@
 //! The keys of `weir.toml`, section by section. The schema and the commented example have the same.
 
-pub(super) const TOP: [&str; 6] = ["memory", "uplink", "client", "route", "nat", "panic"];
+pub(super) const TOP: [&str; 7] = ["memory", "uplink", "client", "hotplug", "route", "nat", "panic"];
 pub(super) const UPLINK: [&str; 5] = ["address", "gateway", "extra", "mac", "mtu"];
 pub(super) const CLIENT: [&str; 6] = ["name", "address", "peer", "mac", "hosts", "mtu"];
+pub(super) const HOTPLUG: [&str; 4] = ["name", "address", "peers", "mtu"];
 pub(super) const ROUTE: [&str; 2] = ["to", "via"];
 pub(super) const PANIC: [&str; 1] = ["action"];
 pub(super) const NAT: [&str; 14] = [
@@ -36,10 +37,11 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../example.toml");
 
     /// Each section: where it is in the schema, where in the example, and its keys.
-    const SECTIONS: [(&str, &[&str], &[&str]); 9] = [
+    const SECTIONS: [(&str, &[&str], &[&str]); 10] = [
         ("", &[], &TOP),
         ("/properties/uplink", &["uplink"], &UPLINK),
         ("/properties/client/items", &["client"], &CLIENT),
+        ("/properties/hotplug", &["hotplug"], &HOTPLUG),
         ("/properties/route/items", &["route"], &ROUTE),
         ("/properties/panic", &["panic"], &PANIC),
         ("/properties/nat", &["nat"], &NAT),
