@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use firewall::Dropped;
+use smoltcp::time::Duration;
 use smoltcp::wire::{ArpOperation, EthernetAddress};
 use tests::packet::address;
 use tests::world::{arp, arp_octets, frame, port_station, station};
@@ -156,17 +157,79 @@ fn a_gateways_new_station_is_followed() {
 }
 
 #[test]
-fn a_gateway_that_moves_without_a_word_is_found_within_two_minutes() {
+fn a_gateway_that_moves_without_a_word_is_found_within_a_second() {
     let mut world = World::default();
     world.open_udp(CLIENT, SERVER);
     let new = EthernetAddress([2, 0, 0, 0, 0, 0x99]);
     world.moved.insert(address("192.0.2.1"), new);
-    for _ in 0..120 {
-        world.pass_seconds(1);
+    world.forget();
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(100));
         world.send("work", udp(CLIENT, SERVER, b"x"));
     }
     world.forget();
     let seen = world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    assert_eq!(seen.station(), new);
+}
+
+#[test]
+fn a_gateway_that_is_heard_of_is_asked_once_a_minute_and_one_that_is_not_is_polled() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    world.forget();
+    let gateway = world.station(address("192.0.2.1"));
+    let asked = |world: &mut World, answers: bool, steps: u64| {
+        for _ in 0..steps {
+            world.pass(Duration::from_millis(100));
+            world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+            if answers {
+                world.cross("uplink", "work", udp(SERVER, external, b"y"));
+            }
+        }
+        let asked = world.arps("uplink");
+        assert!(asked.iter().all(|arp| arp.station == gateway), "{asked:?}");
+        asked.len()
+    };
+    assert!((1..=2).contains(&asked(&mut world, true, 900)));
+    let polls = asked(&mut world, false, 100);
+    assert!((10..=34).contains(&polls), "{polls} polls in ten seconds");
+}
+
+#[test]
+fn a_neighbor_that_falls_silent_is_given_up_and_served_within_a_second_of_its_return() {
+    let mut world = World::default();
+    world.open_udp(CLIENT, SERVER);
+    world.silent.insert(address("192.0.2.1"));
+    let mut told = 0;
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(100));
+        world.send("work", udp(CLIENT, SERVER, b"x"));
+        told += world.sent("work").iter().filter(|seen| seen.icmp() == (3, 1)).count();
+    }
+    assert!(told > 0, "the sender is told that the gateway is gone");
+    world.silent.clear();
+    world.forget();
+    for _ in 0..11 {
+        world.pass(Duration::from_millis(100));
+        world.send("work", udp(CLIENT, SERVER, b"y"));
+    }
+    assert!(!world.sent("uplink").is_empty());
+}
+
+#[test]
+fn a_link_that_comes_back_has_its_neighbors_asked_again() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    world.cross("uplink", "work", udp(SERVER, external, b"x"));
+    let new = EthernetAddress([2, 0, 0, 0, 0, 0x99]);
+    world.moved.insert(address("10.0.1.7"), new);
+    for up in [false, true] {
+        world.wire("work").set(|settings| settings.up = up);
+        world.datapath.look_at_links();
+        world.pass(Duration::from_millis(20));
+        world.pass(Duration::from_millis(20));
+    }
+    let seen = world.cross("uplink", "work", udp(SERVER, external, b"x"));
     assert_eq!(seen.station(), new);
 }
 

@@ -223,6 +223,7 @@ impl<L: Link> Datapath<L> {
         if !sender.is_unicast() || sender == own {
             return Err(Dropped::BadStation);
         }
+        self.neighbors.hear(input, sender);
         match (ethernet.ethertype, ethernet.destination(own)) {
             (_, Destination::Other) => return Err(Dropped::OtherStation),
             (EthernetProtocol::Arp, _) => {

@@ -340,6 +340,18 @@ impl<F> Fragments<F> {
         }
     }
 
+    /// Ends the datagrams that came in by a port, or that leave by it.
+    pub fn forget(&mut self, port: usize) {
+        for place in 0..DATAGRAMS {
+            let Some(datagram) = self.datagrams.get(place).and_then(Option::as_ref) else { continue };
+            let leaves = matches!(datagram.fate, Fate::Forwarded(way) if way.hop.port == port);
+            let key = datagram.key;
+            if leaves || key.input() == port {
+                self.remove(key);
+            }
+        }
+    }
+
     /// Held fragments of an input port that are gone since this was last asked.
     pub fn take_lost(&mut self, input: usize) -> u32 {
         self.lost.get_mut(input).map_or(0, core::mem::take)

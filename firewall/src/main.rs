@@ -5,12 +5,14 @@
 extern crate alloc;
 
 mod discover;
+mod hotplug;
 mod machine;
 mod wire;
 
 use firewall::Datapath;
 use firewall::contract::Contract;
 use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
+use hotplug::Hotplug;
 use machine::{Machine, clock, heap, interrupts, panic, serial};
 use netback::Link;
 use rules::site::{PanicAction, Site};
@@ -31,8 +33,8 @@ fn main(mut machine: Machine) -> ! {
     if !is_enough_memory(site, &machine) {
         machine::unfit();
     }
-    let links = match discover::ports(&mut machine, site) {
-        Ok(links) => links,
+    let (links, mut hotplug) = match discover::ports(&mut machine, site) {
+        Ok(found) => found,
         Err(reason) => {
             log::error!(target: "weir", "cannot start: {reason}");
             machine::unfit();
@@ -47,11 +49,19 @@ fn main(mut machine: Machine) -> ! {
     let seed = [(); 4].map(|()| machine.seed.draw());
     let mut datapath = Datapath::new(site, links, seed);
     for port in datapath.ports() {
-        log::info!(target: "port", "name={} mac={} mtu={}", port.name, Mac(port.mac()), port.link.mtu());
+        match port.link.is_present() {
+            true => {
+                log::info!(target: "port", "name={} mac={} mtu={}", port.name, Mac(port.mac()), port.link.mtu())
+            }
+            false => log::info!(target: "port", "name={} waits for a NIC", port.name),
+        }
+    }
+    if hotplug.slots() > 0 {
+        log::info!(target: "port", "slots={}", hotplug.slots());
     }
     heap::seal();
     log::info!(target: "weir", "ready boot_us={}", machine::now().total_micros());
-    run(&machine, &mut datapath)
+    run(&machine, &mut datapath, &mut hotplug)
 }
 
 /// Logs what the machine is.
@@ -80,10 +90,17 @@ fn is_enough_memory(site: &'static Site, machine: &Machine) -> bool {
 }
 
 /// The loop: all work there is, then sleep until there is more.
-fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>) -> ! {
+fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut Hotplug) -> ! {
     let mut console = Console::default();
+    let mut changes = 0;
     loop {
         let now = machine::now();
+        // What says that it has changed is looked at before its frames are.
+        let has_changed = core::mem::replace(&mut changes, interrupts::changes()) != changes;
+        if has_changed {
+            datapath.look_at_links();
+        }
+        hotplug.poll(datapath, now, has_changed);
         let busy = datapath.turn(now);
         // Few at a time: who writes on the console does not stop the forwarding.
         for octet in core::iter::from_fn(serial::read).take(OCTETS_A_TURN) {
@@ -93,7 +110,7 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>) -> ! {
         }
         if !busy {
             if datapath.sleep() {
-                machine::wait(datapath.next_deadline(now));
+                machine::wait([datapath.next_deadline(now), hotplug.next_poll()].into_iter().flatten().min());
             }
             datapath.wake();
         }

@@ -3,6 +3,15 @@
 //! The table answers with a MAC or keeps the packet for a moment; what is asked and learnt is
 //! decided here, who may claim an address by [`Routes::is_neighbor`](crate::route::Routes).
 //! Entries are evicted by second chance: an address that is in use survives a flood of claims.
+//!
+//! ```text
+//! used, and its station not heard of for 0.3 s -> a request to the station alone
+//!   no answer for 0.2 s -> requests to all, about one a second; packets still go where it was
+//!     no answer to three -> forgotten; the next packet waits and asks again
+//! ```
+//!
+//! So a neighbour that got another station without a word is found within a second. A frame from its
+//! station, of whatever kind, spares the request; an answer is wanted once a minute in any case.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -24,8 +33,18 @@ pub const WAITING: usize = 64;
 /// Requests for one address before its packets are given up, one a second (RFC 1122 2.3.2.1).
 const REQUESTS: u8 = 3;
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a confirmed neighbour is used before it is asked again.
+/// How long a neighbour is used that is not heard of, before it is asked (RFC 1122 2.3.2.1, unicast poll).
+const POLL_AFTER: Duration = Duration::from_millis(300);
+/// How long its station has for an answer before all stations are asked.
+const POLL_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a neighbour that is heard of is used before it is asked again.
 const REACHABLE: Duration = Duration::from_secs(60);
+/// Frames of a station count as a sign of it for this long, and for the look that follows.
+const HEARD: Duration = Duration::from_millis(100);
+/// Ports of an appliance: the uplink and 32 clients.
+const PORTS_MAX: usize = 33;
+/// In a larger table the next deadline is not looked for: a second is near enough.
+const LARGE: usize = 128;
 /// How long a neighbour that nobody uses is remembered.
 const IDLE: Duration = Duration::from_secs(300);
 /// Entries that one eviction looks at, at most.
@@ -46,6 +65,15 @@ pub struct Waiting<F> {
 
 /// What the caller does for an entry whose time has come.
 pub enum Due<F> {
+    /// Request `address` on `port` of this station alone.
+    Poll {
+        /// The port to ask on.
+        port: usize,
+        /// The address to ask for.
+        address: Ipv4Addr,
+        /// Where it was.
+        station: EthernetAddress,
+    },
     /// Broadcast a request for `address` on `port`.
     Ask {
         /// The port to ask on.
@@ -102,15 +130,72 @@ impl core::hash::Hash for Key {
 struct Entry {
     key: Key,
     mac: Option<EthernetAddress>,
+    /// When it last spoke ARP.
+    answered: Instant,
+    /// When it was last known to be there: it spoke ARP, or a frame came from its station.
     confirmed: Instant,
     /// When the last request was sent.
     asked: Instant,
+    /// Requests since it was confirmed; of one that has a station the first goes to it alone.
     requests: u8,
+    /// Its link was down: where it was says little.
+    is_doubted: bool,
     /// Used to send since the last look: the second chance.
     in_use: bool,
     used: Instant,
     /// Packets in the pool that wait for it.
     waiting: usize,
+}
+
+impl Entry {
+    /// Whether somebody has to be asked, now or once [`Entry::due`] has come.
+    fn is_wanted(&self) -> bool {
+        self.mac.is_none() || self.is_doubted || self.requests > 0 || self.used > self.confirmed
+    }
+
+    /// When it is to be looked at.
+    fn due(&self) -> Instant {
+        match (self.mac, self.requests) {
+            _ if !self.is_wanted() => self.used + IDLE,
+            (Some(_), 0) if self.is_doubted => self.confirmed,
+            (Some(_), 0) => self.confirmed + POLL_AFTER,
+            (Some(_), 1) if !self.is_doubted => self.asked + POLL_PATIENCE,
+            (None, 0) => self.asked,
+            _ => self.asked + REQUEST_INTERVAL,
+        }
+    }
+}
+
+/// What a look at an entry comes to.
+enum Look<F> {
+    Nothing,
+    Due(Due<F>),
+    /// Nobody uses it, or nobody answers.
+    Over,
+}
+
+/// The stations of a port from which frames came lately: a set that may hold too many.
+#[derive(Clone, Copy, Default)]
+struct Stations([u64; 4]);
+
+impl Stations {
+    fn place(station: EthernetAddress) -> (usize, u64) {
+        let [.., a, b, c, d] = station.0;
+        let bit = u32::from_be_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b1) >> 24;
+        ((bit >> 6) as usize, 1 << (bit & 63))
+    }
+
+    fn insert(&mut self, station: EthernetAddress) {
+        let (word, bit) = Self::place(station);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    fn has(&self, station: EthernetAddress) -> bool {
+        let (word, bit) = Self::place(station);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
 }
 
 /// The neighbours of all ports.
@@ -125,6 +210,10 @@ pub struct Neighbors<F> {
     hand: usize,
     /// Where upkeep looks next.
     upkeep: usize,
+    /// Who is heard of, by port, and who was until `heard_since`.
+    hearing: [Stations; PORTS_MAX],
+    heard: [Stations; PORTS_MAX],
+    heard_since: Instant,
 }
 
 /// Neighbours that are found without a search.
@@ -186,6 +275,50 @@ impl<F> Neighbors<F> {
             waiting: heapless::Deque::new(),
             hand: 0,
             upkeep: 0,
+            hearing: [Stations::default(); PORTS_MAX],
+            heard: [Stations::default(); PORTS_MAX],
+            heard_since: Instant::ZERO,
+        }
+    }
+
+    /// A frame came from this station: whoever has it is there.
+    #[inline]
+    pub fn hear(&mut self, port: usize, station: EthernetAddress) {
+        if let Some(stations) = self.hearing.get_mut(port) {
+            stations.insert(station);
+        }
+    }
+
+    /// The link of a port was down: all its neighbours are to be asked again, those first that are used.
+    /// Until they answer, packets go where they were.
+    pub fn doubt(&mut self, port: usize) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.key.port() == port && entry.mac.is_some()) {
+            entry.is_doubted = true;
+            entry.requests = 0;
+        }
+    }
+
+    /// Forgets the neighbours of a port. Packets that wait for them, and that came in there, are handed
+    /// to `take`.
+    pub fn forget(&mut self, port: usize, mut take: impl FnMut(Waiting<F>)) {
+        for _ in 0..self.waiting.len() {
+            match self.waiting.pop_front() {
+                Some((key, packet)) if key.port() == port || packet.input == port => {
+                    if let Some(entry) = self.find(key.port(), key.address()) {
+                        entry.waiting = entry.waiting.saturating_sub(1);
+                    }
+                    take(packet);
+                }
+                // The pool has room: this was in it a moment ago.
+                Some(other) => drop(self.waiting.push_back(other)),
+                None => break,
+            }
+        }
+        // From behind: what takes the place of a removed entry was looked at.
+        for position in (0..self.entries.len()).rev() {
+            if self.entries.get(position).is_some_and(|entry| entry.key.port() == port) {
+                self.remove(position);
+            }
         }
     }
 
@@ -284,7 +417,9 @@ impl<F> Neighbors<F> {
             return;
         };
         entry.mac = Some(mac);
+        entry.answered = now;
         entry.confirmed = now;
+        entry.is_doubted = false;
         entry.requests = 0;
         if core::mem::take(&mut entry.waiting) > 0 {
             self.release(Key::new(port, address), release);
@@ -299,7 +434,9 @@ impl<F> Neighbors<F> {
         self.entries.push(Entry {
             key,
             mac: None,
+            answered: now,
             confirmed: now,
+            is_doubted: false,
             asked: now,
             requests: 0,
             in_use: false,
@@ -343,40 +480,67 @@ impl<F> Neighbors<F> {
     pub fn upkeep(&mut self, now: Instant, budget: usize, mut due: impl FnMut(Due<F>)) {
         for _ in 0..budget.min(self.entries.len()) {
             if self.upkeep >= self.entries.len() {
-                self.upkeep = 0;
+                self.begin_pass(now);
             }
             let position = self.upkeep;
             self.upkeep += 1;
-            let Some(entry) = self.entries.get_mut(position) else {
-                break;
-            };
-            if entry.mac.is_some() && now - entry.used >= IDLE {
-                self.remove(position);
-                continue;
-            }
-            let stale =
-                entry.mac.is_some() && entry.used > entry.confirmed && now - entry.confirmed >= REACHABLE;
-            if (entry.mac.is_some() && !stale) || now - entry.asked < REQUEST_INTERVAL && entry.requests > 0 {
-                continue;
-            }
-            if entry.requests < REQUESTS {
-                entry.requests += 1;
-                entry.asked = now;
-                due(Due::Ask { port: entry.key.port(), address: entry.key.address() });
-            } else if let Some(gone) = self.remove(position) {
-                self.release(gone.key, |packet| due(Due::GiveUp(packet)));
+            match self.look(position, now) {
+                Look::Nothing => {}
+                Look::Due(request) => due(request),
+                Look::Over => {
+                    if let Some(gone) = self.remove(position) {
+                        self.release(gone.key, |packet| due(Due::GiveUp(packet)));
+                    }
+                }
             }
         }
     }
 
-    /// When [`upkeep`](Self::upkeep) is wanted next: within a second while somebody is asked for.
+    /// Upkeep has seen all entries, or begins: what was heard meanwhile counts.
+    fn begin_pass(&mut self, now: Instant) {
+        self.upkeep = 0;
+        if now - self.heard_since >= HEARD || now < self.heard_since {
+            self.heard = core::mem::replace(&mut self.hearing, [Stations::default(); PORTS_MAX]);
+            self.heard_since = now;
+        }
+    }
+
+    fn is_heard(&self, port: usize, station: EthernetAddress) -> bool {
+        [&self.hearing, &self.heard].iter().any(|of| of.get(port).is_some_and(|of| of.has(station)))
+    }
+
+    /// Looks at one entry.
+    fn look(&mut self, position: usize, now: Instant) -> Look<F> {
+        let Some(entry) = self.entries.get(position) else { return Look::Nothing };
+        let (port, address, station) = (entry.key.port(), entry.key.address(), entry.mac);
+        let is_heard = station.is_some_and(|station| self.is_heard(port, station));
+        let Some(entry) = self.entries.get_mut(position) else { return Look::Nothing };
+        if is_heard && !entry.is_doubted && now - entry.answered < REACHABLE {
+            entry.confirmed = now;
+            entry.requests = 0;
+        }
+        if entry.due() > now {
+            return Look::Nothing;
+        }
+        let polls = u8::from(station.is_some());
+        if !entry.is_wanted() || entry.requests >= REQUESTS + polls {
+            return Look::Over;
+        }
+        entry.asked = now;
+        entry.requests += 1;
+        match station {
+            Some(station) if entry.requests == 1 && !entry.is_doubted => {
+                Look::Due(Due::Poll { port, address, station })
+            }
+            _ => Look::Due(Due::Ask { port, address }),
+        }
+    }
+
+    /// When [`upkeep`](Self::upkeep) is wanted next.
     pub fn next_upkeep(&self, now: Instant) -> Option<Instant> {
-        if self.entries.is_empty() {
-            None
-        } else if !self.waiting.is_empty() {
-            Some(now + REQUEST_INTERVAL)
-        } else {
-            Some(now + REACHABLE / 4)
+        match self.entries.len() {
+            ..=LARGE => self.entries.iter().map(Entry::due).min(),
+            _ => Some(now + REQUEST_INTERVAL),
         }
     }
 }

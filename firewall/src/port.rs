@@ -18,7 +18,7 @@ pub struct Port<L> {
     pub counters: PortCounters,
     pub(crate) mac: EthernetAddress,
     pub(crate) was_up: bool,
-    /// Its client was taken away.
+    /// Its client was taken away, or has not come yet.
     pub(crate) is_removed: bool,
     /// The largest packet that may leave here, in octets.
     pub(crate) mtu: usize,
@@ -27,7 +27,14 @@ pub struct Port<L> {
 impl<L: Link> Port<L> {
     pub(crate) fn new(name: &'static str, link: L) -> Self {
         let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
-        Self { link, name, counters: PortCounters::default(), mac, was_up: false, is_removed: false, mtu }
+        let is_removed = !link.is_present();
+        Self { link, name, counters: PortCounters::default(), mac, was_up: false, is_removed, mtu }
+    }
+
+    /// Reads the device's address and MTU again; a link that is up then counts as one that came up.
+    pub(crate) fn refresh(&mut self) {
+        (self.mac, self.mtu) = (self.link.mac(), usize::from(self.link.mtu()));
+        self.was_up = false;
     }
 
     /// The port's hardware address.
@@ -35,8 +42,13 @@ impl<L: Link> Port<L> {
         self.mac
     }
 
-    /// Broadcasts an ARP request for `target`; for the sender itself it is an announcement.
-    pub(crate) fn request(&mut self, sender: Ipv4Addr, target: Ipv4Addr) {
+    /// RFC 5227 2.3: tells all stations that the address is ours.
+    pub(crate) fn announce(&mut self, own: Ipv4Addr) {
+        self.request(EthernetAddress::BROADCAST, own, own);
+    }
+
+    /// Asks a station, or all of them, for `target`.
+    pub(crate) fn request(&mut self, station: EthernetAddress, sender: Ipv4Addr, target: Ipv4Addr) {
         let request = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: self.mac,
@@ -45,7 +57,7 @@ impl<L: Link> Port<L> {
             target_protocol_addr: target,
         };
         // A request that finds the queue full is repeated within a second.
-        let _ = self.arp(EthernetAddress::BROADCAST, &request);
+        let _ = self.arp(station, &request);
     }
 
     pub(crate) fn arp(&mut self, to: EthernetAddress, repr: &ArpRepr) -> Result<(), Dropped> {

@@ -141,6 +141,22 @@ pub trait Link {
     /// Whether there is carrier and a working device, as known since the last `tick`.
     fn is_up(&self) -> bool;
 
+    /// Whether there is a device at all; a port may wait for its own.
+    fn is_present(&self) -> bool {
+        true
+    }
+
+    /// Whether the device said, since this was last asked, that [`tick`](Self::tick) would find something: carrier came
+    /// or went, or it is unwell.
+    fn take_change(&mut self) -> bool {
+        false
+    }
+
+    /// Whether [`tick`](Self::tick) has to be called without anything having happened: a device is to be tried again.
+    fn wants_tick(&self) -> bool {
+        false
+    }
+
     /// Whether the device completes partial checksums; if not, `transmit` does it in software.
     fn finishes_checksums(&self) -> bool;
 

@@ -3,7 +3,9 @@
 //! Firmware has assigned BARs, bridge windows and bus numbers. The hypervisor's word on addresses is taken, it owns
 //! our memory anyway; its structures are walked with bounds, since a loop in them would hang us.
 
+mod bar;
 mod discover;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,8 @@ use virtio_drivers::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use discover::{Layout, Structure};
-pub use discover::{Missing, discover};
+pub use discover::{Missing, discover, interrupt_line};
+pub use slot::{Events, Slot};
 
 /// What an MSI-X vector writes, and where: the local APIC's address and a vector number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +53,10 @@ mod common {
     pub const LENGTH: usize = 56;
 }
 
-/// The one entry of the MSI-X table that all our interrupts use.
+/// The entry of the MSI-X table that our queues use.
 const VECTOR: u16 = 0;
+/// The one for changes of the configuration.
+const CONFIG_VECTOR: u16 = 1;
 const NO_VECTOR: u16 = 0xffff;
 
 /// Octets of a structure that we map at most: no device that we drive uses more.
@@ -64,11 +69,13 @@ struct Region {
 }
 
 impl Region {
-    fn map<H: Hal>(structure: Structure) -> Self {
+    /// `map` gives the place of registers of a memory BAR that has its address, of this many octets.
+    fn map(
+        structure: Structure,
+        map: &mut impl FnMut(PhysAddr, usize) -> Option<NonNull<u8>>,
+    ) -> Option<Self> {
         let length = structure.length.min(REGION_MAX) as usize;
-        // SAFETY: address and length are those of a memory BAR that firmware assigned; decoding is on.
-        let base = unsafe { H::mmio_phys_to_virt(structure.address, length) };
-        Self { base, length }
+        Some(Self { base: map(structure.address, length)?, length })
     }
 
     fn pointer<T>(&self, offset: usize) -> Option<NonNull<T>> {
@@ -113,6 +120,8 @@ pub struct PciTransport<H> {
     /// Where receive and transmit queue are notified.
     doorbells: [usize; 2],
     has_msix: bool,
+    /// The entry of the MSI-X table for changes of the configuration.
+    config_vector: u16,
     /// The device did not take a vector.
     failed: bool,
     _hal: PhantomData<fn() -> H>,
@@ -121,35 +130,51 @@ pub struct PciTransport<H> {
 impl<H: Hal> PciTransport<H> {
     /// The network device at `function`, its memory decoding and bus mastering switched on.
     ///
-    /// With `message` all its interrupts arrive as that MSI-X message, if the device can. Otherwise they use the line.
+    /// With `messages` its interrupts arrive as MSI-X messages, if the device can: those of queues as the first, changes
+    /// of its configuration as the second, unless it has only one. Otherwise they use the line.
+    ///
+    /// `map` gives the place of registers by address and length, or nothing where they are out of reach.
     pub fn new<C: ConfigurationAccess>(
         access: &mut C,
         function: DeviceFunction,
-        message: Option<Message>,
+        messages: Option<[Message; 2]>,
+        mut map: impl FnMut(PhysAddr, usize) -> Option<NonNull<u8>>,
     ) -> core::result::Result<Self, Missing> {
         discover::enable(access, function);
         let layout = Layout::read(access, function)?;
-        let common = Region::map::<H>(layout.common);
+        let mut map = |structure| Region::map(structure, &mut map).ok_or(Missing::Unreachable);
+        let common = map(layout.common)?;
         if common.length < common::LENGTH {
             return Err(Missing::Common);
         }
         let mut transport = Self {
             common,
-            notify: Region::map::<H>(layout.notify),
-            isr: Region::map::<H>(layout.isr),
-            config: layout.config.map(Region::map::<H>),
+            notify: map(layout.notify)?,
+            isr: map(layout.isr)?,
+            config: layout.config.map(&mut map).transpose()?,
             multiplier: layout.multiplier,
             doorbells: [usize::MAX; 2],
             has_msix: false,
+            config_vector: VECTOR,
             failed: false,
             _hal: PhantomData,
         };
-        if let (Some(message), Some(msix)) = (message, layout.msix) {
-            write_table(&Region::map::<H>(msix.table), message);
+        if let (Some([queues, config]), Some(msix)) = (messages, layout.msix) {
+            let table = map(msix.table)?;
+            write_table(&table, VECTOR, queues);
+            if msix.entries > CONFIG_VECTOR {
+                write_table(&table, CONFIG_VECTOR, config);
+                transport.config_vector = CONFIG_VECTOR;
+            }
             discover::enable_msix(access, function, msix);
             transport.has_msix = true;
         }
         Ok(transport)
+    }
+
+    /// Where its common configuration is.
+    pub fn address(&self) -> usize {
+        self.common.base.addr().get()
     }
 
     /// Whether interrupts arrive as messages; otherwise each must be acknowledged at the device.
@@ -165,20 +190,21 @@ impl<H: Hal> PciTransport<H> {
         self.common.write(common::QUEUE_SELECT, queue);
     }
 
-    /// Routes interrupts of one kind to our vector; a device without room says so by another value.
-    fn route(&mut self, offset: usize) {
+    /// Routes interrupts of one kind to an entry of the table; a device without room says so by another value.
+    fn route(&mut self, offset: usize, vector: u16) {
         if self.has_msix {
-            self.common.write(offset, VECTOR);
+            self.common.write(offset, vector);
             self.failed |= self.get::<u16>(offset) == NO_VECTOR;
         }
     }
 }
 
-/// Entry 0 of the table: the message, not masked (PCI 3.0, 6.8.2).
-fn write_table(table: &Region, message: Message) {
-    table.write_long(0, message.address);
-    table.write(8, message.data);
-    table.write(12, 0u32);
+/// An entry of the table: the message, not masked (PCI 3.0, 6.8.2).
+fn write_table(table: &Region, entry: u16, message: Message) {
+    let start = 16 * usize::from(entry);
+    table.write_long(start, message.address);
+    table.write(start + 8, message.data);
+    table.write(start + 12, 0u32);
 }
 
 impl<H: Hal> Transport for PciTransport<H> {
@@ -197,7 +223,7 @@ impl<H: Hal> Transport for PciTransport<H> {
 
     fn write_driver_features(&mut self, driver_features: u64) {
         // A reset forgot the vectors; this is the first step after it that may write.
-        self.route(common::CONFIG_MSIX_VECTOR);
+        self.route(common::CONFIG_MSIX_VECTOR, self.config_vector);
         self.common.write(common::DRIVER_FEATURE_SELECT, 0u32);
         self.common.write(common::DRIVER_FEATURE, driver_features as u32);
         self.common.write(common::DRIVER_FEATURE_SELECT, 1u32);
@@ -242,7 +268,7 @@ impl<H: Hal> Transport for PciTransport<H> {
     ) {
         self.select(queue);
         self.common.write(common::QUEUE_SIZE, size as u16);
-        self.route(common::QUEUE_MSIX_VECTOR);
+        self.route(common::QUEUE_MSIX_VECTOR, VECTOR);
         self.common.write_long(common::QUEUE_DESC, descriptors);
         self.common.write_long(common::QUEUE_DRIVER, driver);
         self.common.write_long(common::QUEUE_DEVICE, device);

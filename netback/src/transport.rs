@@ -1,7 +1,7 @@
 //! One type for ports on either bus.
 
 use virtio_drivers::{
-    Hal, PhysAddr, Result,
+    Error, Hal, PhysAddr, Result,
     transport::{DeviceStatus, DeviceType, InterruptStatus, Transport, mmio::MmioTransport},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -14,6 +14,75 @@ pub enum AnyTransport<H> {
     Pci(PciTransport<H>),
     /// At an address that the command line names (microvm, Firecracker).
     Mmio(MmioTransport<'static>),
+    /// Nowhere: the place of a device that may come.
+    Nothing(Nothing),
+}
+
+/// No device: it takes everything and has nothing to say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nothing;
+
+impl Transport for Nothing {
+    fn device_type(&self) -> DeviceType {
+        // There is none for no device; whoever starts a port wants another one.
+        DeviceType::EntropySource
+    }
+
+    fn read_device_features(&mut self) -> u64 {
+        0
+    }
+
+    fn write_driver_features(&mut self, _driver_features: u64) {}
+
+    fn max_queue_size(&mut self, _queue: u16) -> u32 {
+        0
+    }
+
+    fn notify(&mut self, _queue: u16) {}
+
+    fn get_status(&self) -> DeviceStatus {
+        DeviceStatus::empty()
+    }
+
+    fn set_status(&mut self, _status: DeviceStatus) {}
+
+    fn set_guest_page_size(&mut self, _guest_page_size: u32) {}
+
+    fn requires_legacy_layout(&self) -> bool {
+        false
+    }
+
+    fn queue_set(
+        &mut self,
+        _queue: u16,
+        _size: u32,
+        _descriptors: PhysAddr,
+        _driver: PhysAddr,
+        _device: PhysAddr,
+    ) {
+    }
+
+    fn queue_unset(&mut self, _queue: u16) {}
+
+    fn queue_used(&mut self, _queue: u16) -> bool {
+        false
+    }
+
+    fn ack_interrupt(&mut self) -> InterruptStatus {
+        InterruptStatus::empty()
+    }
+
+    fn read_config_generation(&self) -> u32 {
+        0
+    }
+
+    fn read_config_space<V: FromBytes + IntoBytes>(&self, _offset: usize) -> Result<V> {
+        Err(Error::ConfigSpaceMissing)
+    }
+
+    fn write_config_space<V: IntoBytes + Immutable>(&mut self, _offset: usize, _value: V) -> Result<()> {
+        Err(Error::ConfigSpaceMissing)
+    }
 }
 
 impl<H: Hal> AnyTransport<H> {
@@ -21,7 +90,7 @@ impl<H: Hal> AnyTransport<H> {
     pub fn has_msix(&self) -> bool {
         match self {
             Self::Pci(pci) => pci.has_msix(),
-            Self::Mmio(_) => false,
+            Self::Mmio(_) | Self::Nothing(_) => false,
         }
     }
 }
@@ -30,6 +99,11 @@ impl<H> From<PciTransport<H>> for AnyTransport<H> {
     fn from(pci: PciTransport<H>) -> Self {
         Self::Pci(pci)
     }
+}
+
+impl<H> AnyTransport<H> {
+    /// The place of a device that may come.
+    pub const NOTHING: Self = Self::Nothing(Nothing);
 }
 
 impl<H> From<MmioTransport<'static>> for AnyTransport<H> {
@@ -43,6 +117,7 @@ macro_rules! each {
         match $self {
             Self::Pci($transport) => $call,
             Self::Mmio($transport) => $call,
+            Self::Nothing($transport) => $call,
         }
     };
 }

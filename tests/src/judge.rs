@@ -58,7 +58,8 @@ impl Judge {
         let sender = Ipv4Addr::new(octets[14], octets[15], octets[16], octets[17]);
         check(self.own.contains(&sender), "an ARP claim not our own")?;
         match octets[7] {
-            1 => check(station.is_broadcast(), "a request to one station"),
+            // To one station: where a neighbour was (RFC 1122 2.3.2.1, unicast poll).
+            1 => check(station.is_broadcast() || station.is_unicast(), "a request to a group"),
             2 => check(station.is_unicast(), "a reply to all"),
             _ => Err("an unknown ARP operation".into()),
         }

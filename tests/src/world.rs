@@ -287,6 +287,9 @@ impl World {
             return false;
         }
         let mac = self.station(target);
+        if octets[..6] != mac.0 && octets[..6] != [0xff; 6] {
+            return false;
+        }
         let asker = (source_hardware_addr, source_protocol_addr);
         let reply = arp(ArpOperation::Reply, (mac, target), asker);
         let frame = frame(source_hardware_addr, mac, 0x0806, &arp_octets(&reply));

@@ -17,6 +17,8 @@ const CHANGES: usize = 40;
 struct Change {
     gone: Gone,
     from: u32,
+    /// What is the client's own has ended; others' sessions with hosts behind its port are left.
+    is_own_over: bool,
     /// The external address that takes the place of the one that is gone.
     comes: Option<Ipv4Addr>,
 }
@@ -26,8 +28,9 @@ struct Change {
 pub(super) struct Changes(heapless::Deque<Change, CHANGES>);
 
 impl<L: Link> Datapath<L> {
-    /// The client of a port is taken away (its VM is gone, its NIC unplugged): its sessions end, its
-    /// external ports are free at once, and nothing is forwarded from or to it.
+    /// The client of a port is taken away (its VM is gone, its NIC unplugged): its sessions end, and those that
+    /// others have with it, its external ports are free at once, and nothing is forwarded from or to it. Its
+    /// neighbours are forgotten, and the frames that wait for them or for their fragments.
     ///
     /// False, and nothing is changed, for the uplink, for one that is away already, and if too many
     /// changes are under way.
@@ -38,9 +41,39 @@ impl<L: Link> Datapath<L> {
         let Some(port) = self.ports.get_mut(port).filter(|port| !port.is_removed) else {
             return false;
         };
-        let change = Change { gone: Gone::Client(client), from: 0, comes: None };
+        let change = Change { gone: Gone::Client(client), from: 0, is_own_over: false, comes: None };
         port.is_removed = self.changes.0.push_back(change).is_ok();
-        port.is_removed
+        let is_removed = port.is_removed;
+        if is_removed {
+            self.let_go(usize::from(client) + 1);
+        }
+        is_removed
+    }
+
+    /// Lets go of what is kept for a port, and of the frames that came in there.
+    fn let_go(&mut self, index: usize) {
+        let Self { neighbors, ports, fragments, .. } = self;
+        neighbors.forget(index, |packet| {
+            if let Some(port) = ports.get_mut(packet.input) {
+                port.counters.drop(Dropped::PortDown);
+            }
+        });
+        fragments.forget(index);
+    }
+
+    /// The uplink's device is gone. Its sessions wait for another one.
+    pub fn lose_uplink(&mut self) {
+        self.let_go(UPLINK);
+        self.look_at_links();
+    }
+
+    /// A port has a device again, perhaps another one: its hardware address and MTU are what that says, and its
+    /// addresses are announced. A client has to be [restored](Self::restore_client) before.
+    pub fn refresh(&mut self, port: usize) {
+        if let Some(port) = self.ports.get_mut(port) {
+            port.refresh();
+        }
+        self.look_at_links();
     }
 
     /// A client that was taken away is back.
@@ -72,7 +105,12 @@ impl<L: Link> Datapath<L> {
         self.routes.renumber(self.site, address, gateway);
         if old != address.address {
             // There is room for it: that was seen above.
-            let change = Change { gone: Gone::External(old), from: 0, comes: Some(address.address) };
+            let change = Change {
+                gone: Gone::External(old),
+                from: 0,
+                is_own_over: true,
+                comes: Some(address.address),
+            };
             drop(self.changes.0.push_back(change));
         }
         self.announce(UPLINK);
@@ -83,8 +121,24 @@ impl<L: Link> Datapath<L> {
     pub(super) fn change(&mut self) -> bool {
         let Some(change) = self.changes.0.front_mut() else { return false };
         let comes = change.comes;
-        if let Some(from) = self.nat.forget(change.gone, change.from, PLACES_A_ROUND) {
+        let next = match change.gone {
+            Gone::Client(client) if change.is_own_over => {
+                let (routes, port) = (&self.routes, usize::from(client) + 1);
+                let is_behind = |address| routes.lookup(address).is_some_and(|hop| hop.port == port);
+                self.nat.remove_where(change.from, PLACES_A_ROUND, |session| {
+                    [session.original(), session.reply()]
+                        .iter()
+                        .any(|tuple| is_behind(tuple.source().address))
+                })
+            }
+            gone => self.nat.forget(gone, change.from, PLACES_A_ROUND),
+        };
+        if let Some(from) = next {
             change.from = from;
+            return true;
+        }
+        if !core::mem::replace(&mut change.is_own_over, true) {
+            change.from = 0;
             return true;
         }
         if let Some(address) = comes {

@@ -56,9 +56,14 @@ impl<L: Link> Datapath<L> {
 
     /// Broadcasts an ARP request.
     pub(super) fn ask(&mut self, port: usize, address: Ipv4Addr) {
+        self.ask_station(port, EthernetAddress::BROADCAST, address);
+    }
+
+    /// Asks one station, or all, for an address.
+    fn ask_station(&mut self, port: usize, station: EthernetAddress, address: Ipv4Addr) {
         let source = self.routes.address(port);
         if let Some(port) = self.ports.get_mut(port) {
-            port.request(source, address);
+            port.request(station, source, address);
         }
     }
 
@@ -77,20 +82,25 @@ impl<L: Link> Datapath<L> {
 
     /// Asks again, forgets the idle, and gives up packets whose next hop does not answer.
     fn keep_neighbors(&mut self, now: Instant) {
-        let mut asked = heapless::Vec::<(usize, Ipv4Addr), 8>::new();
+        let mut asked = heapless::Vec::<(usize, EthernetAddress, Ipv4Addr), 8>::new();
         let mut given_up = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
         // One entry may give up QUEUE packets, so entries are looked at until one does.
         for _ in 0..ENTRIES_A_ROUND {
             self.neighbors.upkeep(now, 1, |due| match due {
-                Due::Ask { port, address } => drop(asked.push((port, address))),
+                Due::Poll { port, station, address } => {
+                    let _ = asked.push((port, station, address));
+                }
+                Due::Ask { port, address } => {
+                    let _ = asked.push((port, EthernetAddress::BROADCAST, address));
+                }
                 Due::GiveUp(packet) => drop(given_up.push(packet)),
             });
             if !given_up.is_empty() || asked.is_full() {
                 break;
             }
         }
-        for (port, address) in asked {
-            self.ask(port, address);
+        for (port, station, address) in asked {
+            self.ask_station(port, station, address);
         }
         for packet in given_up {
             self.unresolved(packet, now);
@@ -116,7 +126,8 @@ impl<L: Link> Datapath<L> {
         }
     }
 
-    /// Once a second: links are asked how they are; one that came up announces its addresses.
+    /// Once a second, and when a link has changed: links are asked how they are. One that came up announces
+    /// its addresses, and who was on it is asked for again.
     fn tick(&mut self, now: Instant) {
         if self.ticked.is_some_and(|last| now - last < TICK && now >= last) {
             return;
@@ -128,8 +139,15 @@ impl<L: Link> Datapath<L> {
             let is_up = port.link.is_up();
             if !core::mem::replace(&mut port.was_up, is_up) && is_up {
                 self.announce(index);
+                self.neighbors.doubt(index);
             }
         }
+    }
+
+    /// A link has changed (its device said so): it is looked at in the next turn.
+    pub fn look_at_links(&mut self) {
+        self.ticked = None;
+        self.upkeep_due = Instant::ZERO;
     }
 
     /// RFC 5227 2.3: tells the link that its addresses are ours.
@@ -139,8 +157,8 @@ impl<L: Link> Datapath<L> {
             return;
         };
         match index {
-            UPLINK => routes.external().iter().for_each(|&own| port.request(own, own)),
-            _ => port.request(routes.address(index), routes.address(index)),
+            UPLINK => routes.external().iter().for_each(|&own| port.announce(own)),
+            _ => port.announce(routes.address(index)),
         }
     }
 }

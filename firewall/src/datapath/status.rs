@@ -22,11 +22,15 @@ impl<L: Link> Datapath<L> {
     /// Whether every link waits for an interrupt, so that the processor may halt.
     pub fn sleep(&mut self) -> bool {
         // All are asked, also behind the first that has work: `wake` takes it back from all.
-        let mut is_idle = true;
+        let (mut is_idle, mut has_changed) = (true, false);
         for port in &mut self.ports {
             is_idle &= port.link.sleep();
+            has_changed |= port.link.take_change();
         }
-        is_idle
+        if has_changed {
+            self.look_at_links();
+        }
+        is_idle && !has_changed
     }
 
     /// Takes [`sleep`](Self::sleep) back.
@@ -36,8 +40,8 @@ impl<L: Link> Datapath<L> {
 
     /// When there will be something to do without a frame coming in.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        // A port that is down tells nobody when it could be tried again.
-        let waits = self.ports.iter().any(|port| !port.link.is_up());
+        // A device that does not start tells nobody when it could be tried again.
+        let waits = self.ports.iter().any(|port| port.link.wants_tick());
         let tick = self.ticked.filter(|_| waits).map(|last| last + TICK);
         let (neighbors, fragments) = (self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now));
         let deadlines = [self.nat.next_expiry(), neighbors, fragments, self.syns.next_due(), tick];

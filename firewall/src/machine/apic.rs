@@ -86,9 +86,34 @@ pub fn timer_ticks() -> u32 {
     u32::MAX - read(TIMER_NOW)
 }
 
+/// What a message tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// There are frames.
+    Frames,
+    /// A device or a slot has changed.
+    Change,
+}
+
 /// What devices are to write to wake the main loop (Intel SDM 3A, 11.11).
-pub fn message() -> Message {
-    Message { address: u64::from(LOCAL | id() << 12), data: Vector::Device as u32 }
+pub fn message(reason: Reason) -> Message {
+    let vector = match reason {
+        Reason::Frames => Vector::Device,
+        Reason::Change => Vector::Change,
+    };
+    Message { address: u64::from(LOCAL | id() << 12), data: vector as u32 }
+}
+
+/// Lines of the I/O APIC behind which a chipset has its PCI interrupts.
+const PCI_LINES: core::ops::Range<u32> = 16..24;
+
+/// Routes the interrupt lines of PCI devices: those of the I/O APIC alone, and `legacy`, the line of the 8259 that
+/// firmware gave the device, which is where a chipset without the others has it. As edges: who shares one asks all
+/// devices until none has a cause. `false` if there is no such line at all.
+pub fn route_pci(legacy: u8) -> bool {
+    // The timer's, the keyboard's and the serial line are nobody else's.
+    let has_legacy = matches!(legacy, 3 | 5..=7 | 9..=11) && route_edge(legacy.into(), Vector::Line);
+    PCI_LINES.fold(has_legacy, |any, line| route_edge(line, Vector::Line) || any)
 }
 
 fn id() -> u32 {

@@ -20,6 +20,8 @@ pub enum Vector {
     Serial = 0x42,
     /// The deadline of `apic::wait`.
     Timer = 0x43,
+    /// A device or a slot says that something about it has changed.
+    Change = 0x44,
 }
 
 /// Stack of the exception handler, which formats a report, in octets.
@@ -138,6 +140,7 @@ static DEVICE_TAKEN: AtomicU64 = AtomicU64::new(0);
 static LINE_TAKEN: AtomicU64 = AtomicU64::new(0);
 static SERIAL_TAKEN: AtomicU64 = AtomicU64::new(0);
 static TIMER_TAKEN: AtomicU64 = AtomicU64::new(0);
+static CHANGE_TAKEN: AtomicU64 = AtomicU64::new(0);
 static STRAY_TAKEN: AtomicU64 = AtomicU64::new(0);
 
 global_asm!(
@@ -190,6 +193,7 @@ global_asm!(
     "device_stub line_entry, {line}",
     "device_stub serial_entry, {serial}",
     "device_stub timer_entry, {timer}",
+    "device_stub change_entry, {change}",
     "device_stub stray_entry, {stray}",
     // The spurious vector must not be acknowledged (Intel SDM 3A, 11.9).
     "spurious_entry: lock incq {stray}(%rip)",
@@ -199,6 +203,7 @@ global_asm!(
     line = sym LINE_TAKEN,
     serial = sym SERIAL_TAKEN,
     timer = sym TIMER_TAKEN,
+    change = sym CHANGE_TAKEN,
     stray = sym STRAY_TAKEN,
     end_of_interrupt = const apic::END_OF_INTERRUPT,
     options(att_syntax),
@@ -210,6 +215,7 @@ unsafe extern "C" {
     fn line_entry();
     fn serial_entry();
     fn timer_entry();
+    fn change_entry();
     fn stray_entry();
     fn spurious_entry();
 }
@@ -242,6 +248,7 @@ pub unsafe fn init() {
         (Vector::Line as usize, line_entry as *const () as u64),
         (Vector::Serial as usize, serial_entry as *const () as u64),
         (Vector::Timer as usize, timer_entry as *const () as u64),
+        (Vector::Change as usize, change_entry as *const () as u64),
         (usize::from(apic::SPURIOUS), spurious_entry as *const () as u64),
     ] {
         idt[vector] = Gate::new(entry, IST_DEVICE);
@@ -266,6 +273,11 @@ pub fn exception_stacks() -> [(u64, u64); 2] {
 
 /// Interrupts taken since boot, on vectors that were given to nobody too: each may have ended a sleep.
 pub fn taken() -> u64 {
-    let counters = [&DEVICE_TAKEN, &LINE_TAKEN, &SERIAL_TAKEN, &TIMER_TAKEN, &STRAY_TAKEN];
+    let counters = [&DEVICE_TAKEN, &LINE_TAKEN, &SERIAL_TAKEN, &TIMER_TAKEN, &CHANGE_TAKEN, &STRAY_TAKEN];
     counters.into_iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+}
+
+/// Times since boot that a device or a slot said that something has changed.
+pub fn changes() -> u64 {
+    CHANGE_TAKEN.load(Ordering::Relaxed)
 }

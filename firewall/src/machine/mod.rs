@@ -3,6 +3,7 @@
 //! `boot` enters, `enter` below brings everything up in the order in which it depends on each other,
 //! and gives `crate::main` a `Machine`. One core; interrupts only end the sleep in `apic::wait`.
 
+pub mod acpi_slots;
 pub mod apic;
 pub mod boot;
 pub mod clock;

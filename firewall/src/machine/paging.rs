@@ -12,8 +12,10 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 const PAGE: u64 = 4096;
 const LARGE: u64 = 2 << 20;
 const HUGE: u64 = 1 << 30;
-/// Where the tables end: one entry of the topmost.
-const LIMIT: u64 = 512 << 30;
+/// What one entry of the topmost table maps.
+const TOP: u64 = 512 << 30;
+/// Where the lower half of the addresses ends: above, physical and virtual ones are not the same.
+const LIMIT: u64 = 1 << 47;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -36,8 +38,8 @@ impl Table {
 
 /// Tables that split the image into small pages: 8 MiB, as `image.ld` asserts.
 const IMAGE_TABLES: usize = 4;
-/// Tables for `map`: a device above 4 GiB takes one, or none if another in its GiB has one.
-const RESERVE: usize = 8;
+/// Tables for `map`: a device above 4 GiB takes one, above 512 GiB two, or none if another in its GiB has them.
+const RESERVE: usize = 16;
 
 pub static PML4: Single<Table> = Single::new(Table::EMPTY);
 pub static PDPT: Single<Table> = Single::new(Table::EMPTY);
@@ -83,7 +85,7 @@ pub enum Use {
 /// Why an address cannot be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmapped {
-    /// It ends above 512 GiB.
+    /// The processor does not reach that far.
     TooHigh,
     /// The reserve of tables is used up.
     NoTables,
@@ -165,7 +167,7 @@ fn flush() {
 /// Maps the physical range of `length` octets from `start` on at its own address. What is mapped
 /// already stays as it is: everything below 4 GiB, and neighbours in one page.
 pub fn map(start: u64, length: u64, usage: Use) -> Result<(), Unmapped> {
-    let end = start.checked_add(length).filter(|&end| end <= LIMIT).ok_or(Unmapped::TooHigh)?;
+    let end = start.checked_add(length).filter(|&end| end <= reach()).ok_or(Unmapped::TooHigh)?;
     let huge = usage == Use::Memory && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0;
     let mut address = start.max(4 * HUGE);
     while address < end {
@@ -175,10 +177,32 @@ pub fn map(start: u64, length: u64, usage: Use) -> Result<(), Unmapped> {
     Ok(())
 }
 
+/// Where the processor's physical addresses end (Intel SDM 3A, 4.1.4).
+fn reach() -> u64 {
+    let bits = match cpuid(0x8000_0000, 0).eax {
+        0x8000_0008.. => cpuid(0x8000_0008, 0).eax & 0xff,
+        _ => 36,
+    };
+    LIMIT.min(1_u64.checked_shl(bits).unwrap_or(LIMIT))
+}
+
+/// The table of the 512 GiB that hold `address`, which is below `LIMIT`.
+fn upper(address: u64) -> Result<*mut Table, Unmapped> {
+    // SAFETY: one core, and no other reference to the table is held while this one is used; below `LIMIT` is its
+    // lower half.
+    let entry = unsafe { &mut (*PML4.get()).0[(address / TOP) as usize] };
+    if *entry == 0 {
+        *entry = table_entry(spare()?);
+    }
+    Ok((*entry & ADDRESS) as *mut Table)
+}
+
 /// Maps the page that holds `address`, if it is not; the address of the next one.
 fn map_one(address: u64, usage: Use, huge: bool) -> Result<u64, Unmapped> {
-    // SAFETY: one core, and no other reference to the table is held while this one is used.
-    let entry = unsafe { &mut (*PDPT.get()).0[(address / HUGE) as usize] };
+    let upper = upper(address)?;
+    // SAFETY: one core, and no other reference to the table is held while this one is used: it is `PDPT`, which the
+    // entry has put there, or came from `spare`. Both are static and identity mapped.
+    let entry = unsafe { &mut (*upper).0[(address / HUGE % 512) as usize] };
     let rights = PRESENT
         | WRITABLE
         | LARGE_PAGE

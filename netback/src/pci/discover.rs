@@ -1,19 +1,22 @@
 //! Finding virtio network devices on the PCI buses, and their structures in configuration space.
 
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, ptr::NonNull};
 
 use virtio_drivers::{
     PhysAddr,
     transport::pci::bus::{ConfigurationAccess, DeviceFunction},
 };
 
+use super::{Message, Region, write_table};
+
 /// Registers of configuration space (PCI 3.0, 6.1).
 const COMMAND_STATUS: u8 = 0x04;
 const HEADER_TYPE: u8 = 0x0c;
-const BAR: u8 = 0x10;
-const BUS_NUMBERS: u8 = 0x18;
+pub(super) const BAR: u8 = 0x10;
+pub(super) const BUS_NUMBERS: u8 = 0x18;
 const CAPABILITIES: u8 = 0x34;
+const INTERRUPT_LINE: u8 = 0x3c;
 
 const MEMORY_SPACE: u32 = 1 << 1;
 const BUS_MASTER: u32 = 1 << 2;
@@ -24,9 +27,13 @@ const VENDOR_VIRTIO: u16 = 0x1af4;
 const DEVICE_NET: [u16; 2] = [0x1041, 0x1000];
 
 const CAPABILITY_VENDOR: u8 = 0x09;
+const CAPABILITY_MSI: u8 = 0x05;
 const CAPABILITY_MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_MASK_ALL: u32 = 1 << 30;
+const MSI_ENABLE: u32 = 1 << 16;
+const MSI_VECTORS: u32 = 0b111 << 20;
+const MSI_LONG: u32 = 1 << 23;
 
 /// Capabilities that fit behind the header of configuration space, four octets each.
 const CAPABILITIES_MAX: usize = 48;
@@ -42,6 +49,8 @@ pub enum Missing {
     Notify,
     /// No usable interrupt status.
     Isr,
+    /// Its registers are where they cannot be mapped.
+    Unreachable,
 }
 
 impl fmt::Display for Missing {
@@ -51,6 +60,7 @@ impl fmt::Display for Missing {
             Self::Common => "no common configuration (legacy device?)",
             Self::Notify => "no notification structure",
             Self::Isr => "no interrupt status",
+            Self::Unreachable => "registers out of reach",
         })
     }
 }
@@ -68,6 +78,8 @@ pub(super) struct Structure {
 pub(super) struct Msix {
     capability: u8,
     pub(super) table: Structure,
+    /// Entries of the table.
+    pub(super) entries: u16,
 }
 
 /// Where the structures of a virtio device are (virtio 1.2, 4.1.4).
@@ -123,7 +135,21 @@ impl Layout {
 ///
 /// Bridges on the way are made to pass memory accesses of both sides.
 pub fn discover<C: ConfigurationAccess>(access: &mut C) -> Vec<DeviceFunction> {
-    let mut found = Vec::new();
+    let (devices, bridges) = walk(access);
+    for bridge in bridges {
+        enable(access, bridge);
+    }
+    devices
+}
+
+/// The bridges of all buses that firmware has numbered.
+pub(super) fn bridges<C: ConfigurationAccess>(access: &C) -> Vec<DeviceFunction> {
+    walk(access).1
+}
+
+/// Virtio network devices and bridges, each in bus order.
+fn walk<C: ConfigurationAccess>(access: &C) -> (Vec<DeviceFunction>, Vec<DeviceFunction>) {
+    let (mut devices, mut bridges) = (Vec::new(), Vec::new());
     // A bridge leads to a higher bus number than its own, or firmware did not number it.
     let mut reached = [false; 256];
     reached[0] = true;
@@ -133,17 +159,17 @@ pub fn discover<C: ConfigurationAccess>(access: &mut C) -> Vec<DeviceFunction> {
         }
         for function in functions(access, bus) {
             if is_virtio_net(access.read_word(function, 0)) {
-                found.push(function);
+                devices.push(function);
             } else if is_bridge(access, function) {
                 let secondary = (access.read_word(function, BUS_NUMBERS) >> 8) as u8;
                 if secondary > bus {
-                    enable(access, function);
+                    bridges.push(function);
                     reached[usize::from(secondary)] = true;
                 }
             }
         }
     }
-    found
+    (devices, bridges)
 }
 
 /// Functions that answer on a bus.
@@ -175,6 +201,50 @@ pub(super) fn enable<C: ConfigurationAccess>(access: &mut C, function: DeviceFun
     set_command(access, function, MEMORY_SPACE | BUS_MASTER);
 }
 
+/// Switches both off.
+pub(super) fn disable<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction) {
+    let command = access.read_word(function, COMMAND_STATUS) & 0xffff;
+    access.write_word(function, COMMAND_STATUS, command & !(MEMORY_SPACE | BUS_MASTER));
+}
+
+/// Has a function that is no virtio device send `message` as its one interrupt, by MSI-X or MSI; `false` if it has neither.
+pub(super) fn send_message<C: ConfigurationAccess>(
+    access: &mut C,
+    function: DeviceFunction,
+    message: Message,
+    mut map: impl FnMut(u64, usize) -> Option<NonNull<u8>>,
+) -> bool {
+    let find = |access: &C, kind| capabilities(access, function).find(|(_, header)| *header as u8 == kind);
+    let msix = find(access, CAPABILITY_MSIX).and_then(|(offset, _)| msix_table(access, function, offset));
+    if let Some(msix) = msix
+        && let Some(table) = Region::map(msix.table, &mut map)
+    {
+        enable(access, function);
+        write_table(&table, 0, message);
+        enable_msix(access, function, msix);
+        return true;
+    }
+    let Some((offset, header)) = find(access, CAPABILITY_MSI).filter(|(offset, _)| *offset <= 0xf0) else {
+        return false;
+    };
+    enable(access, function);
+    access.write_word(function, offset + 4, message.address as u32);
+    let data = if header & MSI_LONG != 0 {
+        access.write_word(function, offset + 8, (message.address >> 32) as u32);
+        offset + 12
+    } else {
+        offset + 8
+    };
+    access.write_word(function, data, message.data);
+    access.write_word(function, offset, header & !MSI_VECTORS | MSI_ENABLE);
+    true
+}
+
+/// The line of the 8259 that firmware gave the function, where the I/O APIC's lines are the same ones.
+pub fn interrupt_line<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> u8 {
+    access.read_word(function, INTERRUPT_LINE) as u8
+}
+
 /// Switches message interrupts on and the line off.
 pub(super) fn enable_msix<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction, msix: Msix) {
     let control = access.read_word(function, msix.capability);
@@ -189,7 +259,7 @@ fn set_command<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction,
 }
 
 /// Offset and first word of each capability.
-fn capabilities<C: ConfigurationAccess>(
+pub(super) fn capabilities<C: ConfigurationAccess>(
     access: &C,
     function: DeviceFunction,
 ) -> impl Iterator<Item = (u8, u32)> {
@@ -230,9 +300,10 @@ fn structure<C: ConfigurationAccess>(
 
 fn msix_table<C: ConfigurationAccess>(access: &C, function: DeviceFunction, capability: u8) -> Option<Msix> {
     let table = word(access, function, capability, 4)?;
+    let entries = (access.read_word(function, capability) >> 16 & 0x7ff) as u16 + 1;
     // Table offset and BAR share a word; an entry has sixteen octets.
-    let table = place(access, function, table as u8 & 7, table & !7, 16)?;
-    Some(Msix { capability, table })
+    let table = place(access, function, table as u8 & 7, table & !7, 16 * u32::from(entries))?;
+    Some(Msix { capability, table, entries })
 }
 
 /// Octets of a memory BAR, 32 or 64 bits wide, that has an address.

@@ -138,7 +138,13 @@ impl Drop for Registers {
     }
 }
 
-const MESSAGE: Message = Message { address: 0xfee0_0000, data: 0x40 };
+const MESSAGES: [Message; 2] =
+    [Message { address: 0xfee0_0000, data: 0x40 }, Message { address: 0xfee0_0000, data: 0x44 }];
+
+/// Registers of tests are memory of this process.
+fn map(address: u64, _length: usize) -> Option<NonNull<u8>> {
+    NonNull::new(core::ptr::with_exposed_provenance_mut(address as usize))
+}
 
 fn device() -> (Registers, Buses) {
     let (registers, mut buses) = (Registers::new(), Buses::default());
@@ -188,7 +194,7 @@ fn structures_are_found_in_64_bit_bars_and_port_io_is_passed_over() {
     assert_eq!(layout.common, Structure { address: 0x41_0020_0000, length: 0x800 });
     assert_eq!(layout.notify, Structure { address: 0x41_0020_2000, length: 0x1000 });
     assert_eq!((layout.multiplier, layout.isr.length), (4, 1));
-    assert_eq!(layout.msix.unwrap().table, Structure { address: 0x40_0010_0000, length: 16 });
+    assert_eq!(layout.msix.unwrap().table, Structure { address: 0x40_0010_0000, length: 64 });
 }
 
 #[test]
@@ -226,23 +232,25 @@ fn bars_that_lead_nowhere_are_missing() {
 fn a_common_configuration_that_is_too_short_is_not_read() {
     let (_registers, mut buses) = device();
     buses.set(at(0, 2, 0), &[(0x4c, 55)]);
-    assert_eq!(Net::new(&mut buses, at(0, 2, 0), None).err(), Some(Missing::Common));
+    assert_eq!(Net::new(&mut buses, at(0, 2, 0), None, map).err(), Some(Missing::Common));
 }
 
 #[test]
-fn message_interrupts_are_switched_on_with_one_entry_for_all() {
+fn message_interrupts_are_switched_on_with_one_entry_for_queues_and_one_for_the_configuration() {
     let (registers, mut buses) = device();
     let place = at(0, 2, 0);
     registers.set(0x300c, 1u32);
-    let mut net = Net::new(&mut buses, place, Some(MESSAGE)).unwrap();
+    registers.set(0x301c, 1u32);
+    let mut net = Net::new(&mut buses, place, Some(MESSAGES), map).unwrap();
     assert!(net.has_msix());
     assert_eq!(registers.get::<[u32; 4]>(0x3000), [0xfee0_0000, 0, 0x40, 0]);
+    assert_eq!(registers.get::<[u32; 4]>(0x3010), [0xfee0_0000, 0, 0x44, 0]);
     assert_eq!(buses.read_word(place, 0x98) >> 16, 0x8003);
     assert_eq!(buses.command(place), 0xf910_0406);
     registers.set(16, [0xffffu16; 6]);
     net.write_driver_features(1 << 32 | 3);
     net.queue_set(1, 256, 0x1_0000_1000, 0x2000, 0x3000);
-    assert_eq!((registers.get::<u16>(16), registers.get::<u16>(26)), (0, 0));
+    assert_eq!((registers.get::<u16>(16), registers.get::<u16>(26)), (1, 0));
     assert_eq!(registers.get::<[u64; 3]>(32), [0x1_0000_1000, 0x2000, 0x3000]);
     assert_eq!((registers.get::<u32>(12), registers.get::<u16>(28)), (1, 1));
     registers.set(0x800, 1u8);
@@ -250,19 +258,35 @@ fn message_interrupts_are_switched_on_with_one_entry_for_all() {
 }
 
 #[test]
+fn a_device_with_one_entry_has_all_its_interrupts_there() {
+    let (registers, mut buses) = device();
+    buses.set(at(0, 2, 0), &[(0x98, 0x11 | 0x84 << 8 | MASKED)]);
+    let mut net = Net::new(&mut buses, at(0, 2, 0), Some(MESSAGES), map).unwrap();
+    registers.set(16, [0xffffu16; 6]);
+    net.write_driver_features(0);
+    assert_eq!(registers.get::<u16>(16), 0);
+}
+
+#[test]
+fn registers_out_of_reach_are_no_device_to_use() {
+    let (_registers, mut buses) = device();
+    assert_eq!(Net::new(&mut buses, at(0, 2, 0), None, |_, _| None).err(), Some(Missing::Unreachable));
+}
+
+#[test]
 fn a_device_without_message_interrupts_keeps_its_line() {
     let (_registers, mut buses) = device();
     let place = at(0, 2, 0);
-    assert!(!Net::new(&mut buses, place, None).unwrap().has_msix());
+    assert!(!Net::new(&mut buses, place, None, map).unwrap().has_msix());
     buses.set(place, &[(0x98, 0x05 | 0x84 << 8)]);
-    assert!(!Net::new(&mut buses, place, Some(MESSAGE)).unwrap().has_msix());
+    assert!(!Net::new(&mut buses, place, Some(MESSAGES), map).unwrap().has_msix());
     assert_eq!(buses.command(place) & 1 << 10, 1 << 10);
 }
 
 #[test]
 fn queues_are_notified_at_their_own_place() {
     let (registers, mut buses) = device();
-    let mut net = Net::new(&mut buses, at(0, 2, 0), None).unwrap();
+    let mut net = Net::new(&mut buses, at(0, 2, 0), None, map).unwrap();
     for queue in 0..2u16 {
         registers.set(30, queue + 5);
         net.queue_set(queue, 256, 0, 0, 0);
@@ -284,7 +308,7 @@ fn queues_are_notified_at_their_own_place() {
 #[test]
 fn registers_are_read_and_written_within_their_structure() {
     let (registers, mut buses) = device();
-    let mut net = Net::new(&mut buses, at(0, 2, 0), None).unwrap();
+    let mut net = Net::new(&mut buses, at(0, 2, 0), None, map).unwrap();
     registers.set(0x1000, [2u8, 0, 0, 0, 0, 9, 1, 0, 0, 0, 0x78, 5]);
     assert_eq!(net.read_config_space::<u8>(5), Ok(9));
     assert_eq!(net.read_config_space::<u16>(10), Ok(1400));

@@ -4,6 +4,7 @@
 //! Running -> Failed -> (reset) -> Running      at the next turn
 //!                         |  \-> Waiting       reset not confirmed or start refused: again at the next tick
 //!                         \----> Retired       device gone, or too many failures
+//! any -> (unplug) -> Absent -> (plug) -> Running
 //! ```
 //!
 //! Memory that a device may still reach is kept until it confirms a reset.
@@ -33,6 +34,9 @@ const STRIKES: u8 = 8;
 
 /// Ticks, about seconds, without failure until one is forgiven.
 const CALM: u8 = 60;
+
+/// The largest IP packet of a port, in octets.
+const MTU_MAX: u16 = (FRAME_MAX - ETHERNET_HEADER) as u16;
 
 /// What a site may say about a port.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,69 +106,113 @@ impl From<OutOfMemory> for StartError {
     }
 }
 
-type Started<H> = (Box<Rings<H>>, Features);
-type Unstarted<H> = (StartError, Option<Box<Rings<H>>>);
+/// A device that was not started.
+struct NotStarted {
+    reason: StartError,
+    /// It may still reach the rings.
+    keeps_rings: bool,
+}
 
-/// Starts a device that was reset, with empty rings (virtio 1.2, 3.1.1). If it does not start, its rings come back,
-/// unless it may still reach them.
-fn start<H: Hal, T: Transport>(transport: &mut T, rings: Box<Rings<H>>) -> Result<Started<H>, Unstarted<H>> {
-    let prepared = features::negotiate(transport).and_then(|features| {
-        rings.announce(transport)?;
-        Ok(features)
-    });
-    let features = match prepared {
-        Ok(features) => features,
-        Err(reason) => return Err((reason, Some(rings))),
-    };
+impl From<StartError> for NotStarted {
+    fn from(reason: StartError) -> Self {
+        Self { reason, keeps_rings: false }
+    }
+}
+
+/// Starts a device that was reset, with empty rings (virtio 1.2, 3.1.1).
+fn start<H: Hal, T: Transport>(transport: &mut T, rings: &Rings<H>) -> Result<Features, NotStarted> {
+    let features = features::negotiate(transport)?;
+    rings.announce(transport)?;
     transport.set_status(RUNNING);
     if transport.get_status() == RUNNING {
-        return Ok((rings, features));
+        return Ok(features);
     }
-    if features::reset(transport) == Reset::Stuck {
-        // Better to lose them.
-        core::mem::forget(rings);
-        return Err((StartError::NotStarted, None));
-    }
-    Err((StartError::NotStarted, Some(rings)))
+    let keeps_rings = features::reset(transport) == Reset::Stuck;
+    Err(NotStarted { reason: StartError::NotStarted, keeps_rings })
 }
 
 impl<H: Hal, T: Transport> Port<H, T> {
     /// Starts the device behind `transport`, with buffers from `pool` in its receive ring.
     ///
-    /// It takes 16 KiB for rings, 128 KiB for heads and 50 KiB of heap; no more while it runs.
-    pub fn new(mut transport: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
-        if transport.device_type() != DeviceType::Network {
+    /// It takes 16 KiB for rings, 128 KiB for heads and 50 KiB of heap; no more while it runs, whatever is plugged in.
+    pub fn new(transport: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
+        let mut port = Self::absent(transport, pool, settings)?;
+        port.open().map(|()| port)
+    }
+
+    /// A port without a device; `nothing` stands in its place.
+    ///
+    /// # Errors
+    /// There is no memory for its rings and heads.
+    pub fn absent(nothing: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
+        Ok(Self {
+            up: false,
+            transport: nothing,
+            pool,
+            name: settings.name,
+            settings,
+            mac: settings.mac.unwrap_or_default(),
+            mtu: settings.mtu.unwrap_or(1500).min(MTU_MAX),
+            features: Features::default(),
+            standing: Standing::Absent,
+            running: None,
+            stopped: Some(Rings::new()?),
+            strikes: 0,
+            calm: 0,
+            has_changed: false,
+            logged: 0,
+            statistics: Statistics::default(),
+        })
+    }
+
+    /// Gives a device to a port that has none, and starts it.
+    ///
+    /// # Errors
+    /// It did not start: the port is without a device again.
+    pub fn plug(&mut self, transport: T, nothing: T) -> Result<(), StartError> {
+        self.transport = transport;
+        (self.strikes, self.calm, self.logged) = (0, 0, 0);
+        self.open().inspect_err(|_| self.unplug(nothing))
+    }
+
+    /// Takes the device away, which is reset if it is still there: frames that it had, received or to be sent, are
+    /// gone and their buffers free, those of other ports too. `nothing` stands in its place.
+    ///
+    /// Ends in bounded time; memory that a device does not let go of is lost, and the port has no device any more.
+    pub fn unplug(&mut self, nothing: T) {
+        self.stopped = self.running.take().or(self.stopped.take());
+        if features::reset(&mut self.transport) == Reset::Stuck {
+            log::error!(target: "port", "device does not reset: its memory is lost name={}", self.name);
+            core::mem::forget(self.stopped.take());
+        }
+        self.stopped = self.lose();
+        self.transport = nothing;
+        self.standing = Standing::Absent;
+        self.up = false;
+    }
+
+    /// Resets and starts the device.
+    fn open(&mut self) -> Result<(), StartError> {
+        if self.transport.device_type() != DeviceType::Network {
             return Err(StartError::NotNetwork);
         }
-        match features::reset(&mut transport) {
+        match features::reset(&mut self.transport) {
             Reset::Done => {}
             Reset::Gone => return Err(StartError::Gone),
             Reset::Stuck => return Err(StartError::Stuck),
         }
-        let (rings, features) = start::<H, T>(&mut transport, Rings::new()?).map_err(|(reason, _)| reason)?;
-        let mac = settings.mac.or_else(|| features::mac(&transport, features));
-        let limit = (FRAME_MAX - ETHERNET_HEADER) as u16;
-        let mtu = features::mtu(&transport, features).unwrap_or(1500).min(limit);
-        let mut port = Self {
-            up: features::is_up(&transport, features),
-            transport,
-            pool,
-            name: settings.name,
-            mac: mac.unwrap_or_default(),
-            mtu: settings.mtu.map_or(mtu, |wanted| wanted.min(mtu)),
-            features,
-            standing: Standing::Running,
-            running: Some(rings),
-            stopped: None,
-            strikes: 0,
-            calm: 0,
-            logged: 0,
-            statistics: Statistics::default(),
-        };
-        // From here on `drop` resets the device.
-        mac.ok_or(StartError::NoMac)?;
-        port.fill();
-        Ok(port)
+        let rings = self.lose().ok_or(StartError::OutOfMemory)?;
+        self.standing = Standing::Waiting;
+        let features = self.run_with(rings)?;
+        let own = features::mac(&self.transport, features);
+        self.mac = self.settings.mac.or(own).ok_or(StartError::NoMac)?;
+        let mtu = features::mtu(&self.transport, features).unwrap_or(1500).min(MTU_MAX);
+        self.mtu = self.settings.mtu.map_or(mtu, |wanted| wanted.min(mtu));
+        self.features = features;
+        self.up = features::is_up(&self.transport, features);
+        self.standing = Standing::Running;
+        self.fill();
+        Ok(())
     }
 
     /// Reads and clears the cause of an interrupt; `true` if it was this port's.
@@ -218,25 +266,42 @@ impl<H: Hal, T: Transport> Port<H, T> {
     fn restart(&mut self) -> Standing {
         self.strikes += 1;
         self.calm = 0;
-        let rings = self.lose().map_or_else(Rings::new, Ok).map_err(|reason| (reason.into(), None));
-        match rings.and_then(|rings| start(&mut self.transport, rings)) {
-            Ok((rings, features)) => {
+        let Some(rings) = self.lose() else { return self.retire("without memory") };
+        match self.run_with(rings) {
+            Ok(features) => {
                 self.statistics.restarts += 1;
                 self.features = features;
                 self.up = features::is_up(&self.transport, features);
-                self.running = Some(rings);
                 Standing::Running
             }
-            Err((reason, rings)) => {
-                self.stopped = rings;
+            Err(reason) => {
                 log::warn!(target: "port", "not started again name={} reason={reason}", self.name);
                 Standing::Waiting
             }
         }
     }
 
+    /// Starts the device with these rings, which are kept for another time if it does not start. Those that it may
+    /// still reach are lost: better than given to somebody else.
+    fn run_with(&mut self, rings: Box<Rings<H>>) -> Result<Features, StartError> {
+        match start(&mut self.transport, &rings) {
+            Ok(features) => {
+                self.running = Some(rings);
+                Ok(features)
+            }
+            Err(NotStarted { reason, keeps_rings: true }) => {
+                core::mem::forget(rings);
+                Err(reason)
+            }
+            Err(NotStarted { reason, .. }) => {
+                self.stopped = Some(rings);
+                Err(reason)
+            }
+        }
+    }
+
     fn retire(&mut self, reason: &str) -> Standing {
-        drop(self.lose());
+        self.stopped = self.lose();
         log::error!(target: "port", "given up name={} reason={reason}", self.name);
         Standing::Retired
     }
@@ -252,7 +317,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
     /// Looks at carrier and at the device's health, once a second or so.
     pub(super) fn inspect(&mut self) {
         match self.standing {
-            Standing::Retired | Standing::Failed => {}
+            Standing::Retired | Standing::Failed | Standing::Absent => {}
             Standing::Waiting => self.standing = Standing::Failed,
             Standing::Running => self.inspect_running(),
         }
@@ -281,7 +346,8 @@ impl<H: Hal, T: Transport> Port<H, T> {
 
 impl<H: Hal, T: Transport> Drop for Port<H, T> {
     fn drop(&mut self) {
-        if features::reset(&mut self.transport) == Reset::Stuck {
+        // A port without a device has rings that no device was told of.
+        if features::reset(&mut self.transport) == Reset::Stuck && self.standing != Standing::Absent {
             // The device may still write: its rings and buffers are lost rather than given to somebody else.
             core::mem::forget((self.running.take(), self.stopped.take()));
         }

@@ -8,9 +8,12 @@ use core::{
 };
 
 use smoltcp::wire::EthernetAddress;
-use virtio_drivers::{Hal, transport::Transport};
+use virtio_drivers::{
+    Hal,
+    transport::{InterruptStatus, Transport},
+};
 
-use super::{RECEIVE, RESERVE, Rings, TRANSMIT};
+use super::{RECEIVE, RESERVE, Rings, Settings, TRANSMIT};
 use crate::{
     ETHERNET_HEADER, Head, Link, Offload, Refused, Segments, Statistics,
     features::Features,
@@ -30,6 +33,8 @@ pub(super) enum Standing {
     Waiting,
     /// Given up.
     Retired,
+    /// Without a device, until one is plugged in.
+    Absent,
 }
 
 /// A virtio-net device as a [`Link`].
@@ -37,6 +42,7 @@ pub struct Port<H: Hal, T: Transport> {
     pub(super) transport: T,
     pub(super) pool: Pool,
     pub(super) name: &'static str,
+    pub(super) settings: Settings,
     pub(super) mac: EthernetAddress,
     pub(super) mtu: u16,
     pub(super) up: bool,
@@ -49,6 +55,8 @@ pub struct Port<H: Hal, T: Transport> {
     /// Failures since the last calm minute.
     pub(super) strikes: u8,
     pub(super) calm: u8,
+    /// The device has said that its configuration changed.
+    pub(super) has_changed: bool,
     /// Violations that were logged, a bit each.
     pub(super) logged: u8,
     pub(super) statistics: Statistics,
@@ -156,6 +164,18 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         self.up
     }
 
+    fn is_present(&self) -> bool {
+        self.standing != Standing::Absent
+    }
+
+    fn take_change(&mut self) -> bool {
+        core::mem::take(&mut self.has_changed)
+    }
+
+    fn wants_tick(&self) -> bool {
+        matches!(self.standing, Standing::Waiting | Standing::Failed)
+    }
+
     fn finishes_checksums(&self) -> bool {
         self.features.checksum()
     }
@@ -232,10 +252,12 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         receiver.ring.interrupts(true);
         sender.ring.interrupts(sending);
         // A line that stays up cannot rise again: take it down before looking for what made it rise.
-        let _ = self.transport.ack_interrupt();
+        let cause = self.transport.ack_interrupt();
+        self.has_changed |= cause.contains(InterruptStatus::DEVICE_CONFIGURATION_INTERRUPT);
         // The request is visible to the device before we look at its index.
         fence(Ordering::SeqCst);
-        !(receiver.ring.can_take() || sending && sender.ring.can_take())
+        // Others may have kept a shared line up behind our back: it is down once one round finds no cause anywhere.
+        cause.is_empty() && !(receiver.ring.can_take() || sending && sender.ring.can_take())
     }
 
     fn wake(&mut self) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod fake;
 mod hostile;
+mod plug;
 mod segments;
 
 use core::ops::Range;

@@ -1,0 +1,274 @@
+//! NICs that come and go while the appliance runs.
+//!
+//! ```text
+//! Empty --(present)--> Held(port)     a client, or a place of [hotplug]: it forwards
+//!        |       \---> Pending        its place still ends the sessions of who was there before
+//!        \-----------> Refused        no NIC, no place for it, or it does not start
+//! any   --(asked to go, gone)--> Off --(not present)--> Empty
+//! ```
+//!
+//! Ports with slot registers send an interrupt. Others are asked once a second, by way of the ports that QEMU has for
+//! its ACPI tables.
+
+use alloc::vec::Vec;
+
+use firewall::Datapath;
+use firewall::assign::Places;
+use firewall::services::console::Mac;
+use netback::pci::Slot;
+use netback::{AnyTransport, Link};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::EthernetAddress;
+
+use crate::discover::{self, Port};
+use crate::machine::{acpi_slots, apic, pci};
+
+/// How often slots without interrupts are asked.
+const POLL: Duration = Duration::from_secs(1);
+/// How often while there is something to do anyway: then no interrupt is taken, and a NIC must be let go of in time.
+const POLL_BUSY: Duration = Duration::from_millis(50);
+/// How soon a NIC is tried again whose place is not free yet.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// What is in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Empty,
+    Held(usize),
+    Pending,
+    Refused,
+    Off,
+}
+
+struct Watched {
+    slot: Slot,
+    content: Content,
+    /// The bus number of ACPI's ports, once it has been seen.
+    acpi_bus: Option<u32>,
+}
+
+/// The slots of the machine, and the places for what comes.
+pub struct Hotplug {
+    access: Option<pci::Ports>,
+    slots: Vec<Watched>,
+    places: Places,
+    /// All slots send interrupts.
+    is_notified: bool,
+    polled: Instant,
+    is_pending: bool,
+}
+
+impl Hotplug {
+    /// Watches the slots; `held` has the bus and the port of each NIC that is there already, or no port if it was refused.
+    pub fn new(access: Option<pci::Ports>, places: Places, held: &[(u8, Option<usize>)]) -> Self {
+        let mut this = Self {
+            access,
+            slots: Vec::new(),
+            places,
+            is_notified: true,
+            polled: Instant::ZERO,
+            is_pending: false,
+        };
+        let Some(access) = &mut this.access else { return this };
+        // Ports keep their registers for show when ACPI has the slots.
+        for slot in Slot::all(access, !acpi_slots::are_there()) {
+            // What was before is known by now.
+            slot.take_events(access);
+            this.is_notified &= slot.notify(access, discover::message(apic::Reason::Change), discover::map);
+            let content = match held.iter().find(|(bus, _)| *bus == slot.function().bus) {
+                Some((_, Some(port))) => Content::Held(*port),
+                Some((_, None)) => Content::Refused,
+                None if slot.is_answering(access) => Content::Refused,
+                None => Content::Empty,
+            };
+            this.slots.push(Watched { slot, content, acpi_bus: None });
+        }
+        this
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// When [`poll`](Self::poll) is wanted without an interrupt.
+    pub fn next_poll(&self) -> Option<Instant> {
+        let wanted = match (self.is_pending, self.is_notified) {
+            (true, _) => RETRY,
+            (false, false) => POLL,
+            (false, true) => return None,
+        };
+        (!self.slots.is_empty()).then(|| self.polled + wanted)
+    }
+
+    /// Looks at the slots if it is time to, or if one has sent an interrupt.
+    pub fn poll(&mut self, datapath: &mut Datapath<Port>, now: Instant, is_called: bool) {
+        let wait = if self.is_pending { RETRY } else { POLL_BUSY };
+        if self.slots.is_empty() || !is_called && now - self.polled < wait {
+            return;
+        }
+        self.polled = now;
+        self.is_pending = false;
+        let Some(mut access) = self.access else { return };
+        if self.slots.iter().any(|watched| !watched.slot.is_native()) {
+            self.obey_acpi(&mut access, datapath);
+        }
+        for index in 0..self.slots.len() {
+            self.look(index, &mut access, datapath);
+        }
+    }
+
+    /// What ACPI's ports say: devices that are to go are let go of.
+    fn obey_acpi(&mut self, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
+        let acpi = self.slots.iter().filter(|watched| !watched.slot.is_native());
+        let buses = acpi.count() as u32 + 2;
+        let mut came = None;
+        for bus in 0..buses {
+            let Some(seen) = acpi_slots::look(bus) else { return };
+            if seen.up != 0 {
+                // With several at once nobody knows which is which.
+                came = if came.is_none() { Some(bus) } else { Some(u32::MAX) };
+            }
+            if seen.down != 0 {
+                if let Some(index) = self.meant(bus) {
+                    self.let_go(index, access, datapath);
+                }
+                acpi_slots::eject(bus, seen.down);
+            }
+        }
+        let fresh = |watched: &&mut Watched| {
+            !watched.slot.is_native()
+                && watched.content == Content::Empty
+                && watched.slot.is_answering(access)
+        };
+        let mut fresh = self.slots.iter_mut().filter(fresh);
+        if let (Some(bus), Some(only), None) = (came, fresh.next(), fresh.next())
+            && bus < buses
+        {
+            only.acpi_bus = Some(bus);
+        }
+    }
+
+    /// The slot that a bus number of ACPI's ports stands for, if that is known: otherwise its device is ejected at once,
+    /// and found missing.
+    fn meant(&self, bus: u32) -> Option<usize> {
+        let is_held = |watched: &Watched| {
+            !watched.slot.is_native() && !matches!(watched.content, Content::Empty | Content::Off)
+        };
+        let known = self.slots.iter().position(|watched| watched.acpi_bus == Some(bus) && is_held(watched));
+        let mut held = self.slots.iter().enumerate().filter(|(_, watched)| is_held(watched));
+        match (known, held.next(), held.next()) {
+            (None, Some((only, watched)), None) if watched.acpi_bus.is_none() => Some(only),
+            _ => known,
+        }
+    }
+
+    /// Looks at one slot.
+    fn look(&mut self, index: usize, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
+        let Some(&Watched { slot, content, .. }) = self.slots.get(index) else { return };
+        let events = slot.take_events(access);
+        let is_new = events.is_present && events.presence_changed;
+        let content = match content {
+            Content::Empty | Content::Pending if events.is_present => self.attach(slot, access, datapath),
+            Content::Off | Content::Refused if is_new => self.attach(slot, access, datapath),
+            Content::Empty | Content::Pending => Content::Empty,
+            Content::Refused | Content::Off if !events.is_present => Content::Empty,
+            // Somebody took it out and put another one in.
+            Content::Held(port) if is_new => {
+                self.detach(port, slot, access, datapath);
+                self.attach(slot, access, datapath)
+            }
+            Content::Held(_) | Content::Refused if events.attention || !events.is_present => {
+                return self.let_go(index, access, datapath);
+            }
+            kept => kept,
+        };
+        self.set(index, content);
+    }
+
+    fn set(&mut self, index: usize, content: Content) {
+        self.is_pending |= content == Content::Pending;
+        if let Some(watched) = self.slots.get_mut(index) {
+            watched.content = content;
+        }
+    }
+
+    /// The device in a slot is to go, or has gone: nothing of it is kept, and the slot is switched off.
+    fn let_go(&mut self, index: usize, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
+        let Some(&Watched { slot, content, .. }) = self.slots.get(index) else { return };
+        if let Content::Held(port) = content {
+            self.detach(port, slot, access, datapath);
+        }
+        slot.power_off(access);
+        self.set(index, Content::Off);
+    }
+
+    /// Takes the device of a port away: the port is out of the path before the device is reset.
+    fn detach(&mut self, port: usize, slot: Slot, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
+        match port {
+            firewall::route::UPLINK => datapath.lose_uplink(),
+            _ => drop(datapath.remove_client(port)),
+        }
+        if let Some(link) = datapath.link_mut(port) {
+            link.unplug(AnyTransport::NOTHING);
+        }
+        slot.silence(access);
+        self.places.leave(port);
+        let name = datapath.ports().get(port).map_or("", |port| port.name);
+        log::info!(target: "port", "gone name={name} slot={}", slot.function());
+    }
+
+    /// Gives the device in a slot its place.
+    fn attach(&mut self, slot: Slot, access: &mut pci::Ports, datapath: &mut Datapath<Port>) -> Content {
+        slot.power_on(access);
+        if !slot.is_answering(access) {
+            return Content::Empty;
+        }
+        let place = slot.function();
+        if !slot.configure(access) {
+            log::error!(target: "pci", "device={place}: no room for its registers; not used");
+            return Content::Refused;
+        }
+        let Some(transport) = discover::transport(access, place) else { return Content::Refused };
+        let nic = discover::mac(&transport);
+        let port = match self.places.find(nic) {
+            Ok(port) => port,
+            Err(reason) => {
+                log::warn!(target: "port", "refused mac={} slot={place}: {reason}", Mac(nic));
+                slot.silence(access);
+                return Content::Refused;
+            }
+        };
+        if port != firewall::route::UPLINK && !datapath.restore_client(port) {
+            slot.silence(access);
+            return Content::Pending;
+        }
+        self.start(port, nic, transport, slot, datapath).unwrap_or_else(|| {
+            slot.silence(access);
+            Content::Refused
+        })
+    }
+
+    /// Starts a device at its port; nothing if it does not start.
+    fn start(
+        &mut self,
+        port: usize,
+        nic: EthernetAddress,
+        transport: discover::Device,
+        slot: Slot,
+        datapath: &mut Datapath<Port>,
+    ) -> Option<Content> {
+        let started = datapath.link_mut(port)?.plug(transport, AnyTransport::NOTHING);
+        let name = datapath.ports().get(port).map_or("", |port| port.name);
+        if let Err(reason) = started {
+            log::error!(target: "port", "not started name={name} mac={}: {reason}", Mac(nic));
+            datapath.remove_client(port);
+            return None;
+        }
+        self.places.take(port, nic);
+        datapath.refresh(port);
+        let mtu = datapath.ports().get(port).map_or(0, |port| port.link.mtu());
+        log::info!(target: "port", "came name={name} mac={} mtu={mtu} slot={}", Mac(nic), slot.function());
+        Some(Content::Held(port))
+    }
+}
