@@ -130,6 +130,47 @@ fn a_pc_of_the_old_kind_forwards() {
     assert_forwards(&inhabited(Machine::Pc));
 }
 
+/// Without MSI-X, interrupts come by lines that several ports share.
+#[test]
+fn ports_without_message_interrupts_forward() {
+    let _machine = busy();
+    for machine in [Machine::Q35, Machine::Pc] {
+        let place = |mut config: Config, mut ports: [Port; PORTS]| {
+            ports.iter_mut().for_each(|port| port.properties.push("vectors=0".into()));
+            config.ports = ports.into();
+            config
+        };
+        let world = Wired::boot_with(bare(machine), place).with_hosts();
+        // Often enough that a lost interrupt is met.
+        (0..20).for_each(|_| assert_forwards(&world));
+        for port in ["uplink", "work", "lab"] {
+            assert_eq!(link_figure(&stats(&world.vm), port, "device_errors"), 0);
+        }
+    }
+}
+
+/// A device that wants more addresses than there are below 4 GiB has firmware move all registers up.
+#[test]
+fn ports_whose_registers_are_far_up_forward() {
+    let _machine = busy();
+    // As many GiB as it takes to get above 4 GiB, and above 512 GiB.
+    for size in ["8G", "256G"] {
+        let place = |mut config: Config, ports: [Port; PORTS]| {
+            config.ports = ports.into();
+            config.extra.extend(["-device".to_owned(), format!("pci-testdev,membar={size}")]);
+            config.append.push("log=debug".to_owned());
+            config
+        };
+        let world = Wired::boot_with(bare(Machine::Q35), place).with_hosts();
+        let text = world.vm.console().text();
+        let least: u64 = if size == "8G" { 4 << 30 } else { 512 << 30 };
+        let far = text.lines().filter_map(|line| line.split_once("registers=0x"));
+        let far = far.filter_map(|(_, address)| u64::from_str_radix(address.split(' ').next()?, 16).ok());
+        assert_eq!(far.filter(|&address| address >= least).count(), PORTS, "{text}");
+        assert_forwards(&world);
+    }
+}
+
 #[test]
 fn both_clients_leave_as_the_external_address_from_ports_of_their_own() {
     let _machine = busy();

@@ -197,7 +197,9 @@ pub enum Deny {
     "BACKEND is one of {FORMS}.\n\
      stream:PATH connects when PATH exists, else it listens there; dgram:LOCAL,REMOTE binds LOCAL.\n\
      user is QEMU's own user-mode network and fits the uplink only.\n\n\
-     Example: weir run --uplink tap:tap0 --client work=tap:tap1 --client lab=stream:/run/vm/lab.sock"
+     Example: weir run --uplink tap:tap0 --client work=tap:tap1 --client lab=stream:/run/vm/lab.sock\n\n\
+     With --hotplug, and QMP at hand, a NIC comes by netdev_add and device_add (driver virtio-net-pci, bus slot0 to slotN),\n\
+     and goes by device_del. It is the client whose MAC it has, or takes a place of [hotplug] in weir.toml."
 ))]
 pub struct Run {
     /// Which site.
@@ -215,6 +217,12 @@ pub struct Run {
     /// What a client's port is connected to; once for each client of weir.toml
     #[arg(long = "client", value_name = "NAME=BACKEND")]
     pub clients: Vec<ClientBackend>,
+    /// Slots for NICs that come while it runs; clients that are not connected may come there
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=24))]
+    pub hotplug: u8,
+    /// Have QEMU listen for its control, QMP, at PATH: by it NICs are added and removed
+    #[arg(long, value_name = "PATH")]
+    pub qmp: Option<PathBuf>,
     /// Build the image, then print QEMU's command line instead of running it
     #[arg(long)]
     pub print: bool,

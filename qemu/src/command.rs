@@ -81,6 +81,8 @@ pub struct Config {
     pub append: Vec<String>,
     /// Devices in bus order: for the image, the uplink comes first.
     pub ports: Vec<Port>,
+    /// Empty slots, `slot0` and on, for devices that come while the VM runs (q35).
+    pub slots: u8,
     /// Adds `isa-debug-exit` and tells the image, so that the exit status of QEMU is the image's: `2 * code + 1`.
     pub debug_exit: bool,
     /// Whether a guest that resets ends QEMU instead.
@@ -102,6 +104,7 @@ impl Config {
             initrd: None,
             append: Vec::new(),
             ports: Vec::new(),
+            slots: 0,
             debug_exit: false,
             ends_on_reset: true,
             extra: Vec::new(),
@@ -132,6 +135,14 @@ impl Config {
         line.option("-serial", "stdio");
         for (index, port) in self.ports.iter().enumerate() {
             line.port(index, port, self.machine);
+        }
+        for slot in 0..self.slots {
+            let number = slot + 1;
+            line.option("-device", format!("pcie-root-port,id=slot{slot},chassis={number},slot={number}"));
+        }
+        if self.slots > 0 {
+            // The slots' own registers instead of ACPI: they send interrupts.
+            line.option("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
         }
         let mut append = self.append.clone();
         if self.debug_exit {
@@ -347,6 +358,18 @@ mod tests {
         assert!(
             line.contains("-device isa-debug-exit,iobase=0xf4,iosize=0x4")
                 && line.ends_with("-append 'crash=panic debug_exit=0xf4'"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn slots_are_root_ports_with_registers_of_their_own() {
+        let line = line(&Config { slots: 2, ..Config::new("weir.elf", Accel::Tcg) });
+        assert!(
+            line.contains(
+                "-device pcie-root-port,id=slot0,chassis=1,slot=1 -device pcie-root-port,id=slot1,chassis=2,slot=2 \
+                 -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
+            ),
             "{line}"
         );
     }

@@ -42,6 +42,7 @@ pub mod memory;
 pub mod netns;
 pub mod plan;
 pub mod probe;
+pub mod qmp;
 pub mod ramdisk;
 pub mod refusal;
 pub mod replay;

@@ -108,6 +108,8 @@ fn nics<'a>(
     uplink: &'a Attachment,
     clients: &'a [ClientBackend<Attachment>],
 ) -> Result<Vec<(EthernetAddress, &'a Attachment)>> {
+    let given: Vec<&str> = clients.iter().map(|given| given.name.as_str()).collect();
+    let plan = &plan.to_connect(&given, false);
     let clients = plan.clients.iter().map(|client| client.mac).zip(in_order(plan, clients)?);
     Ok(std::iter::once((plan.uplink.mac, uplink)).chain(clients).collect())
 }

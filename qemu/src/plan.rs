@@ -41,6 +41,8 @@ pub struct Client {
     pub length: u8,
     /// The MAC of its device: the site's, or a generated one.
     pub mac: EthernetAddress,
+    /// A place of `[hotplug]`, for a NIC that comes.
+    pub is_hotplug: bool,
 }
 
 impl Client {
@@ -108,10 +110,19 @@ impl Plan {
                     host,
                     length,
                     mac: next_mac(),
+                    is_hotplug: client.is_hotplug,
                 }
             })
             .collect();
         Self { memory: site.memory, uplink, clients }
+    }
+
+    /// The plan with those clients only that have to be connected: without places of `[hotplug]`, unless one is
+    /// `given`; and without all that are not, if they may come later.
+    pub fn to_connect(&self, given: &[&str], may_come: bool) -> Self {
+        let is_kept =
+            |client: &&Client| given.contains(&client.name.as_str()) || !may_come && !client.is_hotplug;
+        Self { clients: self.clients.iter().filter(is_kept).cloned().collect(), ..self.clone() }
     }
 
     /// Every address that may stand as a source on the uplink.
@@ -241,6 +252,7 @@ mod tests {
             host: Ipv4Addr::new(10, 137, 0, 10),
             length: 32,
             mac: EthernetAddress::default(),
+            is_hotplug: false,
         };
         let addresses = client.host_addresses();
         assert_eq!(addresses[0].to_string(), "10.137.0.10/32");

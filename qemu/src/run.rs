@@ -3,11 +3,12 @@
 use crate::accel;
 use crate::args;
 use crate::backend::{Backend, ClientBackend};
-use crate::command::{Config, Netdev, Port};
+use crate::command::{Config, Machine, Netdev, Port};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Image, Site};
 use crate::memory;
 use crate::plan::Plan;
+use crate::qmp;
 use crate::vm;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -71,7 +72,13 @@ fn open(directory: Option<&Path>, deny: Option<args::Deny>) -> Result<Site> {
 /// Anything that keeps it from running; or QEMU ended with a failure.
 pub fn run(arguments: &args::Run, interrupted: &AtomicBool) -> Result<()> {
     let site = Site::open_or_default(arguments.site.site.as_deref(), false)?;
-    let ports = ports(&site.plan, &arguments.uplink, &arguments.clients)?;
+    if arguments.hotplug > 0 && arguments.machine.machine != Machine::Q35 {
+        return Err(Error::usage("--hotplug needs the slots of PCI Express")
+            .advise("leave out --machine, or say q35"));
+    }
+    let given: Vec<&str> = arguments.clients.iter().map(|given| given.name.as_str()).collect();
+    let plan = site.plan.to_connect(&given, arguments.hotplug > 0);
+    let ports = ports(&plan, &arguments.uplink, &arguments.clients)?;
     let memory = memory::of_vm(&site, arguments.memory)?;
     if !arguments.print {
         vm::find_qemu()?;
@@ -83,6 +90,10 @@ pub fn run(arguments: &args::Run, interrupted: &AtomicBool) -> Result<()> {
     config.machine = arguments.machine.machine;
     config.memory = memory;
     config.ports = ports;
+    config.slots = arguments.hotplug;
+    if let Some(path) = &arguments.qmp {
+        config.extra.extend(qmp::arguments(path));
+    }
     if arguments.print {
         println!("{}", vm::command_line(&config));
         return Ok(());
@@ -213,6 +224,7 @@ mod tests {
             host: [10, 0, number, 2].into(),
             length: 24,
             mac: EthernetAddress([2, 0, 0, 0, 0, number]),
+            is_hotplug: false,
         };
         let uplink = Uplink {
             address: "192.0.2.2/24".parse().unwrap(),
@@ -247,6 +259,16 @@ mod tests {
             let error = ports(&plan(), &Backend::User, &clients(&given)).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn with_slots_a_client_may_come_later_and_a_place_of_hotplug_always_does() {
+        let mut plan = plan();
+        plan.clients[1].is_hotplug = true;
+        let names = |plan: Plan| plan.clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(plan.to_connect(&[], false)), ["work"]);
+        assert_eq!(names(plan.to_connect(&["lab"], false)), ["work", "lab"]);
+        assert_eq!(names(plan.to_connect(&["lab"], true)), ["lab"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod judge;
 pub mod model;
 pub mod netns;
 pub mod packet;
+pub mod plugged;
 pub mod site;
 pub mod talk;
 pub mod taps;

@@ -1,0 +1,170 @@
+//! NICs that come and go while the image runs, under QEMU and by its control. No root.
+//!
+//! `WEIR_HOTPLUG_CYCLES=1000` makes the long test as long as that.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qemu::stats::Stats;
+use smoltcp::wire::EthernetAddress;
+use tests::image::{SOON, busy, late_allocations, quiet, stats};
+use tests::plugged::{Guest, Plugged, WORK, Way};
+use tests::talk::{echo_datagrams, meanwhile};
+use tests::{At, udp};
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+fn nic(number: u8) -> EthernetAddress {
+    EthernetAddress([0x52, 0x54, 0, 0x88, 0, number])
+}
+
+/// The guest reaches its gateway, and a datagram of it comes back from outside.
+fn assert_forwards(world: &Plugged, guest: &Guest) {
+    let gateway = guest.host.identity().gateway.expect("a gateway");
+    let probe = guest.host.ping(gateway, SOON);
+    assert!(probe.outcome.is_ok(), "{gateway}: {:?}\n{:?}", probe.outcome, stats(&world.vm));
+    thread::scope(|scope| {
+        let server = meanwhile(scope, &world.uplink, |stack| echo_datagrams(stack, 7, 1, SOON));
+        let probe = guest.host.exchange((SERVER, 7).at(), b"hello", SOON);
+        assert_eq!(probe.outcome.as_deref(), Ok(&b"hello"[..]));
+        server.join().expect("the server has its datagram");
+    });
+}
+
+fn is_up(stats: &Stats, name: &str) -> bool {
+    stats.port(name).is_some_and(|port| port.up)
+}
+
+#[test]
+fn a_known_nic_is_its_client_an_unknown_one_gets_a_place_and_one_too_many_is_refused() {
+    let _machine = busy();
+    for way in [Way::Native, Way::Acpi] {
+        let mut world = Plugged::boot(way);
+        for name in ["work", "vif1", "vif2"] {
+            assert!(world.vm.console().text().contains(&format!("name={name} waits for a NIC")), "{name}");
+            assert!(!is_up(&stats(&world.vm), name));
+        }
+        let one = world.plug("one", 1, nic(1), "vif1", "10.137.0.20/24");
+        let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+        let two = world.plug("two", 3, nic(2), "vif2", "10.137.0.21/24");
+        for guest in [&one, &work, &two] {
+            assert_forwards(&world, guest);
+        }
+        let seen = world.vm.console().lines();
+        let spare = world.wire("three", 2, nic(3));
+        world.line(seen, "refused mac=52:54:00:88:00:03");
+        // Its place is its own: another NIC gets the one that is free for longer, and so does it when it is back.
+        world.unplug("one");
+        drop(one);
+        world.unplug("two");
+        drop(two);
+        world.unplug("three");
+        drop(spare);
+        let two = world.plug("two", 1, nic(2), "vif2", "10.137.0.21/24");
+        let three = world.plug("three", 2, nic(3), "vif1", "10.137.0.20/24");
+        for guest in [&two, &three, &work] {
+            assert_forwards(&world, guest);
+        }
+        assert_eq!(late_allocations(&stats(&world.vm)), 0);
+    }
+}
+
+/// Sends the same datagram of 64 octets as fast as the wire takes it, until told to stop or the wire has no end.
+fn flood(guest: &Guest, gateway: EthernetAddress, stop: &'static AtomicBool, sent: &'static AtomicU64) {
+    let source = guest.host.identity().address().to_string();
+    let packet = udp((source.as_str(), 5000), (SERVER, 9), &[0; 22]).octets();
+    let frame = [&gateway.0[..], &guest.host.identity().mac.0, &[8, 0], &packet].concat();
+    guest.host.run(move |stack| {
+        while !stop.load(Ordering::Relaxed) && !stack.link.is_closed() {
+            (0..64).for_each(|_| stack.link.send(&frame));
+            sent.fetch_add(64, Ordering::Relaxed);
+            while stack.link.receive().is_some() {}
+        }
+    });
+}
+
+/// Sessions, mappings and free buffers, when nothing is under way.
+fn at_rest(world: &Plugged, neighbors: u64) -> (u64, u64, u64) {
+    let deadline = Instant::now() + SOON;
+    let mut frames = None;
+    loop {
+        let stats = stats(&world.vm);
+        let seen: u64 = stats.ports.iter().map(|port| port.rx_frames + port.tx_frames).sum();
+        // A poll of a neighbour and its answer may come between two looks.
+        let is_quiet = frames.replace(seen).is_some_and(|before| seen - before < 8);
+        if is_quiet && stats.neighbors == neighbors {
+            return (stats.sessions, stats.mappings, stats.buffers_free);
+        }
+        assert!(Instant::now() < deadline, "it does not come to rest: {stats:?}");
+        thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// `work` and the guest that goes send as fast as they can, also while it goes.
+fn cycles(way: Way, count: u32) {
+    let mut world = Plugged::boot(way);
+    let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+    assert_forwards(&world, &work);
+    let before = at_rest(&world, 2);
+    static END: AtomicBool = AtomicBool::new(false);
+    static SENT: AtomicU64 = AtomicU64::new(0);
+    END.store(false, Ordering::Relaxed);
+    let mut all = Vec::new();
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| flood(&work, WORK, &END, &SENT));
+        for cycle in 0..count {
+            // Two NICs take turns at both places and at all free slots.
+            let number = (cycle % 2 + 1) as u8;
+            let (name, address) =
+                [("vif1", "10.137.0.20/24"), ("vif2", "10.137.0.21/24")][usize::from(number) - 1];
+            let guest = world.plug("guest", 1 + cycle as usize % 3, nic(number), name, address);
+            let host = &guest;
+            thread::scope(|scope| {
+                static SENT: AtomicU64 = AtomicU64::new(0);
+                SENT.store(0, Ordering::Relaxed);
+                let sender = scope.spawn(|| flood(host, nic(number), &END, &SENT));
+                while SENT.load(Ordering::Relaxed) < 2000 {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                all.push(world.unplug("guest"));
+                sender.join().expect("the guest's wire ends");
+            });
+        }
+        END.store(true, Ordering::Relaxed);
+        sender.join().expect("work stops");
+    });
+    all.sort();
+    println!(
+        "{way:?}: {count} cycles, let go in {:?} (median), {:?} (slowest), with {} datagrams of another",
+        all.get(all.len() / 2),
+        all.last(),
+        SENT.load(Ordering::Relaxed)
+    );
+    let after = at_rest(&world, 2);
+    // The flood of `work` is one session.
+    assert_eq!(after, (before.0 + 1, before.1 + 1, before.2), "sessions, mappings, buffers");
+    assert_forwards(&world, &work);
+    let stats = stats(&world.vm);
+    assert_eq!(late_allocations(&stats), 0);
+    for name in ["uplink", "work", "vif1", "vif2"] {
+        assert_eq!(tests::image::link_figure(&stats, name, "device_errors"), 0, "{stats:?}");
+    }
+}
+
+fn count() -> u32 {
+    std::env::var("WEIR_HOTPLUG_CYCLES").ok().and_then(|count| count.parse().ok()).unwrap_or(50)
+}
+
+#[test]
+fn cycles_under_traffic_leave_nothing_behind() {
+    let _machine = quiet();
+    cycles(Way::Native, count());
+}
+
+#[test]
+fn cycles_by_way_of_acpi_leave_nothing_behind() {
+    let _machine = quiet();
+    cycles(Way::Acpi, 10);
+}
