@@ -172,12 +172,19 @@ impl<L: Link> Datapath<L> {
             port.link.begin();
         }
         for input in 0..self.ports.len() {
+            // What few sessions need is near the processor anyway.
+            if self.nat.counts().sessions < LARGE {
+                for _ in 0..BATCH {
+                    let Some(frame) = self.ports[input].link.receive() else { break };
+                    received += 1;
+                    self.take(input, frame, &mut scratch, now);
+                }
+                continue;
+            }
             self.receive(input, &mut batch);
             received += batch.len();
             for frame in batch.drain(..) {
-                if let Err(reason) = self.walk(input, frame, &mut scratch, now) {
-                    self.ports[input].counters.drop(reason);
-                }
+                self.take(input, frame, &mut scratch, now);
             }
         }
         self.batch = batch;
@@ -188,28 +195,28 @@ impl<L: Link> Datapath<L> {
         received > 0 || more
     }
 
-    /// The next frames of a port. With a large table, what their sessions are found by is loaded before
-    /// the first of them is looked at: the misses of a batch overlap.
+    /// The next frames of a port. What their sessions are found by is loaded before the first of them is
+    /// looked at: the misses of a batch overlap.
     #[inline]
     fn receive(&mut self, input: usize, batch: &mut Vec<L::Frame>) {
-        let Self { ports, nat, .. } = self;
-        let Port { link, counters, is_removed, .. } = &mut ports[input];
-        let is_large = nat.counts().sessions >= LARGE;
         for _ in 0..BATCH {
-            let Some(frame) = link.receive() else { break };
-            if *is_removed {
-                counters.drop(Dropped::PortDown);
-                continue;
-            }
-            if is_large {
-                nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
-            }
+            let Some(frame) = self.ports[input].link.receive() else { break };
+            self.nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
             // It was made for so many.
             batch.push(frame);
         }
     }
 
+    /// One frame, to its end.
+    #[inline(always)]
+    fn take(&mut self, input: usize, frame: L::Frame, scratch: &mut Scratch, now: Instant) {
+        if let Err(reason) = self.walk(input, frame, scratch, now) {
+            self.ports[input].counters.drop(reason);
+        }
+    }
+
     /// The path of one packet.
+    #[inline(never)]
     fn walk(
         &mut self,
         input: usize,
@@ -217,6 +224,9 @@ impl<L: Link> Datapath<L> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Dropped> {
+        if self.ports[input].is_removed {
+            return Err(Dropped::PortDown);
+        }
         let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
         let own = self.ports[input].mac;
         let sender = ethernet.source;
@@ -395,6 +405,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// Does what was decided.
+    #[inline(always)]
     fn act(
         &mut self,
         input: usize,
@@ -421,6 +432,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// The packet leaves: a new head in front of the untouched payload.
+    #[inline(always)]
     fn forward(
         &mut self,
         input: usize,

@@ -2,9 +2,10 @@
 //!
 //! The table is built once from the site: own addresses, client subnets and peers, routes, the
 //! default route through the uplink's gateway. Look-ups are exact longest-prefix matches over a
-//! sorted list: sites have a handful of prefixes, and a scan of a few words beats a tree.
+//! sorted list, and what they find for an address is remembered until the table changes.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::net::Ipv4Addr;
 
 use rules::site::{Prefix, Site};
@@ -74,10 +75,40 @@ impl Attached {
     }
 }
 
+/// What was found for the addresses looked up last, so that it is not looked for again.
+struct Recent<T>([Cell<Option<(u32, T)>>; RECENT]);
+
+/// Addresses that are remembered.
+const RECENT: usize = 64;
+
+impl<T: Copy> Recent<T> {
+    fn new() -> Self {
+        Self([const { Cell::new(None) }; RECENT])
+    }
+
+    /// Where an address is remembered: anybody may find two for one place, and gain a search.
+    #[inline]
+    fn place(&self, address: u32) -> &Cell<Option<(u32, T)>> {
+        &self.0[(address.wrapping_mul(0x9e37_79b1) >> 26) as usize % RECENT]
+    }
+
+    #[inline]
+    fn get(&self, address: u32) -> Option<T> {
+        self.place(address).get().filter(|&(known, _)| known == address).map(|(_, found)| found)
+    }
+
+    fn forget(&self) {
+        self.0.iter().for_each(|place| place.set(None));
+    }
+}
+
 /// The routing table of a site.
 pub struct Routes {
     attached: Vec<Attached>,
     entries: Vec<Entry>,
+    hops: Recent<Hop>,
+    /// Sources, and the port where each is believed.
+    believed: Recent<u8>,
     own: Vec<Ipv4Addr>,
     /// Own addresses that are external: the uplink's, and its extra ones.
     external: Vec<Ipv4Addr>,
@@ -96,6 +127,8 @@ impl Routes {
         let mut routes = Self {
             attached: Vec::with_capacity(ports),
             entries: Vec::with_capacity(ports + site.routes.len() + 1),
+            hops: Recent::new(),
+            believed: Recent::new(),
             own: Vec::with_capacity(external + ports),
             external: Vec::with_capacity(external),
             sorted: Vec::with_capacity(external),
@@ -110,6 +143,8 @@ impl Routes {
     /// allocated: it has room for all of it.
     pub fn renumber(&mut self, site: &'static Site, address: Prefix, gateway: Option<Ipv4Addr>) {
         self.gateway = gateway;
+        self.hops.forget();
+        self.believed.forget();
         self.attach(site, address);
         self.entries.clear();
         let overlaps = site.clients.iter().any(|client| client.on_link().overlaps(&address));
@@ -166,10 +201,18 @@ impl Routes {
     }
 
     /// The next hop towards `destination`, or `None` where no route leads (ICMP 3/0).
+    #[inline]
     pub fn lookup(&self, destination: Ipv4Addr) -> Option<Hop> {
+        self.hops.get(destination.to_bits()).or_else(|| self.search(destination))
+    }
+
+    #[cold]
+    fn search(&self, destination: Ipv4Addr) -> Option<Hop> {
         let bits = destination.to_bits();
         let entry = self.entries.iter().find(|entry| entry.contains(bits))?;
-        Some(Hop { port: usize::from(entry.port), next: entry.via.unwrap_or(destination) })
+        let hop = Hop { port: usize::from(entry.port), next: entry.via.unwrap_or(destination) };
+        self.hops.place(bits).set(Some((bits, hop)));
+        Some(hop)
     }
 
     /// Whether `address` is one of the appliance's own.
@@ -211,7 +254,19 @@ impl Routes {
     ///
     /// A client port believes its hosts and what is routed through it. The uplink believes
     /// everything that is a host and not ours, nor behind a client.
+    #[inline]
     pub fn source_is_behind(&self, port: usize, source: Ipv4Addr) -> bool {
+        let bits = source.to_bits();
+        self.believed.get(bits).is_some_and(|believed| usize::from(believed) == port) || {
+            let is_behind = self.is_behind(port, source);
+            if let (true, Ok(port)) = (is_behind, u8::try_from(port)) {
+                self.believed.place(bits).set(Some((bits, port)));
+            }
+            is_behind
+        }
+    }
+
+    fn is_behind(&self, port: usize, source: Ipv4Addr) -> bool {
         if self.is_own(source) {
             return false;
         }

@@ -86,6 +86,17 @@ impl Head {
         self.octets.get(..self.length.into()).unwrap_or_default()
     }
 
+    /// Copies the head to the beginning of `room`, and with a short one some of what is behind it.
+    #[inline]
+    pub(crate) fn copy_to<const N: usize>(&self, room: &mut [u8; N]) {
+        // Most have no more: so many octets take a few instructions, any number takes a call.
+        const USUAL: usize = 64;
+        match (room.first_chunk_mut::<USUAL>(), self.octets.first_chunk()) {
+            (Some(room), Some(head)) if usize::from(self.length) <= USUAL => *room = *head,
+            _ => room.iter_mut().zip(self.as_slice()).for_each(|(to, from)| *to = *from),
+        }
+    }
+
     /// The head so far, to be changed in place.
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {

@@ -36,6 +36,9 @@ pub(crate) fn received(
     features: Features,
 ) -> Result<Offload, BadOffload> {
     let [flags, gso, _, _, size0, size1, start0, start1, offset0, offset1, _, _] = *header;
+    if flags == 0 && gso == 0 {
+        return Ok(Offload { checksum: Checksum::Unverified, segments: None });
+    }
     let checksum = match flags & (NEEDS_CSUM | DATA_VALID) {
         0 => Checksum::Unverified,
         _ if !features.guest_checksum() => return Err(BadOffload),

@@ -13,11 +13,11 @@ use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use virtio_drivers::{Hal, PAGE_SIZE, transport::Transport};
 
 use crate::{
-    Checksum, Offload, Refused,
+    Checksum, Head, Offload, Refused,
     features::Features,
     frame::Payload,
     header,
-    pool::{BUFFER, Buffer, OutOfMemory, Pages, Pool},
+    pool::{BUFFER, Buffer, OutOfMemory, Pages, Parked, Pool},
     ring::{self, Ring},
     segment,
 };
@@ -47,7 +47,7 @@ pub const fn buffers_for(ports: usize) -> usize {
 /// Octets that a port allocates: two rings, the heads, and what says where its buffers are.
 pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
     + (HEADS * HEAD_STRIDE).next_multiple_of(PAGE_SIZE)
-    + RING * (size_of::<Option<Buffer>>() + size_of::<Option<Outgoing>>() + 2 * size_of::<u16>())
+    + RING * (size_of::<Option<Parked>>() + size_of::<Option<Outgoing>>() + 2 * size_of::<u16>())
     + HEADS * size_of::<u16>()
     + BACKLOG * size_of::<Outgoing>();
 
@@ -79,55 +79,63 @@ const CHAIN_MAX: usize = (header::LENGTH + crate::ETHERNET_HEADER + u16::MAX as 
 /// The receive ring and the buffers on it: each descriptor is a buffer of its own.
 struct Receiver<H: Hal> {
     ring: Ring<H>,
-    /// Buffers that the device has, by descriptor.
-    slots: Box<[Option<Buffer>]>,
+    pool: Pool,
+    /// Buffers that the device has, by descriptor; all of `pool`.
+    slots: Box<[Option<Parked>]>,
     /// The first `spares` are descriptors that the device does not have.
     spare: Box<[u16]>,
     spares: usize,
 }
 
 impl<H: Hal> Receiver<H> {
-    fn new() -> Result<Self, OutOfMemory> {
+    fn new(pool: Pool) -> Result<Self, OutOfMemory> {
+        let ring = Ring::new()?;
+        ring.make_in(BUFFER);
         let slots = (0..RING).map(|_| None).collect();
-        Ok(Self { ring: Ring::new()?, slots, spare: (0..RING as u16).collect(), spares: RING })
+        Ok(Self { ring, pool, slots, spare: (0..RING as u16).collect(), spares: RING })
     }
 
     /// Gives free buffers to the device; `false` if the pool ran out.
-    fn refill(&mut self, pool: &Pool) -> bool {
-        while let Some(&id) = self.spares.checked_sub(1).and_then(|last| self.spare.get(last)) {
-            let Some(mut buffer) = pool.take() else { return false };
-            // SAFETY: the buffer moves into its slot, where nobody reads it, and leaves it when the device has given
-            // the descriptor back or has confirmed a reset. Its memory does not move with its token.
-            unsafe { self.ring.write_in(id, buffer.octets_mut()) };
-            let Some(slot) = self.slots.get_mut(usize::from(id)) else { return true };
+    fn refill(&mut self) -> bool {
+        let Self { ring, pool, slots, spare, spares } = self;
+        for (left, &id) in spare.iter().enumerate().take(*spares).rev() {
+            let Some(slot) = slots.get_mut(usize::from(id)) else { return true };
+            let Some((buffer, memory)) = pool.park() else {
+                *spares = left + 1;
+                return false;
+            };
+            // SAFETY: the buffer rests in its slot, and nobody looks at it, until the device has given the descriptor
+            // back or has confirmed a reset.
+            unsafe { ring.write_in(id, memory, BUFFER) };
             *slot = Some(buffer);
-            self.spares -= 1;
-            self.ring.offer(id);
+            ring.offer(id);
         }
+        *spares = 0;
         true
     }
 
     /// The next used buffer and the octets that the device says it wrote.
-    #[inline]
-    fn pop(&mut self) -> Result<Option<(Buffer, usize)>, Violation> {
+    #[inline(always)]
+    fn pop(&mut self) -> Result<Option<(Parked, usize)>, Violation> {
         let Some((id, length)) = self.ring.take() else { return Ok(None) };
-        let length = length as usize;
         let slot = self.slots.get_mut(id as usize).ok_or(Violation::Identifier)?;
+        if length as usize > BUFFER {
+            return Err(Violation::Length);
+        }
         let buffer = slot.take().ok_or(Violation::Identifier)?;
         if let Some(spare) = self.spare.get_mut(self.spares) {
             *spare = id as u16;
             self.spares += 1;
         }
-        if length > BUFFER {
-            return Err(Violation::Length);
-        }
-        Ok(Some((buffer, length)))
+        Ok(Some((buffer, length as usize)))
     }
 
     /// The next frame: its buffers, and the octets in them with the device's header.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, features: Features) -> Result<Option<(Buffer, usize)>, Violation> {
         let Some((buffer, length)) = self.pop()? else { return Ok(None) };
+        // SAFETY: what is in the slots was parked in this pool.
+        let Some(buffer) = (unsafe { self.pool.unpark(buffer) }) else { return Ok(None) };
         if length < header::LENGTH {
             return Err(Violation::Length);
         }
@@ -152,12 +160,13 @@ impl<H: Hal> Receiver<H> {
         }
         for filled in 1..usize::from(count) {
             let (buffer, more) = self.pop()?.ok_or(Violation::Buffers)?;
+            // SAFETY: what is in the slots was parked in the pool that the first one is of.
+            unsafe { first.append(buffer) };
             // Each is full before the next is begun.
             if length != filled * BUFFER {
                 return Err(Violation::Length);
             }
             length += more;
-            first.append(buffer);
         }
         Ok((first, length))
     }
@@ -165,9 +174,18 @@ impl<H: Hal> Receiver<H> {
     /// Takes back all buffers from a device that confirmed a reset.
     fn clear(&mut self) {
         self.ring.clear();
-        self.slots.fill_with(|| None);
+        for buffer in self.slots.iter_mut().filter_map(Option::take) {
+            // SAFETY: what is in the slots was parked in this pool.
+            drop(unsafe { self.pool.unpark(buffer) });
+        }
         self.spare.iter_mut().zip(0..).for_each(|(spare, id)| *spare = id);
         self.spares = RING;
+    }
+}
+
+impl<H: Hal> Drop for Receiver<H> {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -185,6 +203,9 @@ struct Outgoing {
 /// Octets of head memory for each frame: device header, largest head, and what there is room for behind a smaller one.
 const HEAD_STRIDE: usize = 256;
 const HEADS: usize = RING + BACKLOG;
+
+/// The largest frame that head memory holds whole.
+const SHORT: usize = HEAD_STRIDE - header::LENGTH;
 
 /// Every descriptor followed by the next one.
 const FOLLOWING: [u16; RING] = {
@@ -226,60 +247,61 @@ impl<H: Hal> Sender<H> {
         })
     }
 
-    /// Builds the head in head memory: the last copy of it before the device. A short payload joins it there, and its
-    /// buffer is free at once.
-    #[inline]
+    /// Builds the head in head memory: the last copy of it before the device.
     fn compose(
         &mut self,
         octets: &[u8],
         offload: Offload,
         finishes: bool,
-        payload: Option<Payload>,
+        payload: Payload,
     ) -> Result<Outgoing, Refused> {
-        let index = *self.free_heads.last().ok_or(Refused::Full)?;
-        let start = usize::from(index) * HEAD_STRIDE;
-        let memory = self.heads.octets_mut(start..start + HEAD_STRIDE).ok_or(Refused::Malformed)?;
-        let (device, room) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
-        let (ours, room) = room.split_at_mut_checked(octets.len()).ok_or(Refused::Malformed)?;
+        let (index, device, room) = room(&self.free_heads, &mut self.heads)?;
+        let ours = room.get_mut(..octets.len()).ok_or(Refused::Malformed)?;
         ours.copy_from_slice(octets);
-        let whole = payload.as_ref().map_or(Some(&[][..]), Payload::octets);
         *device = match offload.checksum {
             Checksum::Partial { start, offset } if !finishes => {
-                let payload = whole.ok_or(Refused::Malformed)?;
+                let payload = payload.octets().ok_or(Refused::Malformed)?;
                 segment::complete(ours, payload, start, offset).map_err(|_| Refused::Malformed)?;
                 header::sent(Offload::default(), 0)
             }
             _ => header::sent(offload, octets.len() as u16),
         };
-        let mut length = octets.len();
-        let short = whole.and_then(|payload| room.get_mut(..payload.len()).map(|place| (place, payload)));
-        let is_short = match short {
-            Some((place, payload)) => {
-                place.copy_from_slice(payload);
-                length += payload.len();
-                true
-            }
-            None => false,
-        };
-        let payload = payload.filter(|_| !is_short);
-        if payload.is_none() && length < FRAME_MIN {
-            if let Some(padding) = room.get_mut(length - octets.len()..FRAME_MIN - octets.len()) {
-                padding.fill(0);
-            }
-            length = FRAME_MIN;
-        }
         self.free_heads.pop();
         Ok(Outgoing {
             head: index,
-            head_length: (header::LENGTH + length) as u16,
-            descriptors: 1 + payload.as_ref().map_or(0, Payload::buffers) as u8,
+            head_length: (header::LENGTH + octets.len()) as u16,
+            descriptors: 1 + payload.buffers() as u8,
             last: 0,
-            payload,
+            payload: Some(payload),
         })
     }
 
+    /// The same for a frame that fits into head memory with its payload, whose buffer is then free at once.
+    #[inline(always)]
+    fn compose_short(&mut self, head: &Head, payload: &[u8], finishes: bool) -> Result<Outgoing, Refused> {
+        let (index, device, room) = room(&self.free_heads, &mut self.heads)?;
+        let length = head.as_slice().len() + payload.len();
+        head.copy_to(room);
+        let frame = room.get_mut(..length).ok_or(Refused::Malformed)?;
+        let behind = frame.get_mut(head.as_slice().len()..).ok_or(Refused::Malformed)?;
+        behind.copy_from_slice(payload);
+        *device = match head.offload.checksum {
+            Checksum::Partial { start, offset } if !finishes => {
+                segment::complete(frame, &[], start, offset).map_err(|_| Refused::Malformed)?;
+                header::sent(Offload::default(), 0)
+            }
+            checksum => header::sent(checksum.into(), 0),
+        };
+        if let Some(padding) = room.get_mut(length..FRAME_MIN) {
+            padding.fill(0);
+        }
+        self.free_heads.pop();
+        let head_length = (header::LENGTH + length.max(FRAME_MIN)) as u16;
+        Ok(Outgoing { head: index, head_length, descriptors: 1, last: 0, payload: None })
+    }
+
     /// Puts a composed frame on the ring, or behind those that wait for it if the buffers allow it.
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, outgoing: Outgoing, may_wait: bool) -> Result<(), Refused> {
         if self.backlog.is_empty() && self.spares >= outgoing.descriptors.into() {
             self.post(outgoing);
@@ -362,6 +384,18 @@ impl<H: Hal> Sender<H> {
     }
 }
 
+type Room<'a> = (u16, &'a mut [u8; header::LENGTH], &'a mut [u8; HEAD_STRIDE - header::LENGTH]);
+
+/// Free head memory: its number, where the device's header goes, and what is behind.
+#[inline]
+fn room<'a>(free: &[u16], heads: &'a mut Pages) -> Result<Room<'a>, Refused> {
+    let index = *free.last().ok_or(Refused::Full)?;
+    let start = usize::from(index) * HEAD_STRIDE;
+    let memory = heads.octets_mut(start..start + HEAD_STRIDE).ok_or(Refused::Malformed)?;
+    let (device, room) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
+    Ok((index, device, room.first_chunk_mut().ok_or(Refused::Malformed)?))
+}
+
 /// Everything that the device may reach. Dropped or used again only after a confirmed reset.
 struct Rings<H: Hal> {
     receiver: Receiver<H>,
@@ -370,8 +404,8 @@ struct Rings<H: Hal> {
 
 impl<H: Hal> Rings<H> {
     /// Two rings in fresh memory.
-    fn new() -> Result<Box<Self>, OutOfMemory> {
-        Ok(Box::new(Self { receiver: Receiver::new()?, sender: Sender::new()? }))
+    fn new(pool: Pool) -> Result<Box<Self>, OutOfMemory> {
+        Ok(Box::new(Self { receiver: Receiver::new(pool)?, sender: Sender::new()? }))
     }
 
     /// Tells the device where they lie (virtio 1.2, 3.1.1, step 7).

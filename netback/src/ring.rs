@@ -123,31 +123,36 @@ impl<H: Hal> Ring<H> {
     /// The octets stay where they are, and as they are, until the chain comes back or the device confirms a reset.
     #[inline]
     pub(crate) unsafe fn write_out(&self, id: u16, octets: &[u8], next: Option<u16>) {
-        let flags = if next.is_some() { NEXT } else { 0 };
-        // SAFETY: the caller's word.
-        unsafe { self.write(id, octets.into(), BufferDirection::DriverToDevice, flags, next.unwrap_or(0)) };
-    }
-
-    /// Writes a descriptor that the device writes to, alone in its chain.
-    ///
-    /// # Safety
-    /// The octets are the device's, and nobody else looks at them, until the chain comes back or the device confirms
-    /// a reset.
-    #[inline]
-    pub(crate) unsafe fn write_in(&self, id: u16, octets: &mut [u8]) {
-        // SAFETY: the caller's word.
-        unsafe { self.write(id, octets.into(), BufferDirection::DeviceToDriver, WRITE, 0) };
-    }
-
-    #[inline]
-    unsafe fn write(&self, id: u16, octets: NonNull<[u8]>, way: BufferDirection, flags: u16, next: u16) {
         let Some(descriptor) = self.shared().descriptors.get(usize::from(id)) else { return };
         // SAFETY: the caller keeps the octets alive and at their place while the device may reach them.
-        let address = unsafe { H::share(octets, way) };
+        let address = unsafe { H::share(octets.into(), BufferDirection::DriverToDevice) };
         descriptor.address.store(address, Relaxed);
         descriptor.length.store(octets.len() as u32, Relaxed);
-        descriptor.flags.store(flags, Relaxed);
-        descriptor.next.store(next, Relaxed);
+        descriptor.flags.store(if next.is_some() { NEXT } else { 0 }, Relaxed);
+        descriptor.next.store(next.unwrap_or(0), Relaxed);
+    }
+
+    /// Makes every descriptor one of its own that the device writes to; where is said by [`Ring::write_in`].
+    pub(crate) fn make_in(&self, length: usize) {
+        for descriptor in &self.shared().descriptors {
+            descriptor.length.store(length as u32, Relaxed);
+            descriptor.flags.store(WRITE, Relaxed);
+        }
+    }
+
+    /// Says where the device writes to.
+    ///
+    /// # Safety
+    /// From `memory` on there are as many octets as [`Ring::make_in`] was told. They are the device's, and nobody else
+    /// looks at them, until it gives the descriptor back or confirms a reset.
+    #[inline]
+    pub(crate) unsafe fn write_in(&self, id: u16, memory: NonNull<u8>, length: usize) {
+        let octets = NonNull::slice_from_raw_parts(memory, length);
+        if let Some(descriptor) = self.shared().descriptors.get(usize::from(id)) {
+            // SAFETY: the caller's word.
+            let address = unsafe { H::share(octets, BufferDirection::DeviceToDriver) };
+            descriptor.address.store(address, Relaxed);
+        }
     }
 
     /// Puts a chain on the ring; the device sees it after [`Ring::publish`].

@@ -4,6 +4,7 @@ use super::*;
 
 impl<L: Link> Datapath<L> {
     /// The next hop, if the packet may be forwarded to it at all: route, TTL, size.
+    #[inline(always)]
     pub(super) fn hop(&self, packet: &Packet, destination: Ipv4Addr) -> Result<Hop, Refusal> {
         let unreachable = || Refusal::told(Dropped::NoRoute, Answer::NET_UNREACHABLE);
         let hop = self.routes.lookup(destination).ok_or_else(unreachable)?;
@@ -11,6 +12,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// Whether a packet may leave by a hop: time to live and size.
+    #[inline(always)]
     pub(super) fn may_pass(&self, packet: &Packet, hop: Hop) -> Result<(), Refusal> {
         // RFC 1812 5.3.1: checked before it is lowered.
         match packet.ttl() {
@@ -30,6 +32,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// Gives a packet to its port, or keeps it until the next hop's MAC is known.
+    #[inline(always)]
     pub(super) fn send(
         &mut self,
         input: usize,

@@ -148,7 +148,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
         Ok(Self {
             up: false,
             transport: nothing,
-            pool,
+            pool: pool.clone(),
             name: settings.name,
             settings,
             mac: settings.mac.unwrap_or_default(),
@@ -156,7 +156,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             features: Features::default(),
             standing: Standing::Absent,
             running: None,
-            stopped: Some(Rings::new()?),
+            stopped: Some(Rings::new(pool)?),
             strikes: 0,
             calm: 0,
             has_changed: false,

@@ -13,9 +13,9 @@ use virtio_drivers::{
     transport::{InterruptStatus, Transport},
 };
 
-use super::{RECEIVE, RESERVE, Rings, Settings, TRANSMIT};
+use super::{RECEIVE, RESERVE, Rings, SHORT, Settings, TRANSMIT};
 use crate::{
-    ETHERNET_HEADER, Head, Link, Offload, Refused, Segments, Statistics,
+    ETHERNET_HEADER, Frame, Head, Link, Offload, Refused, Segments, Statistics,
     features::Features,
     frame::{FRAME_MAX, Payload, Received},
     header,
@@ -64,7 +64,7 @@ pub struct Port<H: Hal, T: Transport> {
 
 impl<H: Hal, T: Transport> Port<H, T> {
     /// A frame of `used` octets with the device's header.
-    #[inline]
+    #[inline(always)]
     fn accept(&mut self, buffer: Buffer, used: usize) -> Option<Received> {
         let length = used - header::LENGTH;
         if length < ETHERNET_HEADER {
@@ -84,31 +84,42 @@ impl<H: Hal, T: Transport> Port<H, T> {
         Some(Received::new(buffer, length, offload))
     }
 
-    #[inline]
-    fn send(&mut self, head: &Head, payload: Option<(Received, Range<usize>)>) -> Result<usize, Refused> {
-        let payload = match payload {
-            Some((_, range)) if range.is_empty() => None,
-            Some((frame, range)) => Some(frame.payload(range).ok_or(Refused::Malformed)?),
-            None => None,
-        };
-        if let Some(segments) = head.offload.segments {
-            return self.send_segments(head, payload, segments);
+    /// Sends a frame with its payload in the buffers that it came in, unless that is short.
+    #[inline(always)]
+    fn send(&mut self, head: &Head, frame: Received, range: Range<usize>) -> Result<usize, Refused> {
+        let whole = frame.octets().get(range.clone()).filter(|_| head.offload.segments.is_none());
+        if let Some(payload) = whole.filter(|payload| head.as_slice().len() + payload.len() <= SHORT) {
+            return self.send_short(head, payload);
         }
-        self.send_whole(head.as_slice(), head.offload, payload, None)
+        if range.is_empty() {
+            return self.send_short(head, &[]);
+        }
+        let payload = frame.payload(range).ok_or(Refused::Malformed)?;
+        match head.offload.segments {
+            None => self.send_whole(head.as_slice(), head.offload, payload),
+            Some(segments) => self.send_segments(head, payload, segments),
+        }
     }
 
-    /// Sends what is one frame, or one to the device; of `segments` each is to fit the link.
-    #[inline]
-    fn send_whole(
-        &mut self,
-        head: &[u8],
-        offload: Offload,
-        payload: Option<Payload>,
-        segments: Option<Segments>,
-    ) -> Result<usize, Refused> {
+    #[inline(always)]
+    fn send_short(&mut self, head: &Head, payload: &[u8]) -> Result<usize, Refused> {
         let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
-        let behind = payload.as_ref().map_or(0, Payload::len);
-        let longest = segments.map_or(behind, |segments| behind.min(segments.size.get().into()));
+        let length = head.as_slice().len() + payload.len();
+        if length > usize::from(self.mtu) + ETHERNET_HEADER {
+            return Err(Refused::TooLong);
+        }
+        if head.offload.checksum.field_end().is_some_and(|end| end > length) {
+            return Err(Refused::Malformed);
+        }
+        let outgoing = rings.sender.compose_short(head, payload, self.features.checksum())?;
+        rings.sender.send(outgoing, true).map(|()| length)
+    }
+
+    /// Sends what is one frame to the device; of segments each is to fit the link.
+    fn send_whole(&mut self, head: &[u8], offload: Offload, payload: Payload) -> Result<usize, Refused> {
+        let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
+        let behind = payload.len();
+        let longest = offload.segments.map_or(behind, |segments| behind.min(segments.size.get().into()));
         if head.len() + longest > usize::from(self.mtu) + ETHERNET_HEADER {
             return Err(Refused::TooLong);
         }
@@ -122,15 +133,9 @@ impl<H: Hal, T: Transport> Port<H, T> {
 
     /// Sends a frame that is to be cut: by the device, or here.
     #[cold]
-    fn send_segments(
-        &mut self,
-        head: &Head,
-        payload: Option<Payload>,
-        segments: Segments,
-    ) -> Result<usize, Refused> {
-        let payload = payload.ok_or(Refused::Malformed)?;
+    fn send_segments(&mut self, head: &Head, payload: Payload, segments: Segments) -> Result<usize, Refused> {
         if self.features.segments(segments.is_ecn) {
-            return self.send_whole(head.as_slice(), head.offload, Some(payload), Some(segments));
+            return self.send_whole(head.as_slice(), head.offload, payload);
         }
         let cut = Cut::new(head, payload.len(), segments).map_err(|segment::Misplaced| Refused::Malformed)?;
         let mut last = Err(Refused::Malformed);
@@ -139,7 +144,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             cut.write(head.as_mut_slice(), &piece);
             let copy = Received::gather(&self.pool, payload.parts(piece.clone())).ok_or(Refused::Full)?;
             let copy = copy.payload(0..piece.len()).ok_or(Refused::Malformed)?;
-            last = self.send_whole(head.as_slice(), head.offload.checksum.into(), Some(copy), None);
+            last = self.send_whole(head.as_slice(), head.offload.checksum.into(), copy);
             // The caller counts the last one.
             if piece.end < payload.len() {
                 self.statistics.sent(Ok(last?))?;
@@ -192,13 +197,13 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         match rings.sender.reclaim() {
             Ok(()) => {
                 rings.sender.drain();
-                self.statistics.rx_no_buffer += u64::from(!rings.receiver.refill(&self.pool));
+                self.statistics.rx_no_buffer += u64::from(!rings.receiver.refill());
             }
             Err(violation) => self.fail(violation),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self) -> Option<Received> {
         // Ends: each round takes a buffer off the ring, none is added.
         loop {
@@ -217,9 +222,12 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, head: &Head, payload: Option<(Received, Range<usize>)>) -> Result<(), Refused> {
-        let result = self.send(head, payload);
+        let result = match payload {
+            Some((frame, range)) => self.send(head, frame, range),
+            None => self.send_short(head, &[]),
+        };
         self.statistics.sent(result)
     }
 
