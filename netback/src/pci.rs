@@ -131,7 +131,7 @@ impl<H: Hal> PciTransport<H> {
     /// The network device at `function`, its memory decoding and bus mastering switched on.
     ///
     /// With `messages` its interrupts arrive as MSI-X messages, if the device can: those of queues as the first, changes
-    /// of its configuration as the second, unless it has only one. Otherwise they use the line.
+    /// of its configuration as the second; all as the second if it has only one. Otherwise they use the line.
     ///
     /// `map` gives the place of registers by address and length, or nothing where they are out of reach.
     pub fn new<C: ConfigurationAccess>(
@@ -161,8 +161,9 @@ impl<H: Hal> PciTransport<H> {
         };
         if let (Some([queues, config]), Some(msix)) = (messages, layout.msix) {
             let table = map(msix.table)?;
-            write_table(&table, VECTOR, queues);
-            if msix.entries > CONFIG_VECTOR {
+            let is_alone = msix.entries <= CONFIG_VECTOR;
+            write_table(&table, VECTOR, if is_alone { config } else { queues });
+            if !is_alone {
                 write_table(&table, CONFIG_VECTOR, config);
                 transport.config_vector = CONFIG_VECTOR;
             }
