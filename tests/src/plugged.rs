@@ -1,5 +1,6 @@
 //! The image of `tests/site_hotplug` under QEMU, on a machine whose slots are empty at first.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -22,13 +23,29 @@ pub const WORK: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x77, 0, 2]);
 
 fn built() -> &'static (Site, Image) {
     static BUILT: OnceLock<(Site, Image)> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let root = qemu::image::workspace().expect("the tests run in the workspace");
-        let site =
-            Site::open(&root.join("tests").join("site_hotplug")).unwrap_or_else(|error| panic!("{error}"));
-        let image = qemu::image::build(&site).unwrap_or_else(|error| panic!("{error}"));
-        (site, image)
-    })
+    BUILT.get_or_init(|| build("site_hotplug"))
+}
+
+/// The image of a site in the tests' folder.
+fn build(site: &str) -> (Site, Image) {
+    let root = qemu::image::workspace().expect("the tests run in the workspace");
+    let site = Site::open(&root.join("tests").join(site)).unwrap_or_else(|error| panic!("{error}"));
+    let image = qemu::image::build(&site).unwrap_or_else(|error| panic!("{error}"));
+    (site, image)
+}
+
+/// The image of `tests/site_nine` with nine ports, each a wire to one of these paths: the uplink, `work`, and seven places of `[hotplug]`.
+///
+/// # Panics
+/// If there are not nine paths.
+pub fn nine(paths: impl Iterator<Item = PathBuf>) -> Config {
+    let (site, image) = build("site_nine");
+    let mut config = Config { debug_exit: true, ..Config::new(image.elf, Accel::Tcg) };
+    let macs = [site.plan.uplink.mac, WORK].into_iter();
+    let macs = macs.chain((0..7).map(|number| EthernetAddress([0x52, 0x54, 0, 0x88, 0, number])));
+    config.ports = macs.zip(paths).map(|(mac, path)| Port::new(mac, Netdev::Connect(path))).collect();
+    assert_eq!(config.ports.len(), 9);
+    config
 }
 
 /// How the machine tells of devices that come and go.
