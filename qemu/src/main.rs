@@ -16,7 +16,10 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match listen().and_then(|()| execute(arguments)) {
+    // A check leaves nothing behind: an interrupt ends it at once.
+    let is_check = matches!(&arguments.command, Some(Command::Check(check)) if !check.watch);
+    let ready = if is_check { Ok(()) } else { listen() };
+    match ready.and_then(|()| execute(arguments)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");

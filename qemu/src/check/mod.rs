@@ -8,6 +8,7 @@ use crate::image::{self, Site};
 use crate::{table, trace, watch};
 use rules_compiler::{Compiled, Diagnostics};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 /// `weir check`: the findings about a site, and its summary.
@@ -20,7 +21,11 @@ pub fn run(arguments: &args::Check, interrupted: &AtomicBool) -> Result<()> {
     }
     let directory = image::locate(arguments.site.site.as_deref())?;
     if arguments.watch {
-        watch::run(&directory, interrupted, || look(arguments, &directory).show());
+        watch::run(&directory, interrupted, || match arguments.packet {
+            // A packet wants a site that stays for ever: each has a process of its own.
+            Some(_) => look_apart(arguments, &directory).unwrap_or_else(|error| format!("{error}\n")),
+            None => look(arguments, &directory).show(),
+        });
         return Ok(());
     }
     let seen = look(arguments, &directory);
@@ -44,6 +49,25 @@ impl Seen {
         let error = self.result.err().map(|error| format!("{error}\n")).unwrap_or_default();
         format!("{}{}{error}", self.text, self.warnings)
     }
+}
+
+/// The same check in a process of its own.
+fn look_apart(arguments: &args::Check, directory: &Path) -> Result<String> {
+    let failed = |cause: std::io::Error| Error::new(format!("cannot look at the site again: {cause}"));
+    let mut again = Command::new(std::env::current_exe().map_err(failed)?);
+    again.arg("check").arg("--site").arg(directory);
+    if arguments.explain {
+        again.arg("--explain");
+    }
+    if arguments.deny.is_some() {
+        again.args(["--deny", "warnings"]);
+    }
+    if let Some(packet) = &arguments.packet {
+        again.arg("--packet").arg(packet);
+    }
+    let output = again.output().map_err(failed)?;
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    Ok(text(&output.stdout) + &text(&output.stderr))
 }
 
 fn look(arguments: &args::Check, directory: &Path) -> Seen {

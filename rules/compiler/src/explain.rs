@@ -36,9 +36,14 @@ pub(crate) fn hooks(program: &Program) -> Vec<Vec<String>> {
 /// Every rule, in lines.
 pub(crate) fn rules(program: &Program) -> String {
     let mut out = String::new();
-    for (name, rules) in program.names.iter().zip(&program.chains) {
+    let forests = program.forests.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    for ((name, rules), forest) in program.names.iter().zip(&program.chains).zip(forests) {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{name}");
+        if let Some(forest) = forest {
+            let (steps, octets) = (forest.steps, forest.octets());
+            let _ = writeln!(out, "  decided by trees: {steps} steps at most, {octets} octets");
+        }
         for rule in rules {
             let _ = writeln!(out, "  {}  {}", place(program, rule), steps(program, rule));
         }

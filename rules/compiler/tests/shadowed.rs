@@ -234,3 +234,50 @@ fn rules_for_sources_that_nobody_believes() {
         assert_eq!(told(&forward(rule)), [""; 0], "{rule}");
     }
 }
+
+#[test]
+fn a_jump_to_a_chain_that_ends_all_is_the_last_of_its_chain() {
+    let table = |body: &str, chains: &str| forward(body).replacen("{\n", &format!("{{\n{chains}\n"), 1);
+    let told = "no packet comes to this rule: the chain that the one of line 5 jumps to ends all; if that is meant, say so: comment \"weir: allow shadowed\"";
+    for chains in [
+        "chain x { accept; }",
+        "chain x { tcp dport 22 drop; counter log reject; }",
+        "chain x { jump y; }; chain y { drop; }",
+    ] {
+        assert_eq!(
+            lines(&refused(&table("jump x\ntcp dport 5 accept", chains))),
+            [format!("rules.nft:6:1: {told}")],
+            "{chains}"
+        );
+    }
+    for chains in [
+        "chain x { tcp dport 22 return; accept; }",
+        "chain x { ip saddr 10.0.1.2 accept; }",
+        "chain x { udp dport 7 goto y; accept; }; chain y { counter; }",
+        "chain x { meta nfproto ipv4 accept; }",
+    ] {
+        site(&table("jump x\ntcp dport 5 accept", chains));
+    }
+    site(&table("jump x\ntcp dport 5 accept comment \"weir: allow shadowed\"", "chain x { accept; }"));
+}
+
+#[test]
+fn a_concatenation_takes_the_packets_of_its_elements() {
+    let told = |line: u32, by: u32| {
+        vec![format!(
+            "rules.nft:{line}:1: no packet comes to this rule: the one of line {by} takes them all; if that is meant, say so: comment \"weir: allow shadowed\""
+        )]
+    };
+    let one = "ip saddr . tcp dport { 10.0.1.2 . 5, 10.0.1.0/24 . 22-23 } drop\nip saddr 10.0.1.2 tcp dport 5 accept";
+    assert_eq!(lines(&refused(&forward(one))), told(5, 4));
+    let both = "ip saddr . tcp dport { 10.0.1.2 . 5, 10.0.1.3 . 5 } drop\nip saddr 10.0.1.2-10.0.1.3 tcp dport 5 accept";
+    assert_eq!(lines(&refused(&forward(both))).len(), 1);
+    site(&forward(
+        "ip saddr . tcp dport { 10.0.1.2 . 5, 10.0.1.3 . 6 } drop\nip saddr 10.0.1.2-10.0.1.3 tcp dport 5 accept",
+    ));
+    site(&forward("ip saddr . tcp dport != { 10.0.1.2 . 5 } drop\nip saddr 10.0.1.2 tcp dport 5 accept"));
+    // Both directions are all packets that have a connection.
+    let directions = "ct state new,established ct direction original accept\nct state new,established ct direction reply drop\nct state established tcp dport 5 drop";
+    assert_eq!(lines(&refused(&forward(directions))).len(), 1);
+    site(&forward("ct direction original accept\nct direction reply accept\ntcp dport 5 drop"));
+}

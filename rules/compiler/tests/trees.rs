@@ -188,3 +188,15 @@ fn ten_thousand_rules_take_few_steps_and_octets() {
     assert!(many <= 3 * few, "{few} steps for 10 rules, {many} for 10 000");
     assert!(octets <= 48 * 10_000, "{octets} octets");
 }
+
+#[test]
+fn a_chain_with_trees_says_so() {
+    let rules = |count: u32| (1..=count).map(|port| format!("tcp dport {port} accept\n")).collect::<String>();
+    let explained = |count| {
+        let compiled = compile_text(PLAN, &forward(&rules(count)))
+            .unwrap_or_else(|told| panic!("{}", told.render(false)));
+        compiled.explain().lines().nth(1).unwrap_or_default().to_owned()
+    };
+    assert!(explained(40).starts_with("  decided by trees: "), "{}", explained(40));
+    assert_eq!(explained(3), "  rules.nft:4  protocol 6, dport 1, accept");
+}

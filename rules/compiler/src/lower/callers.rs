@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 
-use rules::table::Action;
+use rules::table::{Action, Effect};
 
 use super::graph::Graph;
 use super::ranges::intersection;
-use super::shadow::{Packets, World, changes};
+use super::shadow::{Packets, Told, World, changes};
 use super::{Lowering, Span};
 use crate::program::{Rule, Step};
 
@@ -36,6 +36,7 @@ impl Lowering<'_> {
         }
         let chains = std::mem::take(&mut self.program.chains);
         let told = std::mem::take(&mut self.told);
+        self.behind_jumps(graph, &chains, &told);
         let mut calls: Vec<Option<Vec<Packets>>> = vec![Some(Vec::new()); chains.len()];
         let mut called = HashSet::new();
         for &chain in graph.order() {
@@ -77,6 +78,30 @@ impl Lowering<'_> {
         self.program.chains = chains;
     }
 
+    /// Looks for rules behind a jump to a chain that ends all packets.
+    fn behind_jumps(&mut self, graph: &Graph, chains: &[Vec<Rule>], told: &[Vec<Told>]) {
+        let mut ends_all = vec![false; chains.len()];
+        for &chain in graph.order().iter().rev() {
+            let (Some(rules), Some(told)) = (chains.get(chain), told.get(chain)) else { continue };
+            let ends = |to: u16| ends_all.get(usize::from(to)).copied().unwrap_or(false);
+            let Some((at, is_whole)) = ending(rules, told, ends) else { continue };
+            if let Some(ends_all) = ends_all.get_mut(chain) {
+                *ends_all = is_whole;
+            }
+            let jumps =
+                matches!(rules.get(at).and_then(|rule| rule.steps.last()), Some(Step::Do(Action::Jump(_))));
+            let next = told.get(at + 1).filter(|next| jumps && !next.allows_shadowed);
+            if let (Some(next), Some(jump)) = (next, told.get(at)) {
+                let line = self.source.line_beside(self.source.line_of(jump.span.start), &next.span);
+                let message = format!(
+                    "no packet comes to this rule: the chain that the one of {line} jumps to ends all"
+                );
+                let label = "if that is meant, say so: comment \"weir: allow shadowed\"".to_owned();
+                self.refuse_with::<()>(next.span.clone(), message, Some(label));
+            }
+        }
+    }
+
     fn never(&mut self, span: Span, rule: &Rule) {
         let does = rule.steps.iter().any(|step| !matches!(step, Step::Match(_)));
         if does {
@@ -85,6 +110,32 @@ impl Lowering<'_> {
             self.refuse_with::<()>(span, message, Some(label));
         }
     }
+}
+
+/// The first rule of a chain that no packet leaves behind, and whether none went back to the caller ahead of it.
+fn ending(rules: &[Rule], told: &[Told], ends: impl Fn(u16) -> bool) -> Option<(usize, bool)> {
+    let mut is_whole = true;
+    for (at, (rule, told)) in rules.iter().zip(told).enumerate() {
+        let Some(Step::Do(action)) = rule.steps.last() else { continue };
+        let takes_all = |step: &Step| {
+            matches!(
+                step,
+                Step::Count(_)
+                    | Step::Do(_)
+                    | Step::Act(Effect::Log(_) | Effect::Mark(_) | Effect::Segment(_))
+            )
+        };
+        let is_final = match action {
+            Action::Return => false,
+            Action::Jump(to) | Action::Goto(to) => ends(*to),
+            _ => true,
+        };
+        if is_final && !told.is_ipv4 && rule.steps.iter().all(takes_all) {
+            return Some((at, is_whole));
+        }
+        is_whole &= !matches!(action, Action::Return | Action::Goto(_)) || is_final;
+    }
+    None
 }
 
 /// More ways in which a chain is called.

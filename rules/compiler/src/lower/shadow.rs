@@ -17,6 +17,9 @@ use crate::program::{Match, Rule, Step, Test};
 /// How many ranges may be compared in a file.
 pub(super) const COMPARED_MAX: u32 = 8_000_000;
 
+/// A concatenation of more elements is not looked at one by one.
+const ROWS_MAX: usize = 64;
+
 /// A rule of the chain with what its text says.
 pub(super) struct Told {
     pub span: Span,
@@ -181,6 +184,34 @@ impl World<'_> {
         Some(Packets(packets))
     }
 
+    /// The packets that pass these matches, apart by the elements of a concatenation; none when that cannot be said.
+    pub fn boxes(&self, steps: &[Step]) -> Vec<Packets> {
+        let mut lookups = steps.iter().filter_map(|step| match step {
+            Step::Lookup(lookup) => Some(lookup),
+            _ => None,
+        });
+        let others = steps.iter().filter(|step| !matches!(step, Step::Lookup(_)));
+        let (Some(lookup), None, Some(base)) = (lookups.next(), lookups.next(), self.packets(others)) else {
+            return Vec::new();
+        };
+        let fields = lookup.key.fields();
+        let rows = lookup.rows.chunks_exact(fields.len().max(1));
+        if lookup.negated || rows.len() > ROWS_MAX || fields.iter().any(|&field| changes(field)) {
+            return Vec::new();
+        }
+        let of_row = |row: &[(u32, u32)]| {
+            let mut packets = base.clone();
+            for (&field, &range) in fields.iter().zip(row) {
+                match packets.0.iter_mut().find(|(own, _)| *own == field) {
+                    Some((_, known)) => *known = intersection(known, &[range]).into(),
+                    None => packets.0.push((field, Shared::from([range]))),
+                }
+            }
+            packets
+        };
+        rows.map(of_row).collect()
+    }
+
     /// Leaves out the fields of which every value is taken.
     fn without_the_obvious(&self, packets: Packets) -> Packets {
         let says_something = |(field, ranges): &(Field, Shared)| {
@@ -269,6 +300,13 @@ impl Lowering<'_> {
             if !rule.steps.iter().any(is_effect) {
                 continue;
             }
+            if rule.steps.iter().any(|step| matches!(step, Step::Lookup(_))) {
+                if self.compare(ROWS_MAX, &told.span).is_none() {
+                    return;
+                }
+                self.joined(&world, rule, told, &mut takers);
+                continue;
+            }
             let Some(packets) = world.packets(rule.steps.iter().take_while(|step| !is_effect(step))) else {
                 continue;
             };
@@ -294,6 +332,19 @@ impl Lowering<'_> {
                 let line = self.source.line_of(told.span.start);
                 takers.add(Taker { packets, action: *action, line, is_ipv4: told.is_ipv4 });
             }
+        }
+    }
+
+    /// A rule with a concatenation takes the packets of each of its elements.
+    fn joined(&mut self, world: &World, rule: &Rule, told: &Told, takers: &mut Takers) {
+        let Some(Step::Do(action)) = rule.steps.last() else { return };
+        if matches!(action, Action::Jump(_) | Action::Dnat(_)) {
+            return;
+        }
+        let line = self.source.line_of(told.span.start);
+        for packets in world.boxes(&rule.steps).into_iter().filter(|packets| !packets.is_none()) {
+            let packets = world.without_the_obvious(packets);
+            takers.add(Taker { packets, action: *action, line, is_ipv4: told.is_ipv4 });
         }
     }
 

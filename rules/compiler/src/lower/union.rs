@@ -43,6 +43,9 @@ impl Left<'_> {
             Field::SourcePort | Field::DestinationPort => has_all(&[6, 17]),
             Field::IcmpType | Field::IcmpCode => has_all(&[1]),
             Field::TcpFlags => has_all(&[6]),
+            Field::Direction => self.packets.of(Field::State).is_some_and(|states| {
+                states.iter().all(|&(first, last)| first == last && matches!(first, 2 | 4 | 8))
+            }),
             field => is_always_there(field),
         };
         is_there.then(|| self.world.values(field).into())
