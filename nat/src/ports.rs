@@ -3,6 +3,7 @@
 //! Port choice follows RFC 4787 REQ-3 (no overloading) and REQ-4 (parity), at a random start
 //! (RFC 6056). Who owns a port is the mapping table's business.
 
+mod pool;
 mod tree;
 
 use alloc::vec::Vec;
@@ -12,83 +13,9 @@ use core::ops::{Range, RangeInclusive};
 use crate::config::Reserved;
 use crate::endpoint::{Endpoint, protocol};
 use crate::keyed::Chance;
+pub(crate) use pool::Allocation;
+use pool::{Pool, number};
 use tree::Tree;
-
-/// The number of a port in the tree: ports of one parity stand together, so that every class of
-/// a parity is one run.
-const fn number(port: u16) -> u16 {
-    port.rotate_right(1)
-}
-
-const fn port(number: u16) -> u16 {
-    number.rotate_left(1)
-}
-
-/// The first and the last number of the ports of this parity within a range; none if there are
-/// none.
-#[inline]
-fn run(range: &RangeInclusive<u16>, parity: u16) -> Option<(u16, u16)> {
-    let low = range.start().checked_add((range.start() ^ parity) & 1)?;
-    let high = range.end().checked_sub((range.end() ^ parity) & 1)?;
-    (low <= high).then(|| (number(low), number(high)))
-}
-
-/// A port that was free, and how many words were read to find it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Allocation {
-    pub(crate) port: u16,
-    pub(crate) read: u32,
-}
-
-/// The ports of one protocol at one address.
-struct Pool {
-    tree: Tree,
-}
-
-impl Pool {
-    /// The preferred port if it is free, else the next free one of its parity from a random start,
-    /// else one of the other parity.
-    #[inline]
-    fn allocate(
-        &mut self,
-        class: &RangeInclusive<u16>,
-        preferred: u16,
-        chance: &mut Chance,
-    ) -> Option<Allocation> {
-        if class.contains(&preferred) && self.tree.take(number(preferred)) {
-            return Some(Allocation { port: preferred, read: 1 });
-        }
-        let mut read = 1;
-        let (low, high) = run(class, preferred).unwrap_or((1, 0));
-        let start = low.wrapping_add(chance.below(u32::from(high.wrapping_sub(low).wrapping_add(1))) as u16);
-        let found = match self.tree.next(start, &mut read) {
-            Some(found) if found <= high => found,
-            _ => self.search_on(class, preferred, (low, start), chance, &mut read)?,
-        };
-        self.tree.clear(found);
-        Some(Allocation { port: port(found), read })
-    }
-
-    /// The run of a parity had nothing from a random start on: what is before it, then the other
-    /// parity's run, once around.
-    #[cold]
-    fn search_on(
-        &self,
-        class: &RangeInclusive<u16>,
-        preferred: u16,
-        (low, start): (u16, u16),
-        chance: &mut Chance,
-        read: &mut u32,
-    ) -> Option<u16> {
-        let before = self.tree.next(low, read).filter(|&found| found < start);
-        before.or_else(|| {
-            let (low, high) = run(class, preferred ^ 1)?;
-            let start = low + chance.below(u32::from(high - low) + 1) as u16;
-            let found = self.tree.next(start, read).filter(|&found| found <= high);
-            found.or_else(|| self.tree.next(low, read).filter(|&found| found < start))
-        })
-    }
-}
 
 /// An external address and its ports.
 struct At {
@@ -280,23 +207,24 @@ impl Ports {
             pool.tree.set(number(port), true);
         }
     }
-
-    /// Gives a port back.
-    #[cfg(test)]
-    fn release(&mut self, protocol: u8, endpoint: Endpoint) {
-        if let Some(pool) = self.pool(protocol, endpoint.address) {
-            pool.tree.set(number(endpoint.port), true);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::pool::port;
     use super::*;
     use crate::keyed::Key;
     use std::collections::BTreeSet;
 
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    impl Ports {
+        fn release(&mut self, protocol: u8, endpoint: Endpoint) {
+            if let Some(pool) = self.pool(protocol, endpoint.address) {
+                pool.tree.set(number(endpoint.port), true);
+            }
+        }
+    }
 
     fn ports(range: RangeInclusive<u16>, seed: u64) -> Ports {
         Ports::new(&[ADDRESS], &range, Chance::new(Key::new([seed, 1])))
