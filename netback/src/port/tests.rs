@@ -1,5 +1,6 @@
 //! Ports against devices that obey and devices that lie.
 
+mod chaos;
 pub(crate) mod fake;
 mod hostile;
 mod plug;
