@@ -191,6 +191,8 @@ fn statements() {
         (r#"log group 70000 accept"#, &["4:11: a log group is 0 to 65535"]),
         (r#"log group 1 level info accept"#, &["4:5: log: a level and a group exclude each other"]),
         (r#"log flags all group 1 accept"#, &["4:15: log: flags and a group exclude each other"]),
+        (r#"log level audit group 1 accept"#, &[r#"4:17: expected a match or a statement, found "group""#]),
+        (r#"log group 1 level audit accept"#, &["4:13: log level audit stands alone"]),
         (r#"log level audit prefix "a" accept"#, &["4:5: log level audit has no prefix"]),
         ("log level wran accept", &[r#"4:11: "wran" is no log level; did you mean "warn"?"#]),
         ("limit rate 5/secnd accept", &[r#"4:13: "secnd" is no unit of time; did you mean "second"?"#]),

@@ -102,11 +102,15 @@ impl Bits {
 }
 
 impl Context {
+    /// Whether chains of type nat alone reach this one.
+    pub(super) fn is_nat(&self) -> bool {
+        self.reached != 0 && reached_only_by(self, &Hook::ALL.map(|hook| (Kind::Nat, hook)))
+    }
+
     /// The values that a field of few can have where this chain is.
     pub(super) fn values(&self, field: Field) -> Option<Ranges> {
         let each = |values: &[u32]| values.iter().map(|&value| (value, value)).collect();
-        let nat = Hook::ALL.map(|hook| (Kind::Nat, hook));
-        let is_nat = self.reached != 0 && reached_only_by(self, &nat);
+        let is_nat = self.is_nat();
         Some(match field {
             // Chains of type nat see first packets only.
             Field::State if is_nat => each(&[NEW]),

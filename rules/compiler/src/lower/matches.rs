@@ -158,7 +158,7 @@ impl Lowering<'_> {
                 let each = each.filter(|each| (each & mask == value) != negated).map(|each| (each, each));
                 let ranges: Shared = normalise(each.collect()).0.into();
                 if ranges.is_empty() {
-                    return self.refuse(span, impossible(field));
+                    return self.refuse(span, impossible(field, context));
                 }
                 premises.narrow(Known { field, ranges, negated: false, max: u32::MAX })
             }
@@ -210,7 +210,7 @@ impl Lowering<'_> {
         let is_possible =
             context.values(field).is_none_or(|values| !intersection(&values, &known.values()).is_empty());
         if !is_possible {
-            return self.refuse(span, impossible(field));
+            return self.refuse(span, impossible(field, context));
         }
         if premises.knows(field) {
             self.spend_many(cost, &span)?;
@@ -288,15 +288,16 @@ pub(super) fn max(datatype: Datatype) -> u32 {
 }
 
 /// What is told of values that no packet has where the chain is.
-fn impossible(field: Field) -> &'static str {
+fn impossible(field: Field, context: &Context) -> &'static str {
     match field {
-        Field::State | Field::Direction => {
+        Field::State | Field::Direction if context.is_nat() => {
             "this can never be true here: chains of type nat see the first packet of a connection, which is new"
         }
         Field::Length => "this can never be true: a packet has 20 to 65535 octets",
         Field::Ttl => {
             "this can never be true here: what would go on with a time to live of 0 is not forwarded"
         }
+        Field::State => "this can never be true: no packet has such a state",
         _ => "this can never be true here",
     }
 }

@@ -230,8 +230,11 @@ impl Parser<'_, '_> {
                         if !log.prefix.is_empty() || self.peek_word() == "prefix" {
                             return self.error(here, "log level audit has no prefix");
                         }
+                        if log.group.is_some() || log.flags.is_some() || names_level {
+                            return self.error(here, "log level audit stands alone");
+                        }
                         (log.level, log.group) = (Level::Info, Some(here));
-                        continue;
+                        return Ok(What::Log(log));
                     }
                     log.level = self.log_level()?;
                     names_level = true;
