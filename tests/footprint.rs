@@ -25,6 +25,8 @@ table ip remembers {
     ct mark set 7
     add @seen { ip saddr limit rate 10/second }
     ip saddr 10.0.1.9 limit rate 5/second counter
+    meter busy size 1000 { ip saddr ct count over 100 } drop
+    ct count over 5000 drop
     ip saddr 10.0.1.8 quota 10 mbytes
   }
 }

@@ -59,6 +59,15 @@ const SOURCES: &[&str] = &[
 
 /// Bodies of a filter chain at forward.
 const VERDICTS: &[&str] = &[
+    "ct count over 5 drop",
+    "tcp dport 22 ct state new ct count 5 accept",
+    "meter busy size 100 { ip saddr . tcp dport ct count over 20 } drop",
+    "limit rate 5/second counter tcp dport vmap { 22 : accept, 80 : drop }",
+    "meta mark set 1 meta mark vmap { 1 : accept, 2 : drop }",
+    "log group 2 prefix \"a\" snaplen 64 accept",
+    "log level audit accept",
+    "fib saddr . mark . iif oif exists accept",
+    "ip6 daddr & ::ffff:ffff:ffff:ffff == ::1 accept",
     "tcp dport vmap { 22 : accept, 80-90 : drop, 443 : jump side, 444 : goto side }",
     "ip saddr 10.0.1.0/24 counter tcp dport vmap { * : accept, 22 : continue, 23 : return, }",
     "iifname vmap { \"vif*\" : drop, work : accept, * : continue }",
