@@ -90,31 +90,10 @@ impl Rest {
     }
 }
 
-/// The callers to return to.
-struct Callers {
-    rest: [Rest; JUMPS_MAX],
-    depth: usize,
-}
-
-impl Callers {
-    fn push(&mut self, rest: Rest) -> bool {
-        let Some(slot) = self.rest.get_mut(self.depth) else {
-            return false;
-        };
-        *slot = rest;
-        self.depth += 1;
-        true
-    }
-
-    fn pop(&mut self) -> Option<Rest> {
-        self.depth = self.depth.checked_sub(1)?;
-        self.rest.get(self.depth).copied()
-    }
-}
-
 /// Walks the chain with this index and whatever it jumps to.
 pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
-    let mut callers = Callers { rest: [Rest::NONE; JUMPS_MAX], depth: 0 };
+    // The callers to return to.
+    let mut callers = heapless::Vec::<Rest, JUMPS_MAX>::new();
     let mut rules = Rest::of(policy, chain, walker.candidate());
     let mut open = Gate::SHUT;
     loop {
@@ -144,7 +123,7 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
             Action::Return => rules = Rest::NONE,
             Action::Goto(target) => rules = Rest::of(policy, target, walker.candidate()),
             // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.
-            Action::Jump(target) if callers.push(rules) => {
+            Action::Jump(target) if callers.push(rules).is_ok() => {
                 rules = Rest::of(policy, target, walker.candidate());
             }
             Action::Jump(_) => return Ending::Drop(rule.id),
