@@ -45,6 +45,7 @@ impl Code {
     pub const EMPTY: Self = Self { words: &[], sets: &[], lookups: &[], effects: &[], actions: &[] };
 
     /// The step that begins these words, and the words behind it; words that are none end the packet.
+    #[inline(always)]
     pub(crate) fn step(&self, words: &'static [u32]) -> Option<(Step, &'static [u32])> {
         let (&first, rest) = words.split_first()?;
         let step = self.read(first, rest);
@@ -56,6 +57,7 @@ impl Code {
         Some((step.unwrap_or(Step::Do(Action::Drop)), rest.get(length..).unwrap_or_default()))
     }
 
+    #[inline(always)]
     fn read(&self, first: u32, rest: &[u32]) -> Option<Step> {
         let (number, at) = (first >> 16, (first >> 16) as usize);
         let test = match first & 15 {
