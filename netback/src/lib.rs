@@ -20,7 +20,6 @@ mod header;
 pub mod pci;
 pub mod pool;
 pub mod port;
-mod ring;
 pub mod segment;
 mod statistics;
 mod transport;

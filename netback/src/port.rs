@@ -5,6 +5,7 @@
 
 mod lifecycle;
 mod link;
+mod ring;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,12 +19,12 @@ use crate::{
     frame::Payload,
     header,
     pool::{BUFFER, Buffer, OutOfMemory, Pages, Parked, Pool},
-    ring::{self, Ring},
     segment,
 };
 
 pub use lifecycle::{Settings, StartError};
 pub use link::Port;
+use ring::Ring;
 
 /// Descriptors of a ring, in each direction.
 pub const RING: usize = 256;

@@ -12,10 +12,8 @@ use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
 
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, transport::Transport};
 
-use crate::{
-    pool::{OutOfMemory, Pages},
-    port::{RING, StartError},
-};
+use super::{RING, StartError};
+use crate::pool::{OutOfMemory, Pages};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
