@@ -172,9 +172,6 @@ pub trait Link {
     /// does not cut frames is given the pieces.
     fn transmit(&mut self, head: &Head, payload: Option<(Self::Frame, Range<usize>)>) -> Result<(), Refused>;
 
-    /// Whether the device cuts segments; if not, `transmit` does it in software.
-    fn cuts_segments(&self) -> bool;
-
     /// A fresh frame with a copy of `octets`, as payload of what the appliance itself says.
     ///
     /// `None` if no buffer is free or `octets` do not fit one.

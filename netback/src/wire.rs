@@ -215,10 +215,6 @@ impl Link for Wire {
         self.0.borrow().settings.finishes_checksums
     }
 
-    fn cuts_segments(&self) -> bool {
-        self.0.borrow().settings.cuts()
-    }
-
     fn begin(&mut self) {}
 
     fn receive(&mut self) -> Option<WireFrame> {

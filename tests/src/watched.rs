@@ -62,10 +62,6 @@ impl Link for Watched {
         self.0.finishes_checksums()
     }
 
-    fn cuts_segments(&self) -> bool {
-        self.0.cuts_segments()
-    }
-
     fn begin(&mut self) {
         self.0.begin();
     }

@@ -47,11 +47,13 @@ fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
 /// carries.
 #[inline]
 pub(super) fn leaving_offload(packet: &Packet, segments: Option<Segments>, mtu: usize) -> Offload {
-    let checksum = match (packet.checksum(), checksum_place(packet)) {
-        (nat::Checksum::Partial, Some((start, offset))) => netback::Checksum::Partial { start, offset },
-        _ => netback::Checksum::Unverified,
-    };
-    Offload { checksum, segments: segments.and_then(|segments| fit(packet, segments, mtu)) }
+    match (packet.checksum(), checksum_place(packet)) {
+        (nat::Checksum::Partial, Some((start, offset))) => Offload {
+            checksum: netback::Checksum::Partial { start, offset },
+            segments: segments.and_then(|segments| fit(packet, segments, mtu)),
+        },
+        _ => Offload::default(),
+    }
 }
 
 /// Segments no larger than a link takes: without DF the sender does not mind. None if a single one is all.

@@ -185,10 +185,6 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         self.features.checksum()
     }
 
-    fn cuts_segments(&self) -> bool {
-        self.features.segments(false)
-    }
-
     fn begin(&mut self) {
         if self.standing == Standing::Failed {
             self.recover();
