@@ -156,6 +156,14 @@ impl Tuple {
         const PORT: u32 = u32::from_ne_bytes([0, 0, 255, 255]);
         Self { addresses: self.addresses & ADDRESS, ports: self.ports & PORT, ..*self }.words()
     }
+
+    /// The words of all tuples with this source: the destination is left out.
+    #[inline]
+    pub(crate) const fn source_words(&self) -> [u64; 2] {
+        const ADDRESS: u64 = u64::from_ne_bytes([255, 255, 255, 255, 0, 0, 0, 0]);
+        const PORT: u32 = u32::from_ne_bytes([255, 255, 0, 0]);
+        Self { addresses: self.addresses & ADDRESS, ports: self.ports & PORT, ..*self }.words()
+    }
 }
 
 impl fmt::Display for Tuple {

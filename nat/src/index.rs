@@ -26,7 +26,7 @@ pub(crate) struct Index {
     places: Box<[u32]>,
     homes: u32,
     /// How often it has changed.
-    changes: u32,
+    changes: u64,
 }
 
 /// A search that ended, with the steps that it took.
@@ -41,12 +41,14 @@ pub(crate) struct Found {
 pub(crate) struct Spot {
     hash: u32,
     place: u32,
-    changes: u32,
+    changes: u64,
 }
 
 impl Spot {
-    /// One that is not good any more.
-    pub(crate) const STALE: Self = Self { hash: 0, place: 0, changes: u32::MAX };
+    /// The one of a key with this hash that was not searched for yet.
+    pub(crate) const fn of(hash: u32) -> Self {
+        Self { hash, place: 0, changes: u64::MAX }
+    }
 
     /// The hash of the key.
     pub(crate) const fn hash(&self) -> u32 {

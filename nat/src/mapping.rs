@@ -17,12 +17,8 @@ mod rest;
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
-use core::ops::RangeInclusive;
 
 use crate::endpoint::Endpoint;
-use crate::index::{Index, Spot};
-use crate::keyed::Key;
 use crate::session::{HOSTS, NONE, Session, Slab};
 
 /// In place of the number of sessions: none, and the mapping rests. Its kind of port follows.
@@ -71,6 +67,12 @@ impl Session {
         }
     }
 
+    /// Whether the mapping of an internal endpoint lives here.
+    #[inline]
+    pub(crate) fn maps(&self, protocol: u8, internal: Endpoint) -> bool {
+        self.hosts() && self.internal() == internal && self.mapped_protocol() == protocol
+    }
+
     /// What is left of the session is the mapping that lives here: no packet is its own any more,
     /// as of no protocol of such packets.
     pub(crate) const fn leave_mapping(&mut self) {
@@ -99,35 +101,22 @@ struct List {
     newest: u32,
 }
 
-/// The mappings in force, found by their internal endpoints.
+/// The mappings in force: how many, and those at rest.
 pub(crate) struct Mappings {
     live: u32,
     at_rest: u32,
     resting: Vec<List>,
-    /// By internal endpoint and external address.
-    index: Index,
-    key: Key,
-}
-
-fn bits(address: Ipv4Addr) -> u64 {
-    u64::from(u32::from_ne_bytes(address.octets()))
 }
 
 impl Mappings {
     /// Octets that [`Mappings::new`] allocates.
-    pub(crate) const fn footprint(capacity: u32, kinds: usize) -> usize {
-        kinds * size_of::<List>() + Index::footprint(capacity)
+    pub(crate) const fn footprint(kinds: usize) -> usize {
+        kinds * size_of::<List>()
     }
 
-    /// For this many mappings, and this many kinds of ports to rest.
-    pub(crate) fn new(capacity: u32, kinds: usize, key: Key) -> Self {
-        Self {
-            live: 0,
-            at_rest: 0,
-            resting: vec![List { oldest: NONE, newest: NONE }; kinds],
-            index: Index::new(capacity),
-            key,
-        }
+    /// For this many kinds of ports to rest.
+    pub(crate) fn new(kinds: usize) -> Self {
+        Self { live: 0, at_rest: 0, resting: vec![List { oldest: NONE, newest: NONE }; kinds] }
     }
 
     /// How many do not rest.
@@ -141,48 +130,14 @@ impl Mappings {
         self.at_rest
     }
 
-    fn hash(&self, protocol: u8, internal: Endpoint, external: Ipv4Addr) -> u32 {
-        let addresses = bits(internal.address) | bits(external) << 32;
-        let rest = u64::from(internal.port) | u64::from(protocol) << 16 | 1 << 24;
-        self.key.hash([addresses, rest])
-    }
-
-    /// The mapping of an internal endpoint at an external address and a range of its ports; if
-    /// there is none, the spot for one.
-    #[inline(always)]
-    pub(crate) fn find(
-        &self,
-        sessions: &Slab,
-        protocol: u8,
-        internal: Endpoint,
-        external: Ipv4Addr,
-        ports: &RangeInclusive<u16>,
-    ) -> Result<u32, Spot> {
-        let hash = self.hash(protocol, internal, external);
-        self.index.find_or_spot(hash, |id| {
-            let host = sessions.get(id);
-            let found = host.external();
-            host.mapped_protocol() == protocol
-                && host.internal() == internal
-                && found.address == external
-                && ports.contains(&found.port)
-        })
-    }
-
-    /// A mapping begins with a session that gets this place, at the spot of its internal endpoint;
-    /// nothing, and nothing changed, if the index has no room there.
+    /// A mapping begins with the session that has the place.
     #[inline]
-    pub(crate) fn begin(&mut self, id: u32, spot: Spot) -> Option<()> {
-        self.index.insert_at(spot, id)?;
+    pub(crate) const fn begin(&mut self) {
         self.live += 1;
-        Some(())
     }
 
-    /// Ends an idle mapping, which does not rest.
-    pub(crate) fn end(&mut self, sessions: &mut Slab, id: u32) {
-        let host = sessions.get(id);
-        let hash = self.hash(host.mapped_protocol(), host.internal(), host.external().address);
-        self.index.remove(hash, id);
+    /// An idle mapping, which does not rest, ends.
+    pub(crate) const fn end(&mut self) {
         self.live -= 1;
     }
 }
@@ -249,9 +204,9 @@ impl Slab {
 mod tests {
     use super::*;
     use crate::endpoint::{Ends, protocol};
+    use core::net::Ipv4Addr;
 
     const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-    const ANY: RangeInclusive<u16> = 0..=u16::MAX;
 
     fn internal(port: u16) -> Endpoint {
         Endpoint::new(Ipv4Addr::new(10, 0, 0, 7), port)
@@ -265,12 +220,7 @@ mod tests {
 
     impl World {
         fn new(capacity: u32, kinds: usize) -> Self {
-            let mappings = Mappings::new(capacity, kinds, Key::new([1, 2]));
-            Self { sessions: Slab::new(capacity), mappings }
-        }
-
-        fn find(&self, protocol: u8, port: u16) -> Option<u32> {
-            self.mappings.find(&self.sessions, protocol, internal(port), EXTERNAL, &ANY).ok()
+            Self { sessions: Slab::new(capacity), mappings: Mappings::new(kinds) }
         }
 
         /// The internal endpoint of a port gets an external one, the port with its last bit changed.
@@ -279,11 +229,10 @@ mod tests {
             let external = Endpoint::new(EXTERNAL, port ^ 1);
             let mut session = Session { protocol: protocol::UDP, ..Session::VACANT };
             session.set_ends(Ends::new(internal(port), peer), Ends::new(peer, external));
-            let found = self.mappings.find(&self.sessions, protocol::UDP, internal(port), EXTERNAL, &ANY);
             let id = self.sessions.take().expect("a place");
             session.begin_mapping();
             self.sessions.begin(id, session);
-            self.mappings.begin(id, found.expect_err("none yet")).expect("room");
+            self.mappings.begin();
             id
         }
 
@@ -296,22 +245,22 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_until_its_last_session_ends() {
+    fn it_lives_on_without_the_session_that_began_it() {
         let mut world = World::new(2, 2);
         let id = world.begin(5000);
         world.sessions.acquire(id);
         assert!(!world.sessions.has_one_session(id));
         assert!(!world.sessions.release(id));
         for _ in 0..2 {
-            assert_eq!(world.find(protocol::UDP, 5000), Some(id));
-            assert_eq!(world.find(protocol::TCP, 5000), None);
-            assert_eq!(world.sessions.get(id).external(), Endpoint::new(EXTERNAL, 5001));
-            if world.sessions.get(id).is_live() {
+            let place = world.sessions.get(id);
+            assert!(place.maps(protocol::UDP, internal(5000)));
+            assert!(!place.maps(protocol::TCP, internal(5000)));
+            assert!(!place.maps(protocol::UDP, internal(5002)));
+            assert_eq!(place.external(), Endpoint::new(EXTERNAL, 5001));
+            if place.is_live() {
                 world.leave(id);
             }
         }
-        world.mappings.end(&mut world.sessions, id);
-        assert_eq!((world.mappings.live(), world.find(protocol::UDP, 5000)), (0, None));
     }
 
     #[test]
@@ -323,7 +272,6 @@ mod tests {
         world.leave(id);
         assert!(!world.sessions.get(id).has(&original, crate::Direction::Original));
         assert!(!world.sessions.get(id).has(&reply, crate::Direction::Reply));
-        assert_eq!(world.find(protocol::UDP, 5000), Some(id));
     }
 
     #[test]
@@ -340,12 +288,12 @@ mod tests {
         mappings.wake(sessions, ids[1]);
         assert_eq!(mappings.live(), 1);
         mappings.wake(sessions, ids[0]);
-        mappings.end(sessions, ids[0]);
+        mappings.end();
         assert_eq!(mappings.oldest(0), Some(ids[2]));
         assert_eq!(mappings.oldest_of_all(sessions, 0), Some(ids[2]));
         assert_eq!(mappings.oldest_within(sessions, 0, &(1..=2000)), None);
         mappings.wake(sessions, ids[2]);
-        mappings.end(sessions, ids[2]);
+        mappings.end();
         assert_eq!((mappings.oldest(0), mappings.live(), mappings.at_rest()), (None, 1, 0));
     }
 }

@@ -24,7 +24,7 @@ use crate::config::{ClientQuota, Config, Lifetimes, Options, Reserved};
 use crate::contacts::Contacts;
 use crate::endpoint::{Direction, Endpoint, Tuple};
 use crate::expendable::Expendable;
-use crate::index::{ITEMS_MAX, Index, Spot};
+use crate::index::{ITEMS_MAX, Index};
 use crate::keyed::{Chance, Key};
 use crate::mapping::Mappings;
 use crate::ports::Ports;
@@ -33,6 +33,7 @@ use crate::session::{Session, SessionId, Slab};
 use crate::timers::Wheel;
 use crate::window::Windows;
 use external::Externals;
+use lookup::Vain;
 
 /// The session that a packet belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,10 +168,12 @@ pub struct Nat {
     ended: Vec<u32>,
     /// Where a full table looks next for who has most.
     hand: u32,
-    /// Whether a session without a mapping ever had a tuple of packets to an external address.
+    /// Sessions that have no mapping.
+    unmapped: u32,
+    /// Whether a session ever had a tuple of packets to an external address but its mapping's.
     is_crossed: bool,
-    /// What was looked up last in vain, and where its session would be found.
-    missed: (Tuple, Spot),
+    /// What was looked up last in vain, and what was found out.
+    missed: (Tuple, Vain),
 }
 
 /// As many sessions as the index can hold, at most.
@@ -197,7 +200,7 @@ impl Nat {
             + (1 + quotas) * Quota::footprint(options.clients)
             + Index::footprint(2 * capacity)
             + Wheel::FOOTPRINT
-            + Mappings::footprint(capacity, kinds)
+            + Mappings::footprint(kinds)
             + Contacts::footprint(known)
             + Ports::footprint(config.external.len())
             + ends(capacity, options) * size_of::<u32>()
@@ -237,15 +240,16 @@ impl Nat {
             key,
             externals: config.external.iter().fold(Externals::NONE, Externals::with),
             wheel: Wheel::new(),
-            mappings: Mappings::new(capacity, ports.kinds(), key),
+            mappings: Mappings::new(ports.kinds()),
             contacts: Contacts::new(if options.knows_contacts() { capacity } else { 0 }, key),
             ports,
             lifetimes: Lifetimes::new(&config.timeouts, &options.udp_short),
             inbound_refresh: config.inbound_refresh,
             options,
             hand: 0,
+            unmapped: 0,
             is_crossed: false,
-            missed: (Session::VACANT.original(), Spot::STALE),
+            missed: (Session::VACANT.original(), Vain::STALE),
         }
     }
 

@@ -1,5 +1,6 @@
 //! How a session begins.
 
+use super::lookup::Vain;
 use super::source::Mapped;
 use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Direction, Tuple};
@@ -115,13 +116,13 @@ impl Nat {
         if self.is_full() || !self.session_quota.admits(client) {
             self.make_room(client, binding)?;
         }
-        let original = self.vacate(self.spot_for(&binding.original), &binding.original)?;
-        let (source, mapped) = self.source(client, binding)?;
+        let vain = self.vacate(self.seek_again(&binding.original), &binding.original)?;
+        let (source, mapped) = self.source(client, binding, &vain)?;
         let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
         let bound = match reply == binding.original {
             true => Err(Unbound::Conflict),
-            false => self.place(client, binding, packet, original, &reply, mapped),
+            false => self.place(client, binding, packet, &reply, mapped),
         };
         match bound {
             Ok(id) => self.begin(id, packet),
@@ -135,23 +136,22 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    /// Makes sure that no session has a tuple, one that expired is removed; returns the spot for one
-    /// that will have it, where the item or the spot was found.
+    /// Makes sure that no session has a tuple, which was sought; one that expired is removed.
     #[inline(always)]
-    fn vacate(&mut self, found: Result<u32, Spot>, tuple: &Tuple) -> Result<Spot, Unbound> {
+    fn vacate(&mut self, found: Result<u32, Vain>, tuple: &Tuple) -> Result<Vain, Unbound> {
         match found {
             Ok(item) => self.vacate_of(SessionId(item >> 1), tuple),
-            Err(spot) => Ok(spot),
+            Err(vain) => Ok(vain),
         }
     }
 
     #[cold]
-    fn vacate_of(&mut self, session: SessionId, tuple: &Tuple) -> Result<Spot, Unbound> {
+    fn vacate_of(&mut self, session: SessionId, tuple: &Tuple) -> Result<Vain, Unbound> {
         if !self.is_expired(session) {
             return Err(Unbound::Conflict);
         }
         self.remove(session);
-        self.spot(tuple).err().ok_or(Unbound::Conflict)
+        self.seek(tuple).err().ok_or(Unbound::Conflict)
     }
 
     fn session_to_be(&self, client: u8, binding: &Binding, reply: &Tuple, packet: &Packet) -> Session {
@@ -180,14 +180,13 @@ impl Nat {
         session
     }
 
-    /// Gives a session its place and its keys: the tuple of the original direction, and of the
-    /// reply direction too, unless it has a new mapping's or takes the place of one.
+    /// Gives a session its place and its keys: those of the mapping that lives with it, or both of
+    /// its tuples.
     fn place(
         &mut self,
         client: u8,
         binding: &Binding,
         packet: &Packet,
-        original: Spot,
         reply: &Tuple,
         mapped: Mapped,
     ) -> Result<u32, Unbound> {
@@ -195,66 +194,51 @@ impl Nat {
         self.is_crossed |= self.may_be_mapped(&binding.original);
         if let Mapped::Anew(spot) = mapped {
             session.begin_mapping();
-            return self.place_anew(session, original, reply, spot);
+            return self.place_anew(session, reply, spot);
         }
-        let own = self.vacate(self.spot(reply), reply)?;
+        self.vacate(self.seek(reply), reply)?;
         match mapped {
             Mapped::By(mapping) => {
                 session.mapping = mapping;
                 let host = self.sessions.get(mapping);
                 if session.is_snat() && !host.is_live() {
                     session.take_mapping(host);
-                    return self.place_with_mapping(mapping, session, original);
+                    self.place_with_mapping(mapping, session);
+                    return Ok(mapping);
                 }
             }
             _ => self.is_crossed |= self.may_be_mapped(reply),
         }
-        let id = self.place_with_keys(session, original, own)?;
-        if let Mapped::By(mapping) = mapped
-            && binding.source != SourceNat::None
-        {
-            self.sessions.own(mapping);
+        let id = self.place_at(session, Spot::of(self.hash(&binding.original)), self.hash(reply))?;
+        match mapped {
+            Mapped::By(mapping) if binding.source != SourceNat::None => self.sessions.own(mapping),
+            Mapped::By(_) => {}
+            _ => self.unmapped += 1,
         }
-        Ok(id)
-    }
-
-    /// A session that has no mapping, or another's.
-    #[inline(never)]
-    fn place_with_keys(&mut self, session: Session, original: Spot, reply: Spot) -> Result<u32, Unbound> {
-        let (client, hash) = (session.client, original.hash());
-        let id = self.take_place().ok_or(Unbound::TableFull)?;
-        let is_placed = self.index.insert_at(original, id << 1).is_some()
-            && self.index.insert_at(reply, id << 1 | 1).is_some();
-        if !is_placed {
-            self.index.remove(hash, id << 1);
-            self.sessions.free(id);
-            return Err(Unbound::TableFull);
-        }
-        self.sessions.begin(id, session);
-        self.session_quota.take(client);
         Ok(id)
     }
 
     /// A session that a new mapping lives with. Its port was free: nothing has the mapping's hash.
     #[inline(always)]
-    fn place_anew(
-        &mut self,
-        session: Session,
-        original: Spot,
-        reply: &Tuple,
-        internal: Spot,
-    ) -> Result<u32, Unbound> {
-        if self.is_crossed {
-            self.vacate(self.own_spot(reply, self.hash(reply)), reply)?;
+    fn place_anew(&mut self, session: Session, reply: &Tuple, internal: Spot) -> Result<u32, Unbound> {
+        if self.is_crossed
+            && let Some(item) = self.seek_own(reply)
+        {
+            self.vacate_of(SessionId(item >> 1), reply)?;
         }
-        let (client, hash, external) = (session.client, original.hash(), self.mapping_hash(reply));
+        let id = self.place_at(session, internal, self.external_hash(reply))?;
+        self.mappings.begin();
+        Ok(id)
+    }
+
+    /// A session that is found at a spot in the original direction, and by a hash in the other.
+    fn place_at(&mut self, session: Session, original: Spot, reply: u32) -> Result<u32, Unbound> {
+        let (client, hash) = (session.client, original.hash());
         let id = self.take_place().ok_or(Unbound::TableFull)?;
         let is_placed = self.index.insert_at(original, id << 1).is_some()
-            && self.index.insert(external, id << 1 | 1).is_some()
-            && self.mappings.begin(id, internal).is_some();
+            && self.index.insert(reply, id << 1 | 1).is_some();
         if !is_placed {
             self.index.remove(hash, id << 1);
-            self.index.remove(external, id << 1 | 1);
             self.sessions.free(id);
             return Err(Unbound::TableFull);
         }
@@ -266,12 +250,9 @@ impl Nat {
     /// The session that a mapping lived with is over: another of the internal endpoint's takes its
     /// place.
     #[cold]
-    fn place_with_mapping(&mut self, id: u32, session: Session, original: Spot) -> Result<u32, Unbound> {
+    fn place_with_mapping(&mut self, id: u32, session: Session) {
         let before = self.sessions.get(id);
         let (other, kind) = (before.client, self.ports.kind(session.protocol, before.external()));
-        if self.index.insert_at(original, id << 1).is_none() {
-            return Err(Unbound::TableFull);
-        }
         // Its client may be another one by now.
         self.session_quota.give(other);
         self.session_quota.take(session.client);
@@ -280,7 +261,6 @@ impl Nat {
             quota.take(session.client);
         }
         self.sessions.begin(id, session);
-        Ok(id)
     }
 
     /// A session that has its place gets its timer, and its share of what is counted.

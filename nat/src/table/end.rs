@@ -13,7 +13,7 @@ impl Nat {
             return;
         }
         let hosts = session.hosts();
-        let (original, reply) = (self.hash(&session.original()), session.reply());
+        let (original, reply) = (session.original(), session.reply());
         let held = self.held(session);
         let (mapping, peer, client) = (session.mapping(id.0), session.peer(), session.client);
         if mapping != NONE {
@@ -23,13 +23,14 @@ impl Nat {
             self.contacts.remove(mapping, peer);
         }
         self.wheel.unlink(&mut self.sessions, id.0);
-        self.index.remove(original, id.0 << 1);
         self.expendable.set(id.0, false);
         self.sessions.end(id.0);
         self.tell_end(id.0);
         match self.sessions.get_mut(id.0).filter(|_| hosts) {
             Some(host) => host.leave_mapping(),
             None => {
+                self.unmapped -= u32::from(mapping == NONE);
+                self.index.remove(self.hash(&original), id.0 << 1);
                 self.index.remove(self.hash(&reply), id.0 << 1 | 1);
                 self.sessions.free(id.0);
                 self.session_quota.give(client);

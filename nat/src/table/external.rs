@@ -1,6 +1,7 @@
 //! Who is behind an external endpoint, and from whom it takes packets.
 
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 
 use super::Nat;
 use crate::config::Filtering;
@@ -47,9 +48,26 @@ impl Nat {
     #[inline(never)]
     pub(super) fn mapping_at(&self, protocol: u8, external: Endpoint) -> Option<u32> {
         let tuple = Tuple::new(protocol, Endpoint::new(Ipv4Addr::UNSPECIFIED, 0), external);
-        let found = self.index.find(self.mapping_hash(&tuple), |item| {
+        let found = self.index.find(self.external_hash(&tuple), |item| {
             let host = self.sessions.get(item >> 1);
             host.hosts() && host.external() == external && host.mapped_protocol() == protocol
+        });
+        found.map(|item| item >> 1)
+    }
+
+    /// The place of the mapping that a tuple's source has at an external address, with one of these
+    /// ports.
+    pub(super) fn mapping_of(
+        &self,
+        tuple: &Tuple,
+        external: Ipv4Addr,
+        ports: &RangeInclusive<u16>,
+    ) -> Option<u32> {
+        let (protocol, internal) = (tuple.protocol(), tuple.source());
+        let found = self.index.find(self.internal_hash(tuple), |item| {
+            let host = self.sessions.get(item >> 1);
+            let found = host.external();
+            host.maps(protocol, internal) && found.address == external && ports.contains(&found.port)
         });
         found.map(|item| item >> 1)
     }
@@ -62,8 +80,8 @@ impl Nat {
 
     /// The external endpoint that an internal one has at an external address, if any.
     pub fn external(&self, protocol: u8, internal: Endpoint, external: Ipv4Addr) -> Option<Endpoint> {
-        let any = 0..=u16::MAX;
-        let id = self.mappings.find(&self.sessions, protocol, internal, external, &any).ok()?;
+        let tuple = Tuple::new(protocol, internal, Endpoint::new(external, 0));
+        let id = self.mapping_of(&tuple, external, &(0..=u16::MAX))?;
         self.sessions.awake(id).map(|host| host.external())
     }
 

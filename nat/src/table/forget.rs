@@ -83,6 +83,8 @@ impl Nat {
             return false;
         };
         self.externals = self.externals.with(&address);
+        // Where sessions go may be to a mapping now, as far as their tuples tell.
+        self.is_crossed = true;
         reserved.iter().for_each(|run| self.ports.reserve(run));
         for kind in kinds {
             let pool = self.ports.pool_len(kind).min(self.sessions.capacity());

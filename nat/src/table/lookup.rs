@@ -1,4 +1,8 @@
 //! Which session a packet belongs to, and how it is translated. Nothing changes here.
+//!
+//! The session that a mapping lives with is found by the mapping's endpoints: packets of the
+//! original direction by their source, the internal endpoint, answers by their destination, the
+//! external one. All other sessions are found by their whole tuples.
 
 use core::net::Ipv4Addr;
 
@@ -9,20 +13,40 @@ use crate::index::Spot;
 use crate::session::SessionId;
 use crate::translate::Translation;
 
+/// A search in vain: no session has the tuple.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vain {
+    /// For the first session of a mapping that the tuple's source begins.
+    pub(super) spot: Spot,
+    /// Whether the source may have a mapping already.
+    pub(super) is_mapped: bool,
+}
+
+impl Vain {
+    /// One that tells nothing.
+    pub(super) const STALE: Self = Self { spot: Spot::of(0), is_mapped: true };
+}
+
 impl Nat {
     #[inline]
     pub(super) fn hash(&self, tuple: &Tuple) -> u32 {
         self.key.hash(tuple.words())
     }
 
-    /// The hash that a mapping is found by, from the tuple of any packet to it.
+    /// The hash that a mapping is found by from outside, by the tuple of any packet to it.
     #[inline]
-    pub(super) fn mapping_hash(&self, tuple: &Tuple) -> u32 {
+    pub(super) fn external_hash(&self, tuple: &Tuple) -> u32 {
         self.key.hash(tuple.destination_words())
     }
 
-    /// Whether a tuple may be that of a packet to a mapping. Answers to the session that began one
-    /// are found by the mapping's hash, all other packets by their tuple's.
+    /// The hash that a mapping is found by from inside, by the tuple of any packet of its internal
+    /// endpoint.
+    #[inline]
+    pub(super) fn internal_hash(&self, tuple: &Tuple) -> u32 {
+        self.key.hash(tuple.source_words())
+    }
+
+    /// Whether a tuple may be that of a packet to a mapping.
     #[inline]
     pub(super) fn may_be_mapped(&self, tuple: &Tuple) -> bool {
         self.externals.may_have_destination(tuple)
@@ -32,8 +56,8 @@ impl Nat {
     #[inline(always)]
     fn likely_hash(&self, tuple: &Tuple) -> u32 {
         match self.may_be_mapped(tuple) {
-            true => self.mapping_hash(tuple),
-            false => self.hash(tuple),
+            true => self.external_hash(tuple),
+            false => self.internal_hash(tuple),
         }
     }
 
@@ -42,36 +66,54 @@ impl Nat {
         self.sessions.get(item >> 1).has(tuple, direction(item))
     }
 
-    /// The item that stands for this tuple, or the spot for one of its own.
+    /// The item that stands for this tuple, or what the search found out.
     #[inline(always)]
-    pub(super) fn spot(&self, tuple: &Tuple) -> Result<u32, Spot> {
+    pub(super) fn seek(&self, tuple: &Tuple) -> Result<u32, Vain> {
         match self.may_be_mapped(tuple) {
-            true => self.spot_behind_mapping(tuple),
-            false => self.own_spot(tuple, self.hash(tuple)),
+            true => self.seek_from_outside(tuple),
+            false => self.seek_from_inside(tuple, self.internal_hash(tuple)),
         }
     }
 
-    /// The same where it may be the first session's of a mapping.
-    #[inline(never)]
-    fn spot_behind_mapping(&self, tuple: &Tuple) -> Result<u32, Spot> {
-        match self.index.find(self.mapping_hash(tuple), |item| self.is_it(item, tuple)) {
-            Some(item) => Ok(item),
-            None => self.own_spot(tuple, self.hash(tuple)),
-        }
-    }
-
-    /// The same among those that have their tuple's hash, which is this.
+    /// The same for a packet that goes to no mapping. If its source has no mapping either, and
+    /// every session has one, then none has its tuple.
     #[inline(always)]
-    pub(super) fn own_spot(&self, tuple: &Tuple, hash: u32) -> Result<u32, Spot> {
-        self.index.find_or_spot(hash, |item| self.is_it(item, tuple))
+    fn seek_from_inside(&self, tuple: &Tuple, hash: u32) -> Result<u32, Vain> {
+        let mut is_mapped = false;
+        let found = self.index.find_or_spot(hash, |item| {
+            let session = self.sessions.get(item >> 1);
+            is_mapped |= session.maps(tuple.protocol(), tuple.source());
+            session.has(tuple, direction(item))
+        });
+        found.or_else(|spot| {
+            let own = (is_mapped || self.unmapped > 0).then(|| self.seek_own(tuple));
+            own.flatten().ok_or(Vain { spot, is_mapped })
+        })
     }
 
-    /// The same, which may have been found by the last lookup.
+    /// The same for a packet that may go to a mapping.
+    #[inline(never)]
+    fn seek_from_outside(&self, tuple: &Tuple) -> Result<u32, Vain> {
+        let hash = self.internal_hash(tuple);
+        let is_it = |item| self.is_it(item, tuple);
+        let found = self.index.find(self.external_hash(tuple), is_it);
+        let crossed = || self.is_crossed.then(|| self.index.find(hash, is_it)).flatten();
+        let found = found.or_else(crossed).or_else(|| self.seek_own(tuple));
+        found.ok_or(Vain { spot: Spot::of(hash), is_mapped: true })
+    }
+
+    /// The item of a session that no mapping lives with.
+    #[inline(never)]
+    pub(super) fn seek_own(&self, tuple: &Tuple) -> Option<u32> {
+        self.index.find(self.hash(tuple), |item| self.is_it(item, tuple))
+    }
+
+    /// As [`Nat::seek`], which may have been done by the last lookup.
     #[inline]
-    pub(super) fn spot_for(&self, tuple: &Tuple) -> Result<u32, Spot> {
+    pub(super) fn seek_again(&self, tuple: &Tuple) -> Result<u32, Vain> {
         match &self.missed {
-            (missed, spot) if self.index.is_current(spot) && missed == tuple => Err(*spot),
-            _ => self.spot(tuple),
+            (missed, vain) if self.index.is_current(&vain.spot) && missed == tuple => Err(*vain),
+            _ => self.seek(tuple),
         }
     }
 
@@ -92,13 +134,13 @@ impl Nat {
     #[inline(never)]
     fn lookup_away(&mut self, tuple: Tuple, hash: u32) -> Option<Hit> {
         let found = match self.may_be_mapped(&tuple) {
-            true => self.spot_behind_mapping(&tuple),
-            false => self.own_spot(&tuple, hash),
+            true => self.seek_from_outside(&tuple),
+            false => self.seek_from_inside(&tuple, hash),
         };
         match found {
             Ok(item) => Some(hit(item)).filter(|hit| !self.is_expired(hit.session)),
-            Err(spot) => {
-                self.missed = (tuple, spot);
+            Err(vain) => {
+                self.missed = (tuple, vain);
                 None
             }
         }

@@ -3,6 +3,7 @@
 use core::ops::RangeInclusive;
 
 use super::bind::RECLAIM;
+use super::lookup::Vain;
 use super::{Binding, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Endpoint, Tuple, protocol};
 use crate::index::Spot;
@@ -34,14 +35,18 @@ impl Nat {
                 (address, first, last)
             }
         };
-        let (protocol, internal) = (binding.original.protocol(), binding.original.source());
-        let found = self.mappings.find(&self.sessions, protocol, internal, address, &(first..=last));
-        let host = found.ok().and_then(|id| self.sessions.awake(id));
+        let found = self.mapping_of(&binding.original, address, &(first..=last));
+        let host = found.and_then(|id| self.sessions.awake(id));
         host.is_some_and(|host| !host.is_live() && host.client == client)
     }
 
-    /// The source behind us, and its mapping.
-    pub(super) fn source(&mut self, client: u8, binding: &Binding) -> Result<(Endpoint, Mapped), Refusal> {
+    /// The source behind us, and its mapping; the tuple was sought in vain.
+    pub(super) fn source(
+        &mut self,
+        client: u8,
+        binding: &Binding,
+        vain: &Vain,
+    ) -> Result<(Endpoint, Mapped), Refusal> {
         let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let (address, ports) = match binding.source {
             SourceNat::None => return Ok((internal, self.mapped_already(binding))),
@@ -60,10 +65,11 @@ impl Nat {
         let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
         let any = 0..=u16::MAX;
         let among = ports.as_ref().unwrap_or(&any);
-        let spot = match self.mappings.find(&self.sessions, protocol, internal, address, among) {
-            Ok(mapping) => return self.known(client, mapping),
-            Err(spot) => spot,
-        };
+        if vain.is_mapped
+            && let Some(mapping) = self.mapping_of(&binding.original, address, among)
+        {
+            return self.known(client, mapping);
+        }
         let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
         let kind = Ports::kind_at(place, protocol, *class.start());
         self.share(client, internal, kind)?;
@@ -73,7 +79,7 @@ impl Nat {
         };
         let port = self.port(&class, kind, preferred).ok_or(Unbound::PortsExhausted)?;
         self.count_mapping(Ports::kind_at(place, protocol, port), client, Quota::take);
-        Ok((Endpoint::new(address, port), Mapped::Anew(spot)))
+        Ok((Endpoint::new(address, port), Mapped::Anew(vain.spot)))
     }
 
     /// The mapping that a packet came through, if any, is its session's.
@@ -199,10 +205,11 @@ impl Nat {
     /// Ends a mapping that no session uses, and gives its port, of this kind, and its place back.
     fn end_idle(&mut self, mapping: u32, kind: Option<usize>) {
         let host = self.sessions.get(mapping);
-        let (protocol, external) = (host.mapped_protocol(), host.external());
-        let hash = self.mapping_hash(&Tuple::new(protocol, external, external));
-        self.index.remove(hash, mapping << 1 | 1);
-        self.mappings.end(&mut self.sessions, mapping);
+        let external = host.external();
+        let tuple = Tuple::new(host.mapped_protocol(), host.internal(), external);
+        self.index.remove(self.internal_hash(&tuple), mapping << 1);
+        self.index.remove(self.external_hash(&tuple), mapping << 1 | 1);
+        self.mappings.end();
         self.sessions.free(mapping);
         if let Some(kind) = kind {
             self.ports.release_in(kind, external.port);
