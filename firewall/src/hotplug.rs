@@ -29,6 +29,10 @@ const POLL: Duration = Duration::from_secs(1);
 const POLL_BUSY: Duration = Duration::from_millis(50);
 /// How soon a NIC is tried again whose place is not free yet.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long a hypervisor needs at most to take away what was let go of, if it gets the processor meanwhile.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How often it gets the processor then.
+const REST: Duration = Duration::from_millis(5);
 
 /// What is in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,9 @@ pub struct Hotplug {
     is_notified: bool,
     polled: Instant,
     is_pending: bool,
+    /// When the hypervisor has taken away what was let go of last.
+    settled: Instant,
+    rested: Instant,
 }
 
 impl Hotplug {
@@ -68,6 +75,8 @@ impl Hotplug {
             is_notified: true,
             polled: Instant::ZERO,
             is_pending: false,
+            settled: Instant::ZERO,
+            rested: Instant::ZERO,
         };
         let Some(access) = &mut this.access else { return this };
         // Ports keep their registers for show when ACPI has the slots.
@@ -99,6 +108,15 @@ impl Hotplug {
             (false, true) => return None,
         };
         (!self.slots.is_empty()).then(|| self.polled + wanted)
+    }
+
+    /// Whether the processor is to rest for an instant though there is work: a device was let go of a moment ago.
+    pub fn wants_rest(&mut self, now: Instant) -> bool {
+        let wants = now < self.settled && now - self.rested >= REST;
+        if wants {
+            self.rested = now;
+        }
+        wants
     }
 
     /// Looks at the slots if it is time to, or if one has sent an interrupt.
@@ -200,6 +218,7 @@ impl Hotplug {
             self.detach(port, slot, access, datapath);
         }
         slot.power_off(access);
+        self.settled = self.polled + SETTLE;
         self.set(index, Content::Off);
     }
 

@@ -113,6 +113,8 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
                 machine::wait([datapath.next_deadline(now), hotplug.next_poll()].into_iter().flatten().min());
             }
             datapath.wake();
+        } else if hotplug.wants_rest(now) {
+            machine::rest();
         }
     }
 }

@@ -21,7 +21,7 @@ mod port;
 pub mod seed;
 pub mod serial;
 
-pub use apic::wait;
+pub use apic::{rest, wait};
 pub use clock::now;
 pub use command_line::CommandLine;
 pub use panic::{power_off, reset, unfit};
