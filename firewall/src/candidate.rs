@@ -2,21 +2,40 @@
 
 use etherparse::{IpNumber, Ipv4Header};
 use nat::{Direction, Endpoint, Packet, Session, Tuple, protocol};
+use rules::policy::OTHER_PORTS;
 use rules::{Candidate, Connection, Endpoints, State};
 
 use crate::icmp::Message;
 
-/// A packet as the policy sees it when it comes in.
-pub(crate) fn candidate(input: usize, packet: &Packet, state: State) -> Candidate {
-    let ports = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
+/// The ports of a packet whose session has none, see [`OTHER_PORTS`]; `octets` begin with its header.
+#[inline]
+pub(crate) fn other_ports(packet: &Packet, octets: &[u8]) -> Option<(u16, u16)> {
+    if packet.tuple().is_some() || !OTHER_PORTS.contains(&packet.protocol()) {
+        return None;
+    }
+    let behind = octets.get(packet.header_len()..packet.total_len().into())?;
+    let [a, b, c, d] = *behind.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+/// A packet as the policy sees it when it comes in; its ports are those of its session, or these.
+pub(crate) fn candidate(
+    input: usize,
+    packet: &Packet,
+    others: Option<(u16, u16)>,
+    state: State,
+) -> Candidate {
+    let tuple = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
+    let ports = tuple.map(|tuple| (tuple.source().port, tuple.destination().port)).or(others);
     let mut candidate = Candidate {
         input: Some(input as u8),
         output: None,
         source: packet.source(),
         destination: packet.destination(),
         protocol: packet.protocol(),
-        source_port: ports.map_or(0, |tuple| tuple.source().port),
-        destination_port: ports.map_or(0, |tuple| tuple.destination().port),
+        source_port: ports.map_or(0, |ports| ports.0),
+        destination_port: ports.map_or(0, |ports| ports.1),
+        has_ports: ports.is_some(),
         icmp: packet.icmp(),
         tcp_flags: packet.tcp_flags(),
         tos: packet.tos(),
@@ -51,6 +70,7 @@ pub(crate) fn own(port: usize, message: &Message, state: State) -> Option<Candid
         protocol: header.protocol.0,
         source_port: port_at(0),
         destination_port: port_at(2),
+        has_ports: is_tcp,
         icmp: word(0).filter(|_| is_icmp).map(|word| word.to_be_bytes().into()),
         tcp_flags: transport.get(13).copied().filter(|_| is_tcp).unwrap_or(0),
         tos: header.dscp.value() << 2 | header.ecn.value(),
@@ -104,6 +124,7 @@ pub(crate) fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Can
         protocol: tuple.protocol(),
         source_port: port(tuple.source()),
         destination_port: port(tuple.destination()),
+        has_ports: matches!(tuple.protocol(), protocol::TCP | protocol::UDP),
         icmp,
         tcp_flags: 0,
         tos: 0,

@@ -30,7 +30,7 @@ use rules::{Candidate, Hook, Point, Policy, Reject, Residue, SourceNat, Stage, S
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
-use crate::candidate::{answered, candidate, connection, foreseen, own};
+use crate::candidate::{answered, candidate, connection, foreseen, other_ports, own};
 use crate::config::{held_fragments, held_syns, nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::effects::Effects;
@@ -248,6 +248,7 @@ impl<L: Link> Datapath<L> {
         let packet = &mut scratch.packet;
         self.effects.segment = None;
         parse(packet, &frame)?;
+        self.effects.ports = other_ports(packet, octets);
         if !self.routes.source_is_behind(input, packet.source()) {
             return Err(Dropped::Spoofed);
         }
@@ -336,7 +337,7 @@ impl<L: Link> Datapath<L> {
         let is_portless = packet.tuple().is_none();
         let opens = packet.opens() || is_portless || self.nat.may_pick_up(packet);
         let state = if opens { State::New } else { State::Invalid };
-        let mut candidate = candidate(input, packet, state);
+        let mut candidate = candidate(input, packet, self.effects.ports, state);
         self.look_at(None);
         let untracked = self.policy.evaluate(Stage::Untracked, &mut candidate, &mut self.effects);
         self.refuse(packet, untracked.verdict)?;

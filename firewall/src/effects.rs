@@ -33,6 +33,8 @@ pub(crate) struct Effects {
     pub counters: RuleCounters,
     /// The maximum segment size that rules set for the packet that is looked at, see [`Tally::segment`].
     pub segment: Option<Clamp>,
+    /// The ports of the packet that is looked at, if its session has none.
+    pub ports: Option<(u16, u16)>,
     /// The time of the packets that are looked at.
     pub now: Instant,
     memory: Memory,
@@ -72,6 +74,7 @@ impl Effects {
         Self {
             counters: RuleCounters::new(policy.counters().len()),
             segment: None,
+            ports: None,
             now: Instant::ZERO,
             memory: Memory::new(policy, seed, 0),
             marks: vec![0; marks(site)].into_boxed_slice(),

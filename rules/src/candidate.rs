@@ -109,10 +109,12 @@ pub struct Candidate {
     pub destination: Ipv4Addr,
     /// The IPv4 protocol number.
     pub protocol: u8,
-    /// The source port of TCP and UDP; 0 for protocols without.
+    /// The source port of TCP, UDP, UDP-Lite, SCTP and DCCP; 0 for protocols without.
     pub source_port: u16,
-    /// The destination port of TCP and UDP; 0 for protocols without.
+    /// The destination port of the same; 0 for protocols without.
     pub destination_port: u16,
+    /// Whether it has ports: its protocol does, and it is long enough for them.
+    pub has_ports: bool,
     /// The packet's own ICMP type and code.
     pub icmp: Option<(u8, u8)>,
     /// The flags octet of TCP (RFC 9293 3.1); 0 for other protocols.

@@ -18,6 +18,9 @@ use crate::table::{
 use crate::translation::SourceNat;
 use crate::walk::{self, Ending, Walker};
 
+/// Protocols that have ports where TCP and UDP have them, and sessions by address alone: DCCP, SCTP, UDP-Lite.
+pub const OTHER_PORTS: [u8; 3] = [33, 132, 136];
+
 /// The compiled `rules.nft`.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
@@ -47,6 +50,8 @@ pub struct Policy {
     pub counts: &'static [Count],
     /// Whether rules set `ct mark`: else it is 0 for every connection.
     pub marks_connections: bool,
+    /// Whether rules look at ports of protocols whose sessions have none: SCTP, DCCP and UDP-Lite.
+    pub reads_other_ports: bool,
 }
 
 /// Takes what statements count, remember and log.
@@ -158,6 +163,7 @@ impl Policy {
         dynamic_sets: &[],
         counts: &[],
         marks_connections: false,
+        reads_other_ports: false,
     };
 
     /// What the chains of a hook, or of a stage of one, say about the first packet of a session, or a packet of none.
@@ -221,6 +227,10 @@ impl Policy {
     /// TTL, length, identification, TOS, TCP flags. The candidate's state is that of the later packets.
     #[must_use]
     pub fn residue(&self, at: impl Into<Point>, candidate: &Candidate) -> Residue {
+        // A session by address alone has packets from and to many ports.
+        if self.reads_other_ports && OTHER_PORTS.contains(&candidate.protocol) {
+            return Residue::PER_PACKET;
+        }
         let mut walker = Foreseen { candidate, residue: Residue::ACCEPT };
         for base in self.bases(at.into()).filter(|base| base.kind == Kind::Filter) {
             let passes = match walk::walk(self, base.chain, &mut walker) {

@@ -302,9 +302,9 @@ pub enum Field {
     Destination,
     /// The protocol number.
     Protocol,
-    /// The source port, of TCP and UDP only.
+    /// The source port, of [packets with ports](crate::Candidate::has_ports) only.
     SourcePort,
-    /// The destination port, of TCP and UDP only.
+    /// The destination port, of packets with ports only.
     DestinationPort,
     /// The ICMP type, of ICMP only.
     IcmpType,

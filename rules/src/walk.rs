@@ -15,7 +15,6 @@ use crate::tree::TREES_MAX;
 pub const JUMPS_MAX: usize = 16;
 
 const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
 
 /// Who walks: answers matches and takes counts.
 pub trait Walker {
@@ -205,15 +204,14 @@ pub fn has(field: Field, candidate: &Candidate) -> bool {
 
 /// The number that a field reads; `None` when the packet has no such field.
 pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
-    let has_ports = matches!(candidate.protocol, PROTOCOL_TCP | PROTOCOL_UDP);
     let value = match field {
         Field::InputPort => candidate.input.map_or(NO_PORT, u32::from),
         Field::OutputPort => candidate.output.map_or(NO_PORT, u32::from),
         Field::Source => candidate.source.to_bits(),
         Field::Destination => candidate.destination.to_bits(),
         Field::Protocol => candidate.protocol.into(),
-        Field::SourcePort if has_ports => candidate.source_port.into(),
-        Field::DestinationPort if has_ports => candidate.destination_port.into(),
+        Field::SourcePort if candidate.has_ports => candidate.source_port.into(),
+        Field::DestinationPort if candidate.has_ports => candidate.destination_port.into(),
         Field::SourcePort | Field::DestinationPort => return None,
         Field::IcmpType => candidate.icmp?.0.into(),
         Field::IcmpCode => candidate.icmp?.1.into(),
@@ -226,16 +224,16 @@ pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
         Field::Identification => candidate.identification.into(),
         Field::State => candidate.state.bit(),
         Field::Mark => candidate.mark,
-        field => return of_connection(field, candidate, has_ports),
+        field => return of_connection(field, candidate),
     };
     Some(value)
 }
 
 /// The number that a field reads of the packet's connection.
-fn of_connection(field: Field, candidate: &Candidate, has_ports: bool) -> Option<u32> {
+fn of_connection(field: Field, candidate: &Candidate) -> Option<u32> {
     let connection = candidate.connection?;
     let (original, reply) = (connection.original, candidate.reply()?);
-    let port = |port: u16| has_ports.then_some(u32::from(port));
+    let port = |port: u16| candidate.has_ports.then_some(u32::from(port));
     match field {
         Field::Status => {
             let dnat = if candidate.dnat { STATUS_DNAT } else { 0 };

@@ -17,7 +17,7 @@
 //! - Counters of nat chains at postrouting may be greater in Linux where a rule resets connections: the reset to a first
 //!   segment passes them (`duel`).
 //! - Two neighbouring `!=` on small fields of a header, which nft 1.0.6 joins into another meaning (`generate`).
-//! - Statements that remember ahead of a map of verdicts, and `th` without a protocol, which Weir refuses.
+//! - `th` without a protocol, which Weir refuses.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

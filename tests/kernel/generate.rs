@@ -215,11 +215,12 @@ impl Text<'_> {
         let is_known = words.iter().any(|word| subject(word) == subject(about));
         let is_of_protocol = is_map && !about.starts_with('i') && !transport.is_empty();
         let has_memory = words.iter().any(|word| REMEMBERING.iter().any(|kind| word.starts_with(kind)));
-        if is_of_protocol
-            || (is_map && (is_known || has_memory))
-            || (verdict.contains("tcp reset") && !is_tcp)
-        {
+        if is_of_protocol || (is_map && is_known) || (verdict.contains("tcp reset") && !is_tcp) {
             verdict = "drop".into();
+        }
+        // nft 1.0.6 joins neighbouring fields over what stands between them.
+        if has_memory && transport.starts_with("ip ") && words.iter().any(|word| word.starts_with("ip ttl")) {
+            words.retain(|word| !word.starts_with("ip ttl"));
         }
         words.push(transport);
         if self.chance.happens(75) || (verdict.is_empty() && words.iter().all(String::is_empty)) {
@@ -329,7 +330,7 @@ impl Text<'_> {
     }
 }
 
-/// How statements that remember begin. Weir takes none of them ahead of a map of verdicts.
+/// How statements that remember begin.
 const REMEMBERING: [&str; 6] = ["limit", "quota", "counter", "add", "update", "meta l4proto tcp update"];
 
 /// What a match looks at; lengths are one thing.

@@ -25,6 +25,9 @@ const PORTS: [u16; 8] = [22, 53, 80, 443, 1000, 5000, 5001, 40_000];
 /// Errors that end up at who sent the packet (RFC 792).
 const ERRORS: [(u8, u8); 6] = [(3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (11, 0)];
 
+/// The protocol number of SCTP.
+const SCTP: u8 = 132;
+
 /// Conversations that go on at a time.
 const FLOWS_MAX: usize = 24;
 
@@ -45,6 +48,24 @@ impl Manner {
         packet.header.dont_fragment = self.dont_fragment;
         packet
     }
+}
+
+/// An INIT chunk behind its header (RFC 9260 3.1, 3.3.2).
+fn sctp_init([from, to]: [u16; 2]) -> Vec<u8> {
+    let mut octets = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    octets.extend([0; 8]);
+    octets.extend([1, 0, 0, 20, 0x11, 0x22, 0x33, 0x44, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let sum = crc32c(&octets).to_le_bytes();
+    octets[8..12].copy_from_slice(&sum);
+    octets
+}
+
+/// The checksum of SCTP (RFC 9260 appendix A).
+fn crc32c(octets: &[u8]) -> u32 {
+    let of_octet = |sum: u32, octet: &u8| {
+        (0..8).fold(sum ^ u32::from(*octet), |sum, _| sum >> 1 ^ 0x82f6_3b78 * (sum & 1))
+    };
+    !octets.iter().fold(u32::MAX, of_octet)
 }
 
 impl Duel {
@@ -76,6 +97,11 @@ impl Duel {
         }
         let protocol = self.chance.pick(&[6, 6, 6, 17, 17, 17, 1]);
         let local = self.is_own(target);
+        // Linux gives associations other ports where rules name some.
+        let names_ports = ["masquerade to", "random", "snat"].iter().any(|word| self.rules.contains(word));
+        if !local && !names_ports && self.chance.happens(6) {
+            return self.associate(input, source, target);
+        }
         let (query, target_port) = match protocol {
             1 if local => (8, 0),
             1 => (self.chance.pick(&[8, 8, 8, 13]), 0),
@@ -94,6 +120,21 @@ impl Duel {
         }
         let flow = Flow::new(protocol, input, sent, query);
         if is_odd { self.stray(flow) } else { self.go_on(flow) }
+    }
+
+    /// The first packet of an SCTP association, and the last one between these hosts: sessions have no ports here.
+    fn associate(&mut self, input: usize, source: Ipv4Addr, target: Ipv4Addr) -> Result<(), String> {
+        let ends = [source, target].map(|address| SocketAddrV4::new(address, 0));
+        // A peer is known by its address alone, whoever talks to it.
+        let is_known = |used: &(u8, SocketAddrV4, SocketAddrV4)| {
+            used.0 == SCTP && ([used.1, used.2].contains(&ends[1]) || used.2 == ends[0])
+        };
+        if self.used.iter().any(is_known) || !self.used.insert((SCTP, ends[0], ends[1])) {
+            return Ok(());
+        }
+        let ports = [self.port(), self.port()];
+        let packet = self.manner().put(Packet::new(source, target, SCTP, &sctp_init(ports)));
+        self.send(input, [packet.clone(), packet], None).map(drop)
     }
 
     /// A segment of no connection, that opens none.

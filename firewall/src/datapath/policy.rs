@@ -16,7 +16,7 @@ impl<L: Link> Datapath<L> {
     ) -> Result<Hop, Refusal> {
         self.look_at(Some(hit));
         let session = self.nat.session(hit.session);
-        let mut candidate = candidate(input, packet, state);
+        let mut candidate = candidate(input, packet, self.effects.ports, state);
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
         let place = hit.session.index();
         candidate.connection = Some(connection(session, hit.direction, self.effects.mark(place)));
@@ -58,7 +58,7 @@ impl<L: Link> Datapath<L> {
         }
         self.pass(Stage::Received, packet, candidate)?;
         candidate.destination = translation.destination().address;
-        if candidate.destination_port != 0 {
+        if packet.tuple().is_some() && candidate.has_ports {
             candidate.destination_port = translation.destination().port;
         }
         self.pass(Stage::Translated, packet, candidate)?;
@@ -165,7 +165,7 @@ impl<L: Link> Datapath<L> {
         let untracked = self.policy.residue(Stage::Untracked, &candidate);
         let received = self.policy.residue(Stage::Received, &candidate);
         candidate.destination = leaving.destination().address;
-        if candidate.destination_port != 0 {
+        if candidate.has_ports {
             candidate.destination_port = leaving.destination().port;
         }
         let prerouting = untracked.then(received).then(self.policy.residue(Stage::Translated, &candidate));

@@ -27,7 +27,7 @@ const STATES: [(&str, State); 4] = [
 ];
 
 /// What a packet may be written like.
-pub const FORM: &str = "iif NAME ip SOURCE > DESTINATION, then tcp|udp [SOURCE >] PORT [FLAGS], icmp TYPE[/CODE] or proto N, \
+pub const FORM: &str = "iif NAME ip SOURCE > DESTINATION, then tcp|udp|sctp|dccp|udplite [SOURCE >] PORT [FLAGS], icmp TYPE[/CODE] or proto N, \
                         then state S, length N, ttl N, tos N or id N where they matter";
 
 /// Reads a packet; `port` finds the number of an interface.
@@ -45,6 +45,7 @@ pub fn parse(text: &str, port: impl Fn(&str) -> Option<u8>) -> Result<Candidate,
         protocol: 0,
         source_port: 0,
         destination_port: 0,
+        has_ports: false,
         icmp: None,
         tcp_flags: 0,
         tos: 0,
@@ -77,6 +78,9 @@ pub fn parse(text: &str, port: impl Fn(&str) -> Option<u8>) -> Result<Candidate,
                 packet.tcp_flags = words.flags().unwrap_or(0x02);
             }
             "udp" => words.ports(17, &mut packet)?,
+            "dccp" => words.ports(33, &mut packet)?,
+            "sctp" => words.ports(132, &mut packet)?,
+            "udplite" => words.ports(136, &mut packet)?,
             "icmp" => {
                 packet.protocol = 1;
                 packet.icmp = Some(icmp(words.next("a type, such as echo-request or 3/4")?)?);
@@ -131,7 +135,7 @@ impl<'a> Words<'a> {
 
     /// `[source >] destination`
     fn ports(&mut self, protocol: u8, packet: &mut Candidate) -> Result<(), String> {
-        (packet.protocol, packet.source_port) = (protocol, SOURCE_PORT);
+        (packet.protocol, packet.source_port, packet.has_ports) = (protocol, SOURCE_PORT, true);
         packet.destination_port = self.parse("a port")?;
         if self.0.next_if_eq(&">").is_some() {
             packet.source_port = packet.destination_port;

@@ -70,6 +70,7 @@ fn program(out: &mut String, program: &Program, packed: &Packed) {
         line!(out, "static {name}: [::rules::{kind}; {count}] = [{items}];");
     }
     line!(out, "const MARKS_CONNECTIONS: bool = {};", program.marks_connections);
+    line!(out, "const READS_OTHER_PORTS: bool = {};", program.reads_other_ports);
 }
 
 fn code(out: &mut String, packed: &Packed) {
@@ -145,7 +146,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS, reads_other_ports: READS_OTHER_PORTS }},"
     );
     line!(out, "}};");
 }

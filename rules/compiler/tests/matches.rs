@@ -114,6 +114,27 @@ fn ports_imply_their_protocol() {
 }
 
 #[test]
+fn ports_of_protocols_whose_sessions_have_none() {
+    let of = |protocol| Candidate { protocol, destination_port: 22, tcp_flags: 0, ..segment() };
+    for (word, protocol) in [("sctp", 132), ("dccp", 33), ("udplite", 136)] {
+        tells(&format!("{word} dport 22"), &of(protocol), &port(22));
+        tells(
+            &format!("{word} dport {{ 22, 80 }}"),
+            &of(protocol),
+            &Candidate { destination_port: 23, ..of(protocol) },
+        );
+        tells(&format!("{word} sport != 22"), &of(protocol), &Candidate { source_port: 22, ..of(protocol) });
+        tells(&format!("{word} sport 40000"), &of(protocol), &Candidate { has_ports: false, ..of(protocol) });
+        tells(
+            &format!("meta l4proto {{ tcp, {word} }} th dport 22"),
+            &of(protocol),
+            &Candidate { destination_port: 22, ..datagram() },
+        );
+        tells(&format!("meta l4proto . th dport {{ {word} . 22, tcp . 80 }}"), &of(protocol), &port(22));
+    }
+}
+
+#[test]
 fn protocols() {
     tells("meta l4proto udp", &datagram(), &segment());
     tells("meta l4proto 17", &datagram(), &segment());

@@ -90,11 +90,15 @@ fn ports_and_protocols() {
         ),
         (
             "th dport 53 accept",
-            &["4:1: th needs a match on tcp or udp before it, such as meta l4proto { tcp, udp }"],
+            &[
+                "4:1: th needs a match on protocols with ports before it, such as meta l4proto { tcp, udp }; those without have other things there",
+            ],
         ),
         (
             "meta l4proto { icmp, tcp } th dport 53 accept",
-            &["4:28: th needs a match on tcp or udp before it, such as meta l4proto { tcp, udp }"],
+            &[
+                "4:28: th needs a match on protocols with ports before it, such as meta l4proto { tcp, udp }; those without have other things there",
+            ],
         ),
         (
             "tcp dport 22 accept }",

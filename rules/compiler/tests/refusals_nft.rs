@@ -195,11 +195,11 @@ fn what_the_kernel_reads_of_other_protocols_and_words() {
     refuses(&[
         (
             "meta l4proto . th dport != { tcp . 22, udp . 53 } accept",
-            &["4:28: th needs tcp or udp in each element, or a match on them before it"],
+            &["4:28: ports need tcp or udp in each element, or a match on them before"],
         ),
         (
-            "meta l4proto . th dport { sctp . 22 } accept",
-            &["4:25: th needs tcp or udp in each element, or a match on them before it"],
+            "meta l4proto . th dport { icmp . 22 } accept",
+            &["4:25: ports need tcp or udp in each element, or a match on them before"],
         ),
         (
             "meta l4proto . th dport vmap { tcp . 22 : drop, * : accept }",

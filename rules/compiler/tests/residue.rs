@@ -96,6 +96,18 @@ table ip nat {
 }
 "#;
 
+#[test]
+fn sessions_without_ports_are_looked_at_where_rules_ask_for_them() {
+    let association = Candidate { protocol: 132, has_ports: false, tcp_flags: 0, ..established() };
+    assert_eq!(residue("sctp dport 22 drop\naccept", &association), Residue::PER_PACKET);
+    assert_eq!(
+        residue("meta l4proto { sctp, tcp } th dport 22 drop\naccept", &association),
+        Residue::PER_PACKET
+    );
+    assert_eq!(residue("sctp dport 22 drop\naccept", &established()), Residue::ACCEPT);
+    assert_eq!(residue("tcp dport 22 drop\nmeta l4proto sctp accept", &association), Residue::ACCEPT);
+}
+
 fn established() -> Candidate {
     Candidate { state: State::Established, ..segment() }
 }

@@ -36,8 +36,7 @@ impl Lowering<'_> {
             Operator::NotEqual => true,
             _ => return self.refuse(wanted.value.span.clone(), "a concatenation has no order"),
         };
-        let is_of_ports = |(key, _): &(&keys::Key, Span)| key.layer == keys::Layer::Ports;
-        let asks_blindly = wanted.keys.iter().any(is_of_ports) && !premises.has_ports();
+        let blind = wanted.keys.iter().map(|(key, _)| key.layer).find(|&layer| !premises.has_ports(layer));
         let types: Vec<_> = wanted.keys.iter().map(|(key, _)| key.datatype).collect();
         let value = wanted.value.resolved();
         let held = match value.what {
@@ -63,8 +62,8 @@ impl Lowering<'_> {
             premises.is_never = true;
             return Some(());
         };
-        if asks_blindly {
-            self.are_of_ports(&held, &key, negated, &wanted.value.span)?;
+        if let Some(layer) = blind {
+            self.are_of_ports(layer, &held, &key, negated, &wanted.value.span)?;
         }
         premises.asked.extend(key.fields());
         if let (Held::Rows(Rows { rows, .. }), false) = (&held, negated) {
@@ -126,20 +125,27 @@ impl Lowering<'_> {
         Some(())
     }
 
-    /// The kernel reads ports of whatever protocol; here only those of TCP and UDP are known.
-    fn are_of_ports(&mut self, held: &Held, key: &Key, negated: bool, span: &Span) -> Option<()> {
+    /// The kernel reads ports of whatever protocol; here only those of protocols that have them are known.
+    fn are_of_ports(
+        &mut self,
+        layer: keys::Layer,
+        held: &Held,
+        key: &Key,
+        negated: bool,
+        span: &Span,
+    ) -> Option<()> {
         let at = key.fields().iter().position(|field| *field == Field::Protocol);
         let are_known = match (held, at) {
             (Held::Rows(Rows { rows, .. }), Some(at)) => {
                 let mut protocols = rows.iter().skip(at).step_by(key.fields().len().max(1));
-                protocols.all(|&(first, last)| first == last && matches!(first, 6 | 17))
+                protocols.all(|&(first, last)| first == last && layer.protocols().contains(&first))
             }
             _ => false,
         };
         if are_known && !negated {
             return Some(());
         }
-        let message = "th needs tcp or udp in each element, or a match on them before it";
+        let message = "ports need tcp or udp in each element, or a match on them before";
         self.refuse(span.clone(), message)
     }
 
@@ -155,7 +161,9 @@ impl Lowering<'_> {
             keys.iter().any(|(key, _)| matches!(key.subject, Subject::Packet(Field::Protocol)));
         for (key, span) in keys {
             self.hook_allows(key, operator, span, context)?;
-            if !(names_protocol && key.layer == keys::Layer::Ports) {
+            if names_protocol && !key.layer.protocols().is_empty() {
+                self.reads_ports(key.layer, premises);
+            } else {
                 self.layer(key, span, context, premises)?;
             }
         }

@@ -10,6 +10,7 @@ use super::layers::is_of_connection;
 use super::ranges::{Ranges, Shared, complement, intersection};
 use super::{Context, Premises};
 use crate::program::{Step, Test};
+use crate::syntax::keys::Layer;
 
 /// The values that a field has left.
 #[derive(Debug, Clone)]
@@ -204,9 +205,10 @@ impl Premises {
         self.values(Field::Protocol)
     }
 
-    /// Whether only protocols with ports are left, TCP and UDP.
-    pub fn has_ports(&self) -> bool {
-        self.is_within(Field::Protocol, &[(6, 6), (17, 17)])
+    /// Whether only protocols are left that have what a key of this layer reads.
+    pub fn has_ports(&self, layer: Layer) -> bool {
+        let protocols: Ranges = layer.protocols().iter().map(|&protocol| (protocol, protocol)).collect();
+        protocols.is_empty() || self.is_within(Field::Protocol, &protocols)
     }
 }
 

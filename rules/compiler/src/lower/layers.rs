@@ -1,6 +1,7 @@
 //! What a match asks of its place and of the packet: a hook, a family, a protocol.
 
 use rules::Hook;
+use rules::policy::OTHER_PORTS;
 use rules::table::{Field, Kind};
 
 use super::known::Known;
@@ -60,18 +61,30 @@ impl Lowering<'_> {
             }
             Layer::Transport(protocol) => {
                 premises.is_ipv4 |= protocol == ICMP;
+                self.program.reads_other_ports |= OTHER_PORTS.contains(&protocol);
                 self.transport(protocol, key.name, span, premises)
             }
-            Layer::Ports if !premises.has_ports() => {
-                let name = key.name;
-                let word = if name.starts_with("th ") { "th" } else { name };
+            Layer::Ports if !premises.has_ports(key.layer) => {
+                let message = "th needs a match on protocols with ports before it, such as meta l4proto { tcp, udp }; those without have other things there";
+                self.refuse(span.clone(), message)
+            }
+            Layer::SessionPorts if !premises.has_ports(key.layer) => {
                 let message = format!(
-                    "{word} needs a match on tcp or udp before it, such as meta l4proto {{ tcp, udp }}"
+                    "{} needs a match on tcp or udp before it, such as meta l4proto {{ tcp, udp }}",
+                    key.name
                 );
                 self.refuse(span.clone(), message)
             }
-            Layer::Ports => Some(()),
+            Layer::Ports | Layer::SessionPorts => {
+                self.reads_ports(key.layer, premises);
+                Some(())
+            }
         }
+    }
+
+    /// Notes that ports are looked at, of protocols that may have sessions without.
+    pub(super) fn reads_ports(&mut self, layer: Layer, premises: &Premises) {
+        self.program.reads_other_ports |= layer == Layer::Ports && !premises.has_ports(Layer::SessionPorts);
     }
 
     /// Whether the key is of the family that the rule is for.

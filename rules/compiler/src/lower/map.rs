@@ -195,7 +195,7 @@ impl Lowering<'_> {
         own: &mut Premises,
     ) -> Option<()> {
         // The protocol of `th` is asked for by another part, or was before.
-        if key.layer == keys::Layer::Ports && !own.has_ports() {
+        if !own.has_ports(key.layer) {
             let name = key.name;
             let message = format!("{name} in a map needs tcp or udp with it");
             return self.refuse(value.span.clone(), message);
@@ -334,7 +334,7 @@ impl Lowering<'_> {
         premises: &mut Premises,
     ) -> Option<()> {
         let [(key, _)] = keys else {
-            if keys.iter().any(|(key, _)| key.layer == keys::Layer::Ports) && !premises.has_ports() {
+            if keys.iter().any(|(key, _)| !premises.has_ports(key.layer)) {
                 let message = "* stands for other protocols than tcp and udp too, whose ports are not known";
                 return self.refuse(span.clone(), message);
             }

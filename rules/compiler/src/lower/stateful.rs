@@ -11,7 +11,7 @@ use super::sets::Held;
 use super::{Context, Lowering, Premises};
 use crate::diagnostics::{meant, quoted};
 use crate::program::{DynamicSet, Log, Step};
-use crate::syntax::keys::{Datatype, Key, Layer, Subject};
+use crate::syntax::keys::{Datatype, Key, Subject};
 use crate::syntax::tree::{self, Connections, Mark, Operator, Ruleset, Shared, Span, Update, Value, What};
 
 /// The elements that a meter may have when its size is not said.
@@ -228,9 +228,8 @@ impl Lowering<'_> {
     ) -> Option<Option<Step>> {
         self.keys_allowed(&update.keys, Operator::Implicit, context, premises)?;
         let key = self.packet_key(&update.keys)?;
-        let asks_for_ports = update.keys.iter().any(|(key, _)| key.layer == Layer::Ports);
-        if let (true, false, Some((_, span))) = (asks_for_ports, premises.has_ports(), update.keys.first()) {
-            return self.refuse(span.clone(), "th needs a match on tcp or udp before it");
+        if let Some((_, span)) = update.keys.iter().find(|(key, _)| !premises.has_ports(key.layer)) {
+            return self.refuse(span.clone(), "ports need a match on tcp or udp before them");
         }
         let set = if update.is_meter { self.meter(update)? } else { self.updated_set(update)? };
         let (Some(key), Some(set)) = (key, set) else { return Some(None) };

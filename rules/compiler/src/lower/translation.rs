@@ -11,7 +11,7 @@ use super::known::Known;
 use super::map::Piece;
 use super::{Context, Lowering, Premises};
 use crate::program::{Match, Step, Test};
-use crate::syntax::keys::Datatype;
+use crate::syntax::keys::{Datatype, Layer};
 use crate::syntax::tree::{self, Place, Span, Target, Translation, Value, ValueWhat};
 
 /// The most addresses that one translation may spread over.
@@ -230,7 +230,7 @@ impl Lowering<'_> {
 
     fn nat_ports(&mut self, value: &Value, premises: &Premises, what: &str) -> Option<(u16, u16)> {
         let (first, last) = self.ends(value, Datatype::Port)?;
-        if !premises.has_ports() {
+        if !premises.has_ports(Layer::SessionPorts) {
             let message = "a port needs a match on tcp or udp before it, such as tcp dport 80";
             return self.refuse(value.span.clone(), message);
         }

@@ -8,10 +8,12 @@ use super::space::{Space, without};
 use crate::lower::{Ranges, intersection, normalise};
 use crate::plan::Plan;
 
-/// Protocols with numbers of their own, and what is left: all but IGMP, which has no sessions.
+/// Protocols with numbers of their own, others with ports, unless they are too short for them, and what is left: all
+/// but IGMP, which has no sessions.
 pub(super) const TCP: u32 = 6;
 pub(super) const UDP: u32 = 17;
 pub(super) const ICMP: u32 = 1;
+const OTHER_PORTS: [u32; 3] = [33, 132, 136];
 const OTHERS: [(u32, u32); 4] = [(0, 0), (3, 5), (7, 16), (18, 255)];
 
 /// ICMP queries that open a session: echo, timestamp, and those that nobody sends any more.
@@ -104,6 +106,7 @@ impl World {
                 of_port.with(Field::Protocol, OTHERS),
             ];
             pieces.extend(kinds.into_iter().flatten());
+            pieces.extend(OTHER_PORTS.into_iter().filter_map(|protocol| with_ports(&of_port, protocol)));
         }
         pieces
     }

@@ -41,6 +41,20 @@ pub(crate) enum Layer {
     Transport(u8),
     /// A protocol with ports, which another match has named.
     Ports,
+    /// The same, of protocols whose sessions have ports: TCP and UDP.
+    SessionPorts,
+}
+
+impl Layer {
+    /// The protocols that have what a key reads, when it does not name its own; sorted.
+    pub fn protocols(self) -> &'static [u32] {
+        match self {
+            // TCP, UDP, DCCP, SCTP and UDP-Lite.
+            Self::Ports => &[6, 17, 33, 132, 136],
+            Self::SessionPorts => &[6, 17],
+            Self::Any | Self::Network | Self::Transport(_) => &[],
+        }
+    }
 }
 
 /// The type of a value.
@@ -219,6 +233,9 @@ const fn ipv6(name: &'static str, datatype: Datatype) -> Key {
 
 const TCP: Layer = Layer::Transport(6);
 const UDP: Layer = Layer::Transport(17);
+const DCCP: Layer = Layer::Transport(33);
+const SCTP: Layer = Layer::Transport(132);
+const UDPLITE: Layer = Layer::Transport(136);
 const ICMP: Layer = Layer::Transport(1);
 
 /// All keys; `meta iifname` is `iifname`.
@@ -241,6 +258,12 @@ pub(crate) static KEYS: &[Key] = &[
     key("tcp flags", Field::TcpFlags, Datatype::TcpFlags, TCP),
     key("udp sport", Field::SourcePort, Datatype::Port, UDP),
     key("udp dport", Field::DestinationPort, Datatype::Port, UDP),
+    key("udplite sport", Field::SourcePort, Datatype::Port, UDPLITE),
+    key("udplite dport", Field::DestinationPort, Datatype::Port, UDPLITE),
+    key("sctp sport", Field::SourcePort, Datatype::Port, SCTP),
+    key("sctp dport", Field::DestinationPort, Datatype::Port, SCTP),
+    key("dccp sport", Field::SourcePort, Datatype::Port, DCCP),
+    key("dccp dport", Field::DestinationPort, Datatype::Port, DCCP),
     key("th sport", Field::SourcePort, Datatype::Port, Layer::Ports),
     key("th dport", Field::DestinationPort, Datatype::Port, Layer::Ports),
     key("icmp type", Field::IcmpType, Datatype::IcmpType, ICMP),
@@ -259,14 +282,14 @@ pub(crate) static KEYS: &[Key] = &[
     key("ct original daddr", Field::OriginalDestination, Datatype::Address, Layer::Any),
     key("ct original ip saddr", Field::OriginalSource, Datatype::Address, Layer::Network),
     key("ct original ip daddr", Field::OriginalDestination, Datatype::Address, Layer::Network),
-    key("ct original proto-src", Field::OriginalSourcePort, Datatype::Port, Layer::Ports),
-    key("ct original proto-dst", Field::OriginalDestinationPort, Datatype::Port, Layer::Ports),
+    key("ct original proto-src", Field::OriginalSourcePort, Datatype::Port, Layer::SessionPorts),
+    key("ct original proto-dst", Field::OriginalDestinationPort, Datatype::Port, Layer::SessionPorts),
     key("ct reply saddr", Field::ReplySource, Datatype::Address, Layer::Any),
     key("ct reply daddr", Field::ReplyDestination, Datatype::Address, Layer::Any),
     key("ct reply ip saddr", Field::ReplySource, Datatype::Address, Layer::Network),
     key("ct reply ip daddr", Field::ReplyDestination, Datatype::Address, Layer::Network),
-    key("ct reply proto-src", Field::ReplySourcePort, Datatype::Port, Layer::Ports),
-    key("ct reply proto-dst", Field::ReplyDestinationPort, Datatype::Port, Layer::Ports),
+    key("ct reply proto-src", Field::ReplySourcePort, Datatype::Port, Layer::SessionPorts),
+    key("ct reply proto-dst", Field::ReplyDestinationPort, Datatype::Port, Layer::SessionPorts),
     // PACKET_HOST: nothing else is received.
     constant("meta pkttype", 0, Datatype::PacketType, Layer::Any),
     ipv6("ip6 saddr", Datatype::Address6),
@@ -286,16 +309,16 @@ pub(crate) static KEYS: &[Key] = &[
 ];
 
 /// First words of keys that take a second.
-pub(crate) const GROUPS: &[&str] = &["ip", "tcp", "udp", "th", "icmp", "meta", "ct", "ip6", "icmpv6"];
+pub(crate) const GROUPS: &[&str] =
+    &["ip", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "meta", "ct", "ip6", "icmpv6"];
 
 /// Keys that may go without their first word, `meta`.
 pub(crate) const BARE: &[&str] = &["mark", "pkttype"];
 
 /// First words of matches and statements of nft that are not built.
 pub(crate) const UNBUILT: &[&str] = &[
-    "ether", "vlan", "arp", "sctp", "dccp", "udplite", "ah", "esp", "comp", "igmp", "rt", "socket", "osf",
-    "numgen", "jhash", "symhash", "exthdr", "hbh", "frag", "dst", "mh", "srh", "ipsec", "queue", "notrack",
-    "tproxy", "synproxy", "dup", "fwd", "set", "last", "vmap", "map", "flow", "geneve", "gre", "vxlan",
-    "cpu", "iiftype", "oiftype", "skuid", "skgid", "iifgroup", "oifgroup", "cgroup", "time", "day", "hour",
-    "tunnel",
+    "ether", "vlan", "arp", "ah", "esp", "comp", "igmp", "rt", "socket", "osf", "numgen", "jhash", "symhash",
+    "exthdr", "hbh", "frag", "dst", "mh", "srh", "ipsec", "queue", "notrack", "tproxy", "synproxy", "dup",
+    "fwd", "set", "last", "vmap", "map", "flow", "geneve", "gre", "vxlan", "cpu", "iiftype", "oiftype",
+    "skuid", "skgid", "iifgroup", "oifgroup", "cgroup", "time", "day", "hour", "tunnel",
 ];

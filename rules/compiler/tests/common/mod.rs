@@ -78,6 +78,7 @@ pub fn segment() -> Candidate {
         protocol: 6,
         source_port: 40_000,
         destination_port: 443,
+        has_ports: true,
         icmp: None,
         tcp_flags: 0x02,
         tos: 0,
@@ -103,6 +104,7 @@ pub fn echo() -> Candidate {
         protocol: 1,
         source_port: 0,
         destination_port: 0,
+        has_ports: false,
         tcp_flags: 0,
         icmp: Some((8, 0)),
         ..segment()
