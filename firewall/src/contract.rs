@@ -62,7 +62,7 @@ impl Contract {
         let mut contract = Self {
             sessions: nat::Nat::footprint(&nat_config(site, &routes), &nat_options(site)),
             rules: Effects::footprint(site) + RuleCounters::footprint(site.policy.lines.len()),
-            neighbors: Neighbors::<Received>::FOOTPRINT,
+            neighbors: Neighbors::<Received>::footprint(ports),
             fragments: Fragments::<Received>::footprint(fragments) + fragments * BUFFER,
             answers: limiters
                 + Identifications::FOOTPRINT

@@ -49,6 +49,8 @@ pub use status::{MET_MAX, Occupancy};
 
 /// Frames taken from one port before the next has its turn.
 pub const BATCH: usize = 64;
+/// Frames after which a turn is likely to be followed by another: fewer came alone, and the next may be long in coming.
+const FEW: usize = 3;
 /// Sessions that caches near the processor hold no more: from here on loading ahead pays.
 const LARGE: u32 = 4096;
 /// Time between two rounds of upkeep: under load a turn takes some ten microseconds.
@@ -130,14 +132,14 @@ impl<L: Link> Datapath<L> {
     pub fn new(site: &'static Site, links: Vec<L>, seed: [u64; 4]) -> Self {
         assert_eq!(links.len(), site.clients.len() + 1, "one link for the uplink and each client");
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
-        let ports = names.zip(links).map(|(name, link)| Port::new(name, link)).collect();
+        let ports: Vec<_> = names.zip(links).map(|(name, link)| Port::new(name, link)).collect();
         let routes = Routes::new(site);
         let reserved = static_forwards(site, routes.external());
         let config = nat_config(site, &routes);
         let nat = Nat::with_options(&config, &reserved, [seed[0], seed[1]], nat_options(site));
         Self {
+            neighbors: Neighbors::new(ports.len(), seed[2]),
             ports,
-            neighbors: Neighbors::new(seed[2]),
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
             syns: Syns::new(held_syns(site)),
             identifications: Identifications::new(seed[3] ^ seed[0]),
@@ -160,7 +162,7 @@ impl<L: Link> Datapath<L> {
 
     /// One turn: up to [`BATCH`] frames of every port, and at times a bounded round of upkeep.
     ///
-    /// True if there was something to do.
+    /// True if there is more to do at once, or likely to be: otherwise links may be asked to [`sleep`](Self::sleep).
     pub fn turn(&mut self, now: Instant) -> bool {
         let mut received = 0;
         self.effects.now = now;
@@ -192,7 +194,7 @@ impl<L: Link> Datapath<L> {
         for port in &mut self.ports {
             port.link.finish();
         }
-        received > 0 || more
+        received > FEW || more
     }
 
     /// The next frames of a port. What their sessions are found by is loaded before the first of them is
@@ -233,7 +235,7 @@ impl<L: Link> Datapath<L> {
         if !sender.is_unicast() || sender == own {
             return Err(Dropped::BadStation);
         }
-        self.neighbors.hear(input, sender);
+        self.neighbors.hear(input, sender, now);
         match (ethernet.ethertype, ethernet.destination(own)) {
             (_, Destination::Other) => return Err(Dropped::OtherStation),
             (EthernetProtocol::Arp, _) => {

@@ -16,7 +16,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::Ipv4Packet;
 
 use crate::contract;
-use crate::neighbor::{Seeded, fold};
+use crate::hash::{Seeded, fold};
 use crate::route::Hop;
 
 /// Datagrams of which some fragments have come.
@@ -170,6 +170,7 @@ pub struct Fragments<F> {
     upkeep: usize,
     /// Held fragments that are gone, of each input port, since they were last taken.
     lost: [u32; PORTS_MAX],
+    has_lost: bool,
 }
 
 impl<F> Fragments<F> {
@@ -193,6 +194,7 @@ impl<F> Fragments<F> {
             seed,
             upkeep: 0,
             lost: [0; PORTS_MAX],
+            has_lost: false,
         }
     }
 
@@ -329,6 +331,7 @@ impl<F> Fragments<F> {
         self.release(key, |_| lost += 1);
         if let Some(count) = self.lost.get_mut(key.input()) {
             *count += lost;
+            self.has_lost |= lost > 0;
         }
         let Some(index) = self.index.remove(&key) else { return };
         let Some(datagram) = self.datagrams.get_mut(usize::from(index)).and_then(Option::take) else {
@@ -352,9 +355,16 @@ impl<F> Fragments<F> {
         }
     }
 
-    /// Held fragments of an input port that are gone since this was last asked.
-    pub fn take_lost(&mut self, input: usize) -> u32 {
-        self.lost.get_mut(input).map_or(0, core::mem::take)
+    /// An input port, and how many of its held fragments are gone since they were last taken; nothing when all are
+    /// told.
+    pub fn take_lost(&mut self) -> Option<(usize, u32)> {
+        if !self.has_lost {
+            return None;
+        }
+        let lost = self.lost.iter_mut().enumerate().find(|(_, count)| **count > 0);
+        let lost = lost.map(|(input, count)| (input, core::mem::take(count)));
+        self.has_lost = lost.is_some();
+        lost
     }
 
     /// Looks at up to `budget` datagrams and ends the expired.
@@ -504,10 +514,11 @@ mod tests {
             assert!(fragments.hold(key(1, datagram), ()).is_ok());
         }
         fragments.upkeep(NOW + TIMEOUT - Duration::from_millis(1), DATAGRAMS);
-        assert_eq!((fragments.take_lost(0), fragments.held()), (0, 40));
+        assert_eq!((fragments.take_lost(), fragments.held()), (None, 40));
         fragments.upkeep(NOW + TIMEOUT, DATAGRAMS);
-        assert_eq!((fragments.take_lost(0), fragments.held(), fragments.next_upkeep(NOW)), (40, 0, None));
-        assert_eq!(fragments.take_lost(0), 0);
+        assert_eq!((fragments.take_lost(), fragments.held()), (Some((0, 40)), 0));
+        assert_eq!(fragments.next_upkeep(NOW), None);
+        assert_eq!(fragments.take_lost(), None);
         assert!(fragments.usage.iter().all(|&usage| usage == (0, 0)));
     }
 

@@ -15,7 +15,7 @@ use nat::checksum::Difference;
 use nat::{Packet, tcp_flags};
 use smoltcp::time::Instant;
 
-use crate::neighbor::fold;
+use crate::hash::fold;
 use crate::route::Routes;
 
 /// An ICMP error is at most this long, IPv4 header included (RFC 1812 4.3.2.3), in octets.

@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 
 use nat::{Packet, Translation};
 
-use crate::neighbor::fold;
+use crate::hash::fold;
 
 /// Identifications that are remembered, by a keyed hash: a later one takes an earlier one's place.
 const REMEMBERED: usize = 1 << 14;

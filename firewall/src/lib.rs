@@ -17,6 +17,7 @@ pub mod counters;
 pub mod datapath;
 mod effects;
 pub mod fragment;
+mod hash;
 pub mod icmp;
 pub mod identification;
 pub mod neighbor;

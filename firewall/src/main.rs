@@ -16,6 +16,7 @@ use hotplug::Hotplug;
 use machine::{Machine, clock, heap, interrupts, panic, serial};
 use netback::Link;
 use rules::site::{PanicAction, Site};
+use smoltcp::time::{Duration, Instant};
 
 mod site {
     //! The site that this image is built for, as the build script compiled it.
@@ -24,6 +25,8 @@ mod site {
 
 /// Octets taken from the console in one turn.
 const OCTETS_A_TURN: usize = 16;
+/// How often the console is looked at while there is no time to sleep.
+const LISTEN_BUSY: Duration = Duration::from_millis(50);
 
 /// Entered once by the machine; never returns.
 fn main(mut machine: Machine) -> ! {
@@ -91,7 +94,7 @@ fn is_enough_memory(site: &'static Site, machine: &Machine) -> bool {
 
 /// The loop: all work there is, then sleep until there is more.
 fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut Hotplug) -> ! {
-    let mut console = Console::default();
+    let mut line = Line { console: Console::default(), interrupts: 0, heard: Instant::ZERO };
     let mut changes = 0;
     loop {
         let now = machine::now();
@@ -102,11 +105,8 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
         }
         hotplug.poll(datapath, now, has_changed);
         let busy = datapath.turn(now);
-        // Few at a time: who writes on the console does not stop the forwarding.
-        for octet in core::iter::from_fn(serial::read).take(OCTETS_A_TURN) {
-            if let Some(command) = console.push(octet) {
-                obey(command, machine, datapath);
-            }
+        if line.is_due(now) {
+            line.listen(machine, datapath);
         }
         if !busy {
             if datapath.sleep() {
@@ -115,6 +115,34 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
             datapath.wake();
         } else if hotplug.wants_rest(now) {
             machine::rest();
+        }
+    }
+}
+
+/// The console on the serial line. To look whether it has an octet is slow: an interrupt tells.
+struct Line {
+    console: Console,
+    interrupts: u64,
+    heard: Instant,
+}
+
+impl Line {
+    /// Whether there may be octets: one came in, or there was no sleep lately in which an interrupt is taken.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let interrupts = interrupts::serial();
+        let is_due = interrupts != self.interrupts || serial::is_unread() || now - self.heard >= LISTEN_BUSY;
+        if is_due {
+            (self.interrupts, self.heard) = (interrupts, now);
+        }
+        is_due
+    }
+
+    /// Few octets at a time: who writes on the console does not stop the forwarding.
+    fn listen(&mut self, machine: &Machine, datapath: &Datapath<discover::Port>) {
+        for octet in core::iter::from_fn(serial::read).take(OCTETS_A_TURN) {
+            if let Some(command) = self.console.push(octet) {
+                obey(command, machine, datapath);
+            }
         }
     }
 }

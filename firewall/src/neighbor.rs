@@ -13,16 +13,27 @@
 //! So a neighbour that got another station without a word is found within a second. A frame from its
 //! station, of whatever kind, spares the request; an answer is wanted once a minute in any case.
 
+mod arp;
+mod stations;
+mod upkeep;
+
 use alloc::vec::Vec;
+use core::hash::BuildHasher;
 use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use hashbrown::HashMap;
 use netback::Head;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
+use smoltcp::wire::EthernetAddress;
 
 use crate::contract;
+use crate::hash::Seeded;
+use stations::Stations;
+use upkeep::NEVER;
+
+pub use arp::{emit, parse};
+pub use upkeep::Due;
 
 /// Neighbours that are remembered, over all ports.
 pub const NEIGHBORS: usize = 1024;
@@ -39,12 +50,8 @@ const POLL_AFTER: Duration = Duration::from_millis(300);
 const POLL_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a neighbour that is heard of is used before it is asked again.
 const REACHABLE: Duration = Duration::from_secs(60);
-/// Frames of a station count as a sign of it for this long, and for the look that follows.
+/// Frames of a station count as a sign of it for this long.
 const HEARD: Duration = Duration::from_millis(100);
-/// Ports of an appliance: the uplink and 32 clients.
-const PORTS_MAX: usize = 33;
-/// In a larger table the next deadline is not looked for: a second is near enough.
-const LARGE: usize = 128;
 /// How long a neighbour that nobody uses is remembered.
 const IDLE: Duration = Duration::from_secs(300);
 /// Entries that one eviction looks at, at most.
@@ -61,28 +68,6 @@ pub struct Waiting<F> {
     /// Whether the frame is the one that was received, and so can be quoted in that error. A piece of
     /// one is a copy of its data only.
     pub is_received: bool,
-}
-
-/// What the caller does for an entry whose time has come.
-pub enum Due<F> {
-    /// Request `address` on `port` of this station alone.
-    Poll {
-        /// The port to ask on.
-        port: usize,
-        /// The address to ask for.
-        address: Ipv4Addr,
-        /// Where it was.
-        station: EthernetAddress,
-    },
-    /// Broadcast a request for `address` on `port`.
-    Ask {
-        /// The port to ask on.
-        port: usize,
-        /// The address to ask for.
-        address: Ipv4Addr,
-    },
-    /// Nobody answered: this packet's sender gets ICMP 3/1.
-    GiveUp(Waiting<F>),
 }
 
 /// Why a packet could not wait.
@@ -147,57 +132,6 @@ struct Entry {
     waiting: usize,
 }
 
-impl Entry {
-    /// Whether somebody has to be asked, now or once [`Entry::due`] has come.
-    fn is_wanted(&self) -> bool {
-        self.mac.is_none() || self.is_doubted || self.requests > 0 || self.used > self.confirmed
-    }
-
-    /// When it is to be looked at.
-    fn due(&self) -> Instant {
-        match (self.mac, self.requests) {
-            _ if !self.is_wanted() => self.used + IDLE,
-            (Some(_), 0) if self.is_doubted => self.confirmed,
-            (Some(_), 0) => self.confirmed + POLL_AFTER,
-            (Some(_), 1) if !self.is_doubted => self.asked + POLL_PATIENCE,
-            (None, 0) => self.asked,
-            _ => self.asked + REQUEST_INTERVAL,
-        }
-    }
-}
-
-/// What a look at an entry comes to.
-enum Look<F> {
-    Nothing,
-    Due(Due<F>),
-    /// Nobody uses it, or nobody answers.
-    Over,
-}
-
-/// The stations of a port from which frames came lately: a set that may hold too many.
-#[derive(Clone, Copy, Default)]
-struct Stations([u64; 4]);
-
-impl Stations {
-    fn place(station: EthernetAddress) -> (usize, u64) {
-        let [.., a, b, c, d] = station.0;
-        let bit = u32::from_be_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b1) >> 24;
-        ((bit >> 6) as usize, 1 << (bit & 63))
-    }
-
-    fn insert(&mut self, station: EthernetAddress) {
-        let (word, bit) = Self::place(station);
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= bit;
-        }
-    }
-
-    fn has(&self, station: EthernetAddress) -> bool {
-        let (word, bit) = Self::place(station);
-        self.0.get(word).is_some_and(|word| word & bit != 0)
-    }
-}
-
 /// The neighbours of all ports.
 pub struct Neighbors<F> {
     entries: Vec<Entry>,
@@ -208,85 +142,42 @@ pub struct Neighbors<F> {
     waiting: heapless::Deque<(Key, Waiting<F>), WAITING>,
     /// Where eviction looks next.
     hand: usize,
-    /// Where upkeep looks next.
-    upkeep: usize,
-    /// Who is heard of, by port, and who was until `heard_since`.
-    hearing: [Stations; PORTS_MAX],
-    heard: [Stations; PORTS_MAX],
-    heard_since: Instant,
+    /// How far a pass of upkeep has come; between passes there is no entry at this position.
+    pass: usize,
+    /// No entry is due before, of those that a pass under way has looked at.
+    next: Instant,
+    stations: Stations,
 }
 
 /// Neighbours that are found without a search.
 const RECENT: usize = 64;
 
-/// Keyed hashing for the index, so that addresses cannot be chosen to collide.
-#[derive(Clone)]
-pub struct Seeded(u64);
-
-impl Seeded {
-    /// A hasher with this key.
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-}
-
-impl core::hash::BuildHasher for Seeded {
-    type Hasher = Mix;
-    fn build_hasher(&self) -> Mix {
-        Mix(self.0)
-    }
-}
-
-/// A multiply-and-fold hasher over at most a few words.
-pub struct Mix(u64);
-
-impl core::hash::Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = fold(self.0 ^ word);
-    }
-}
-
-/// Both halves of the product with an odd constant, folded (wyhash's step).
-pub(crate) fn fold(word: u64) -> u64 {
-    let product = u128::from(word ^ 0x2d35_8dcc_aa6c_78a5) * 0x8bb8_4b93_962e_acc9;
-    (product as u64) ^ (product >> 64) as u64
-}
-
 impl<F> Neighbors<F> {
-    /// Octets that [`Neighbors::new`] allocates.
-    pub const FOOTPRINT: usize = NEIGHBORS * size_of::<Entry>() + contract::hash_map::<Key, u16>(NEIGHBORS);
+    /// Octets that [`Neighbors::new`] allocates for so many ports.
+    pub const fn footprint(ports: usize) -> usize {
+        NEIGHBORS * size_of::<Entry>()
+            + contract::hash_map::<Key, u16>(NEIGHBORS)
+            + Stations::footprint(ports)
+    }
 
-    /// An empty table; `seed` keys its hashing.
-    pub fn new(seed: u64) -> Self {
+    /// An empty table for this many ports; `seed` keys its hashing.
+    pub fn new(ports: usize, seed: u64) -> Self {
         Self {
             entries: Vec::with_capacity(NEIGHBORS),
-            index: HashMap::with_capacity_and_hasher(NEIGHBORS, Seeded(seed)),
+            index: HashMap::with_capacity_and_hasher(NEIGHBORS, Seeded::new(seed)),
             recent: [0; RECENT],
             waiting: heapless::Deque::new(),
             hand: 0,
-            upkeep: 0,
-            hearing: [Stations::default(); PORTS_MAX],
-            heard: [Stations::default(); PORTS_MAX],
-            heard_since: Instant::ZERO,
+            pass: usize::MAX,
+            next: NEVER,
+            stations: Stations::new(ports),
         }
     }
 
     /// A frame came from this station: whoever has it is there.
     #[inline]
-    pub fn hear(&mut self, port: usize, station: EthernetAddress) {
-        if let Some(stations) = self.hearing.get_mut(port) {
-            stations.insert(station);
-        }
+    pub fn hear(&mut self, port: usize, station: EthernetAddress, now: Instant) {
+        self.stations.hear(port, station, now);
     }
 
     /// The link of a port was down: all its neighbours are to be asked again, those first that are used.
@@ -295,6 +186,7 @@ impl<F> Neighbors<F> {
         for entry in self.entries.iter_mut().filter(|entry| entry.key.port() == port && entry.mac.is_some()) {
             entry.is_doubted = true;
             entry.requests = 0;
+            self.next = Instant::ZERO;
         }
     }
 
@@ -335,7 +227,7 @@ impl<F> Neighbors<F> {
     #[inline]
     fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry> {
         let key = Key::new(port, address);
-        let recent = &mut self.recent[fold(self.index.hasher().0 ^ key.0) as usize % RECENT];
+        let recent = &mut self.recent[self.index.hasher().hash_one(key) as usize % RECENT];
         if self.entries.get(usize::from(*recent)).is_none_or(|entry| entry.key != key) {
             *recent = *self.index.get(&key)?;
         }
@@ -345,12 +237,19 @@ impl<F> Neighbors<F> {
     /// The MAC of `address` on `port`, if it is known.
     pub fn lookup(&mut self, port: usize, address: Ipv4Addr, now: Instant) -> Option<EthernetAddress> {
         let entry = self.find(port, address)?;
+        let trusted = entry.trusted_until();
+        let is_fresh_use = entry.used <= trusted && now > trusted;
         entry.in_use = true;
         entry.used = now;
-        entry.mac
+        let mac = entry.mac;
+        if is_fresh_use {
+            let due = entry.due();
+            self.expect(due);
+        }
+        mac
     }
 
-    /// Keeps a packet until `address` is known.
+    /// Keeps a packet until `address` is known, which [`lookup`](Self::lookup) did not find.
     ///
     /// # Errors
     /// [`Refused`], with the packet gone.
@@ -365,12 +264,12 @@ impl<F> Neighbors<F> {
         let fresh = self.find(port, address).is_none();
         if fresh {
             self.insert(key, now)?;
+            self.expect(now + REQUEST_INTERVAL);
         }
         // No port takes more than half of the pool: a client that scans does not hold up the others.
         let of_port = self.waiting.iter().filter(|(waiting, _)| waiting.port() == port).count();
         let room = of_port < WAITING / 2 && !self.waiting.is_full();
         let entry = self.find(port, address).ok_or(Refused::Table)?;
-        entry.used = now;
         if fresh {
             entry.requests = 1;
             entry.asked = now;
@@ -381,6 +280,23 @@ impl<F> Neighbors<F> {
         entry.waiting += 1;
         self.waiting.push_back((key, packet)).map_err(|_| Refused::Queue)?;
         Ok(Queued { ask: fresh, kept: true })
+    }
+
+    /// Takes the packet that has waited longest for the entry at `position` out of the pool.
+    fn take_waiting(&mut self, position: usize) -> Option<Waiting<F>> {
+        let entry = self.entries.get_mut(position).filter(|entry| entry.waiting > 0)?;
+        entry.waiting -= 1;
+        let (key, mut oldest) = (entry.key, None);
+        // Once around, so that the others keep their order.
+        for _ in 0..self.waiting.len() {
+            match self.waiting.pop_front() {
+                Some((wanted, packet)) if wanted == key && oldest.is_none() => oldest = Some(packet),
+                // The pool has room: this was in it a moment ago.
+                Some(other) => drop(self.waiting.push_back(other)),
+                None => break,
+            }
+        }
+        oldest
     }
 
     /// Takes the packets that wait for `key` out of the pool, in the order they came.
@@ -421,9 +337,16 @@ impl<F> Neighbors<F> {
         entry.confirmed = now;
         entry.is_doubted = false;
         entry.requests = 0;
-        if core::mem::take(&mut entry.waiting) > 0 {
+        let (waiting, due) = (core::mem::take(&mut entry.waiting), entry.due());
+        self.expect(due);
+        if waiting > 0 {
             self.release(Key::new(port, address), release);
         }
+    }
+
+    /// Somebody will be due then.
+    fn expect(&mut self, due: Instant) {
+        self.next = self.next.min(due);
     }
 
     fn insert(&mut self, key: Key, now: Instant) -> Result<(), Refused> {
@@ -464,101 +387,17 @@ impl<F> Neighbors<F> {
         Err(Refused::Table)
     }
 
-    fn remove(&mut self, position: usize) -> Option<Entry> {
+    fn remove(&mut self, position: usize) {
         if position >= self.entries.len() {
-            return None;
+            return;
         }
         let entry = self.entries.swap_remove(position);
         self.index.remove(&entry.key);
         if let (Some(moved), Ok(position)) = (self.entries.get(position), u16::try_from(position)) {
             self.index.insert(moved.key, position);
-        }
-        Some(entry)
-    }
-
-    /// Looks at up to `budget` entries: asks again, gives up, forgets the idle.
-    pub fn upkeep(&mut self, now: Instant, budget: usize, mut due: impl FnMut(Due<F>)) {
-        for _ in 0..budget.min(self.entries.len()) {
-            if self.upkeep >= self.entries.len() {
-                self.begin_pass(now);
-            }
-            let position = self.upkeep;
-            self.upkeep += 1;
-            match self.look(position, now) {
-                Look::Nothing => {}
-                Look::Due(request) => due(request),
-                Look::Over => {
-                    if let Some(gone) = self.remove(position) {
-                        self.release(gone.key, |packet| due(Due::GiveUp(packet)));
-                    }
-                }
-            }
+            // Perhaps a pass that is under way will not see it.
+            let due = moved.due();
+            self.expect(due);
         }
     }
-
-    /// Upkeep has seen all entries, or begins: what was heard meanwhile counts.
-    fn begin_pass(&mut self, now: Instant) {
-        self.upkeep = 0;
-        if now - self.heard_since >= HEARD || now < self.heard_since {
-            self.heard = core::mem::replace(&mut self.hearing, [Stations::default(); PORTS_MAX]);
-            self.heard_since = now;
-        }
-    }
-
-    fn is_heard(&self, port: usize, station: EthernetAddress) -> bool {
-        [&self.hearing, &self.heard].iter().any(|of| of.get(port).is_some_and(|of| of.has(station)))
-    }
-
-    /// Looks at one entry.
-    fn look(&mut self, position: usize, now: Instant) -> Look<F> {
-        let Some(entry) = self.entries.get(position) else { return Look::Nothing };
-        let (port, address, station) = (entry.key.port(), entry.key.address(), entry.mac);
-        let is_heard = station.is_some_and(|station| self.is_heard(port, station));
-        let Some(entry) = self.entries.get_mut(position) else { return Look::Nothing };
-        if is_heard && !entry.is_doubted && now - entry.answered < REACHABLE {
-            entry.confirmed = now;
-            entry.requests = 0;
-        }
-        if entry.due() > now {
-            return Look::Nothing;
-        }
-        let polls = u8::from(station.is_some());
-        if !entry.is_wanted() || entry.requests >= REQUESTS + polls {
-            return Look::Over;
-        }
-        entry.asked = now;
-        entry.requests += 1;
-        match station {
-            Some(station) if entry.requests == 1 && !entry.is_doubted => {
-                Look::Due(Due::Poll { port, address, station })
-            }
-            _ => Look::Due(Due::Ask { port, address }),
-        }
-    }
-
-    /// When [`upkeep`](Self::upkeep) is wanted next.
-    pub fn next_upkeep(&self, now: Instant) -> Option<Instant> {
-        match self.entries.len() {
-            ..=LARGE => self.entries.iter().map(Entry::due).min(),
-            _ => Some(now + REQUEST_INTERVAL),
-        }
-    }
-}
-
-/// An ARP packet that holds together (RFC 826): Ethernet and IPv4, a sender that can be one.
-pub fn parse(octets: &[u8]) -> Option<ArpRepr> {
-    let packet = ArpPacket::new_checked(octets).ok()?;
-    let repr = ArpRepr::parse(&packet).ok()?;
-    let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, .. } = repr else {
-        return None;
-    };
-    let known = matches!(operation, ArpOperation::Request | ArpOperation::Reply);
-    (known && source_hardware_addr.is_unicast()).then_some(repr)
-}
-
-/// The octets of an ARP packet, behind the Ethernet header.
-pub fn emit(repr: &ArpRepr) -> [u8; 28] {
-    let mut octets = [0; 28];
-    repr.emit(&mut ArpPacket::new_unchecked(&mut octets));
-    octets
 }

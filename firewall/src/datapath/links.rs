@@ -82,37 +82,22 @@ impl<L: Link> Datapath<L> {
 
     /// Asks again, forgets the idle, and gives up packets whose next hop does not answer.
     fn keep_neighbors(&mut self, now: Instant) {
-        let mut asked = heapless::Vec::<(usize, EthernetAddress, Ipv4Addr), 8>::new();
-        let mut given_up = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
-        // One entry may give up QUEUE packets, so entries are looked at until one does.
-        for _ in 0..ENTRIES_A_ROUND {
-            self.neighbors.upkeep(now, 1, |due| match due {
-                Due::Poll { port, station, address } => {
-                    let _ = asked.push((port, station, address));
-                }
-                Due::Ask { port, address } => {
-                    let _ = asked.push((port, EthernetAddress::BROADCAST, address));
-                }
-                Due::GiveUp(packet) => drop(given_up.push(packet)),
-            });
-            if !given_up.is_empty() || asked.is_full() {
-                break;
+        let mut budget = ENTRIES_A_ROUND;
+        while let Some(due) = self.neighbors.due(now, &mut budget) {
+            match due {
+                Due::Poll { port, address, station } => self.ask_station(port, station, address),
+                Due::Ask { port, address } => self.ask(port, address),
+                Due::GiveUp(packet) => self.unresolved(packet, now),
             }
-        }
-        for (port, station, address) in asked {
-            self.ask_station(port, station, address);
-        }
-        for packet in given_up {
-            self.unresolved(packet, now);
         }
     }
 
     /// Lets go of fragments whose first one did not come in time, and counts those that are gone.
     fn keep_fragments(&mut self, now: Instant) {
         self.fragments.upkeep(now, ENTRIES_A_ROUND);
-        for (input, port) in self.ports.iter_mut().enumerate() {
-            for _ in 0..self.fragments.take_lost(input) {
-                port.counters.drop(Dropped::FragmentTimeout);
+        while let Some((input, count)) = self.fragments.take_lost() {
+            if let Some(port) = self.ports.get_mut(input) {
+                (0..count).for_each(|_| port.counters.drop(Dropped::FragmentTimeout));
             }
         }
     }

@@ -43,9 +43,10 @@ impl<L: Link> Datapath<L> {
         // A device that does not start tells nobody when it could be tried again.
         let waits = self.ports.iter().any(|port| port.link.wants_tick());
         let tick = self.ticked.filter(|_| waits).map(|last| last + TICK);
-        let (neighbors, fragments) = (self.neighbors.next_upkeep(now), self.fragments.next_upkeep(now));
-        let deadlines = [self.nat.next_expiry(), neighbors, fragments, self.syns.next_due(), tick];
-        deadlines.into_iter().flatten().min().map(|due| due.max(self.upkeep_due))
+        let fragments = self.fragments.next_upkeep(now);
+        let (neighbors, syns) = (self.neighbors.next_upkeep(), self.syns.next_due());
+        let first = [neighbors, fragments, syns, tick].into_iter().fold(self.nat.next_expiry(), earlier);
+        first.map(|due| due.max(self.upkeep_due))
     }
 
     /// The ports, the uplink first.
@@ -84,5 +85,14 @@ impl<L: Link> Datapath<L> {
     pub fn refusals(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
         let all = self.policy.locations().zip(self.refused.as_slice().iter().copied());
         all.filter(|(_, counter)| counter.packets > 0)
+    }
+}
+
+/// The earlier of two times.
+#[inline]
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
     }
 }

@@ -1,10 +1,10 @@
 //! The interrupt controllers: 8259 silenced, local APIC, I/O APIC; and the sleep they end.
 
-use super::interrupts::Vector;
+use super::interrupts::{self, Vector};
 use super::port::{out8, rdmsr, wrmsr};
 use super::{clock, serial};
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use smoltcp::time::{Duration, Instant};
 
 /// The vector of interrupts that were withdrawn before they were taken.
@@ -41,8 +41,6 @@ const IO_REDIRECTION: u32 = 0x10;
 
 /// The longest sleep, in microseconds: shorter than the timer's range at 1 GHz / 16.
 const SLEEP_MAX: u64 = 60_000_000;
-
-static ARMED: AtomicBool = AtomicBool::new(false);
 
 /// A message-signalled interrupt: writing `data` (32 bits) to `address` wakes the main loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,21 +181,44 @@ fn halt() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
+/// The timer, as it was last set.
+struct Alarm {
+    /// When it rings, in microseconds; 0 if it is not set.
+    at: AtomicU64,
+    /// How often it had rung when it was set.
+    rung: AtomicU64,
+}
+
+static ALARM: Alarm = Alarm { at: AtomicU64::new(0), rung: AtomicU64::new(0) };
+
 /// Sets the timer for the deadline; `false` if it has passed.
+///
+/// A timer that will ring, if earlier, is left alone: deadlines move with every packet, and to set it is slow. Then
+/// the sleep ends once too early.
 fn arm(deadline: Option<Instant>) -> bool {
+    let rung = interrupts::deadlines();
+    let at = ALARM.at.load(Relaxed);
+    let is_set = at > 0 && ALARM.rung.load(Relaxed) == rung;
     let Some(deadline) = deadline else {
-        if ARMED.swap(false, Relaxed) {
+        if is_set {
             write(TIMER_START, 0);
+            ALARM.at.store(0, Relaxed);
         }
         return true;
     };
-    let left = deadline.total_micros().saturating_sub(clock::now().total_micros());
-    let Some(left) = u64::try_from(left).ok().filter(|&left| left > 0) else {
+    let micros = |time: Instant| u64::try_from(time.total_micros()).unwrap_or(0);
+    let now = micros(clock::now());
+    let left = micros(deadline).saturating_sub(now).min(SLEEP_MAX);
+    if left == 0 {
         return false;
-    };
-    let ticks = left.min(SLEEP_MAX).saturating_mul(clock::timer_khz()) / 1000;
+    }
+    if is_set && at <= now + left {
+        return true;
+    }
+    let ticks = left.saturating_mul(clock::timer_khz()) / 1000;
     write(TIMER_VECTOR, Vector::Timer as u32);
     write(TIMER_START, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
-    ARMED.store(true, Relaxed);
+    ALARM.at.store(now + left, Relaxed);
+    ALARM.rung.store(rung, Relaxed);
     true
 }

@@ -277,6 +277,16 @@ pub fn taken() -> u64 {
     counters.into_iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
 }
 
+/// Times since boot that the deadline of a sleep has come.
+pub fn deadlines() -> u64 {
+    TIMER_TAKEN.load(Ordering::Relaxed)
+}
+
+/// Times since boot that octets came in on the serial line.
+pub fn serial() -> u64 {
+    SERIAL_TAKEN.load(Ordering::Relaxed)
+}
+
 /// Times since boot that a device or a slot said that something has changed.
 pub fn changes() -> u64 {
     CHANGE_TAKEN.load(Ordering::Relaxed)
