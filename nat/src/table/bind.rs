@@ -116,7 +116,10 @@ impl Nat {
         if self.is_full() || !self.session_quota.admits(client) {
             self.make_room(client, binding)?;
         }
-        let vain = self.vacate(self.seek_again(&binding.original), &binding.original)?;
+        let vain = match self.seek_again(&binding.original) {
+            Ok(item) => self.vacate(item, &binding.original)?,
+            Err(vain) => vain,
+        };
         let (source, mapped) = self.source(client, binding, &vain)?;
         let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
@@ -136,17 +139,10 @@ impl Nat {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
     }
 
-    /// Makes sure that no session has a tuple, which was sought; one that expired is removed.
-    #[inline(always)]
-    fn vacate(&mut self, found: Result<u32, Vain>, tuple: &Tuple) -> Result<Vain, Unbound> {
-        match found {
-            Ok(item) => self.vacate_of(SessionId(item >> 1), tuple),
-            Err(vain) => Ok(vain),
-        }
-    }
-
+    /// The session of this item, which has the tuple, goes if it has expired: then none has it.
     #[cold]
-    fn vacate_of(&mut self, session: SessionId, tuple: &Tuple) -> Result<Vain, Unbound> {
+    fn vacate(&mut self, item: u32, tuple: &Tuple) -> Result<Vain, Unbound> {
+        let session = SessionId(item >> 1);
         if !self.is_expired(session) {
             return Err(Unbound::Conflict);
         }
@@ -196,7 +192,9 @@ impl Nat {
             session.begin_mapping();
             return self.place_anew(session, reply, spot);
         }
-        self.vacate(self.seek(reply), reply)?;
+        if let Ok(item) = self.seek(reply) {
+            self.vacate(item, reply)?;
+        }
         match mapped {
             Mapped::By(mapping) => {
                 session.mapping = mapping;
@@ -224,7 +222,7 @@ impl Nat {
         if self.is_crossed
             && let Some(item) = self.seek_own(reply)
         {
-            self.vacate_of(SessionId(item >> 1), reply)?;
+            self.vacate(item, reply)?;
         }
         let id = self.place_at(session, internal, self.external_hash(reply))?;
         self.mappings.begin();
