@@ -115,10 +115,12 @@ impl Index {
         self.search(hash, is_it).item
     }
 
-    /// The item that stands at home there, where most do: the one with this hash, or another.
+    /// The item whose home is that of this hash and which stands so far from it, if there is one:
+    /// the one with this hash, or another.
     #[inline]
-    pub(crate) fn at_home(&self, hash: u32) -> Option<u32> {
-        let item = self.places.get(self.home(hash))?.wrapping_sub(ONE_FURTHER);
+    pub(crate) fn away(&self, hash: u32, steps: u32) -> Option<u32> {
+        let place = self.places.get(self.home(hash) + steps as usize)?;
+        let item = place.wrapping_sub((steps + 1) << ITEM_BITS);
         (item <= ITEM).then_some(item)
     }
 

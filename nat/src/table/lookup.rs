@@ -121,13 +121,18 @@ impl Nat {
     #[inline(always)]
     pub fn lookup(&mut self, tuple: &Tuple) -> Option<Hit> {
         let hash = self.likely_hash(tuple);
-        if let Some(item) = self.index.at_home(hash) {
-            let session = self.sessions.get(item >> 1);
-            if session.has(tuple, direction(item)) && !self.wheel.is_past(session.expires) {
-                return Some(hit(item));
-            }
-        }
-        self.lookup_away(*tuple, hash)
+        // Most stand at home, and most others next to it.
+        let near = self.found_away(tuple, hash, 0).or_else(|| self.found_away(tuple, hash, 1));
+        near.or_else(|| self.lookup_away(*tuple, hash))
+    }
+
+    /// The session with this tuple, if its item stands so far from the home of this hash.
+    #[inline(always)]
+    fn found_away(&self, tuple: &Tuple, hash: u32, steps: u32) -> Option<Hit> {
+        let item = self.index.away(hash, steps)?;
+        let session = self.sessions.get(item >> 1);
+        let is_it = session.has(tuple, direction(item)) && !self.wheel.is_past(session.expires);
+        is_it.then(|| hit(item))
     }
 
     /// The same for one whose item does not stand at home, if anywhere.
@@ -159,8 +164,9 @@ impl Nat {
         let [a, b, c, d, e, f, g, h, ref ports @ ..] = *rest;
         let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         let tuple = Tuple::of(protocol, Ends { addresses, ports: u32::from_ne_bytes(*ports) });
+        let hash = self.likely_hash(&tuple);
         // Of those that have its home the first: seldom are there more.
-        if let Some(item) = self.index.find(self.likely_hash(&tuple), |_| true) {
+        if let Some(item) = self.index.away(hash, 0).or_else(|| self.index.away(hash, 1)) {
             core::hint::black_box(self.sessions.get(item >> 1).expires);
         }
     }
