@@ -2,7 +2,7 @@
 //!
 //! `WEIR_HOTPLUG_CYCLES=1000` makes the long test as long as that.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use qemu::stats::Stats;
 use smoltcp::wire::EthernetAddress;
 use tests::image::{SOON, busy, late_allocations, quiet, stats};
-use tests::plugged::{Guest, Plugged, WORK, Way};
-use tests::talk::{echo_datagrams, meanwhile};
+use tests::plugged::{Guest, Plugged, UPLINK_SLOT, WORK, Way, outside, uplink_mac};
+use tests::talk::{echo_datagrams, knock, meanwhile};
 use tests::{At, udp};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -67,6 +67,73 @@ fn a_known_nic_is_its_client_an_unknown_one_gets_a_place_and_one_too_many_is_ref
         for guest in [&two, &three, &work] {
             assert_forwards(&world, guest);
         }
+        assert_eq!(late_allocations(&stats(&world.vm)), 0);
+    }
+}
+
+/// The endpoint that a datagram of the guest's, from always the same port, has outside; it is answered.
+fn external(world: &Plugged, guest: &Guest) -> SocketAddrV4 {
+    thread::scope(|scope| {
+        let server = meanwhile(scope, &world.uplink, |stack| echo_datagrams(stack, 7, 1, SOON));
+        guest.host.run(|stack| knock(stack, 5000, SocketAddrV4::new(SERVER, 7), SOON));
+        server.join().expect("the server has its datagram")[0]
+    })
+}
+
+#[test]
+fn an_uplink_that_goes_and_comes_back_goes_on_with_its_sessions() {
+    let _machine = busy();
+    for way in [Way::Native, Way::Acpi] {
+        let mut world = Plugged::boot_in_slots(way);
+        let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+        let endpoint = external(&world, &work);
+        let before = stats(&world.vm);
+        let mut device = "uplink";
+        // In another slot, and where it was.
+        for (next, slot) in [("second", 2), ("third", usize::from(UPLINK_SLOT))] {
+            let seen = world.vm.console().lines();
+            world.qmp.let_go(device, SOON).unwrap_or_else(|error| panic!("{error}"));
+            world.line(seen, "gone name=uplink");
+            assert!(!is_up(&stats(&world.vm), "uplink"));
+            // Clients are answered by the appliance all the while.
+            assert!(work.host.ping(Ipv4Addr::new(10, 0, 1, 1), SOON).outcome.is_ok());
+            assert!(work.host.ping(SERVER, Duration::from_millis(300)).outcome.is_err());
+            device = next;
+            let seen = world.vm.console().lines();
+            let (link, _listener) = world.wire(device, slot, uplink_mac());
+            world.uplink = outside(link);
+            world.line(seen, "came name=uplink");
+            let came = Instant::now();
+            assert_eq!(external(&world, &work), endpoint, "{way:?}");
+            assert!(came.elapsed() < Duration::from_secs(1), "{:?}", came.elapsed());
+        }
+        let after = stats(&world.vm);
+        assert!(after.sessions >= before.sessions, "{after:?}");
+        assert_eq!((late_allocations(&after), before.ports.len()), (0, after.ports.len()));
+    }
+}
+
+#[test]
+fn a_nic_that_is_torn_out_takes_its_sessions_along() {
+    let _machine = busy();
+    for way in [Way::Native, Way::Acpi] {
+        let mut world = Plugged::boot(way);
+        let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+        assert_forwards(&world, &work);
+        let before = at_rest(&world, 2);
+        let one = world.plug("one", 1, nic(1), "vif1", "10.137.0.20/24");
+        assert_forwards(&world, &one);
+        let seen = world.vm.console().lines();
+        world.qmp.tear_out("one").unwrap_or_else(|error| panic!("{error}"));
+        // Where nothing tells of it, the next who has something to send wakes the appliance.
+        assert_forwards(&world, &work);
+        world.line(seen, "gone name=vif1");
+        drop(one);
+        let after = at_rest(&world, 2);
+        assert_eq!(after, (before.0 + 1, before.1 + 1, before.2), "one session more of work");
+        // QEMU still has something in the old slot.
+        let again = world.plug("again", 2, nic(1), "vif1", "10.137.0.20/24");
+        assert_forwards(&world, &again);
         assert_eq!(late_allocations(&stats(&world.vm)), 0);
     }
 }

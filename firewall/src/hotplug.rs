@@ -199,6 +199,8 @@ impl Hotplug {
             Content::Held(_) | Content::Refused if events.attention || !events.is_present => {
                 return self.let_go(index, access, datapath);
             }
+            // Torn out: its port has not heard of it.
+            Content::Held(_) if !slot.is_answering(access) => return self.let_go(index, access, datapath),
             kept => kept,
         };
         self.set(index, content);

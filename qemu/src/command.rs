@@ -133,9 +133,7 @@ impl Config {
             line.option("-global", "virtio-mmio.force-legacy=false");
         }
         line.option("-serial", "stdio");
-        for (index, port) in self.ports.iter().enumerate() {
-            line.port(index, port, self.machine);
-        }
+        // Before what may be put into them.
         for slot in 0..self.slots {
             let number = slot + 1;
             line.option("-device", format!("pcie-root-port,id=slot{slot},chassis={number},slot={number}"));
@@ -143,6 +141,9 @@ impl Config {
         if self.slots > 0 {
             // The slots' own registers instead of ACPI: they send interrupts.
             line.option("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
+        }
+        for (index, port) in self.ports.iter().enumerate() {
+            line.port(index, port, self.machine);
         }
         let mut append = self.append.clone();
         if self.debug_exit {

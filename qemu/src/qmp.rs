@@ -160,15 +160,32 @@ impl Qmp {
         self.execute("device_add", device).map(drop)
     }
 
-    /// Asks the guest to let go of a device, waits until it has, and takes the wire away; how long the guest took.
+    /// Asks the guest to let go of a device and waits until it has; how long that took.
     ///
     /// # Errors
     /// QEMU refuses, or the guest does not let go in time.
-    pub fn unplug(&mut self, id: &str, timeout: Duration) -> Result<Duration> {
+    pub fn let_go(&mut self, id: &str, timeout: Duration) -> Result<Duration> {
         let asked = Instant::now();
         self.execute("device_del", json!({ "id": id }))?;
         self.event("DEVICE_DELETED", &format!("\"device\":\"{id}\""), timeout)?;
-        let took = asked.elapsed();
+        Ok(asked.elapsed())
+    }
+
+    /// Takes a device away without asking the guest.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn tear_out(&mut self, id: &str) -> Result<()> {
+        let path = format!("/machine/peripheral/{id}");
+        self.execute("qom-set", json!({ "path": path, "property": "realized", "value": false })).map(drop)
+    }
+
+    /// [Lets go](Self::let_go) of a device that was [plugged](Self::plug), and takes its wire away.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unplug(&mut self, id: &str, timeout: Duration) -> Result<Duration> {
+        let took = self.let_go(id, timeout)?;
         self.execute("netdev_del", json!({ "id": format!("wire-{id}") }))?;
         Ok(took)
     }

@@ -18,6 +18,9 @@ use crate::image::SOON;
 /// How many root ports the machine has.
 pub const SLOTS: u8 = 4;
 
+/// The slot of an uplink that is in one.
+pub const UPLINK_SLOT: u8 = SLOTS - 1;
+
 /// The MAC of the NIC that the site knows as `work`.
 pub const WORK: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x77, 0, 2]);
 
@@ -76,17 +79,48 @@ pub struct Guest {
     _listener: Listener,
 }
 
+/// The MAC of the uplink's NIC.
+pub fn uplink_mac() -> EthernetAddress {
+    built().0.plan.uplink.mac
+}
+
+/// The next hop outside, at the end of the uplink's wire.
+pub fn outside(link: Link) -> Host {
+    let addresses = ["192.0.2.1/24", "198.51.100.1/32"].map(|text| text.parse().expect("an address"));
+    let identity = Identity {
+        name: "uplink".into(),
+        mac: EthernetAddress([2, 0, 0, 0, 0, 1]),
+        addresses: addresses.into(),
+        gateway: None,
+    };
+    Host::start(identity, link)
+}
+
 impl Plugged {
-    /// Boots it with nothing but the uplink.
+    /// Boots it with nothing but the uplink, which has a place for good.
     ///
     /// # Panics
     /// If it does not boot; with the end of its console.
     pub fn boot(way: Way) -> Self {
-        let (site, image) = built();
+        Self::boot_with(way, &[])
+    }
+
+    /// Boots it with nothing but the uplink, in the last slot, as device `uplink`.
+    ///
+    /// # Panics
+    /// If it does not boot; with the end of its console.
+    pub fn boot_in_slots(way: Way) -> Self {
+        Self::boot_with(way, &["id=uplink".to_owned(), format!("bus=slot{UPLINK_SLOT}")])
+    }
+
+    /// `properties` are the uplink's.
+    fn boot_with(way: Way, properties: &[String]) -> Self {
+        let (_, image) = built();
         let (socket, listener) = (Socket::new(), Listener::new());
         let (socket, listener) = (socket.expect("a directory"), listener.expect("a socket"));
         let mut config = Config { debug_exit: true, ..Config::new(image.elf.clone(), Accel::Tcg) };
-        config.ports = vec![Port::new(site.plan.uplink.mac, Netdev::Connect(listener.path().to_owned()))];
+        let uplink = Port::new(uplink_mac(), Netdev::Connect(listener.path().to_owned()));
+        config.ports = vec![Port { properties: properties.to_owned(), ..uplink }];
         config.extra = socket.arguments().into();
         config.slots = SLOTS;
         if way == Way::Acpi {
@@ -98,14 +132,7 @@ impl Plugged {
         let link = vm.connect(&listener, SOON).unwrap_or_else(|error| panic!("{error}"));
         vm.ready(SOON).unwrap_or_else(|error| panic!("{error}"));
         let qmp = socket.connect(SOON).unwrap_or_else(|error| panic!("{error}"));
-        let addresses = ["192.0.2.1/24", "198.51.100.1/32"].map(|text| text.parse().expect("an address"));
-        let identity = Identity {
-            name: "uplink".into(),
-            mac: EthernetAddress([2, 0, 0, 0, 0, 1]),
-            addresses: addresses.into(),
-            gateway: None,
-        };
-        Self { uplink: Host::start(identity, link), qmp, vm }
+        Self { uplink: outside(link), qmp, vm }
     }
 
     /// Plugs a NIC into a slot, with a wire to us.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::mpsc;
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qemu::host::{Host, Stack};
 use smoltcp::iface::SocketHandle;
@@ -64,6 +64,28 @@ pub fn echo_datagrams(
     stack.sockets.remove(handle);
     assert!(done.is_some(), "of {different} datagrams to port {port}, these came: {sources:?}");
     sources
+}
+
+/// Sends a datagram from `port` until one comes back.
+///
+/// # Panics
+/// If none does in time.
+pub fn knock(stack: &mut Stack, port: u16, server: SocketAddrV4, timeout: Duration) {
+    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4], vec![0; 256]);
+    let mut socket = udp::Socket::new(buffer(), buffer());
+    socket.bind(port).expect("a port that is not zero");
+    let handle = stack.sockets.add(socket);
+    let mut sent = None;
+    let done = stack.until(timeout, |stack| {
+        let socket = stack.sockets.get_mut::<udp::Socket<'_>>(handle);
+        if sent.is_none_or(|at: Instant| at.elapsed() > Duration::from_millis(100)) {
+            sent = Some(Instant::now());
+            socket.send_slice(b"knock", server).expect("there is room");
+        }
+        socket.recv().ok().map(drop)
+    });
+    stack.sockets.remove(handle);
+    assert!(done.is_some(), "no answer from {server}");
 }
 
 /// Takes one connection to `port`, reads until its other end has sent `expected` octets, and sends `reply`; what
