@@ -1,9 +1,10 @@
 //! Which sequence numbers a TCP session may carry (RFC 9293 3.10.7.4), seen from the middle.
 //!
 //! Both sides' data and windows are followed as van Rooij's "Real Stateful TCP Packet Filtering"
-//! has it, and pf and Linux do: a segment begins before the end of the receiver's window and ends
-//! no more than a window before what was sent; it acknowledges what was sent, and nothing much
-//! older. What a segment means to the connection is `tcp`'s business.
+//! has it, and pf and Linux do: a segment begins no further than the receiver's largest window
+//! behind what it acknowledged, and ends no more than that before what was sent; it acknowledges
+//! what was sent, and nothing much older. What a segment means to the connection is `tcp`'s
+//! business.
 
 use crate::endpoint::Direction;
 use crate::segment::Segment;
@@ -18,8 +19,6 @@ const SCALE_MAX: u8 = 14;
 pub(crate) struct Side {
     /// Behind the last octet that it sent.
     end: u32,
-    /// Behind the last octet that it may send: the right edge of the other side's window.
-    limit: u32,
     /// What it acknowledged of the other side's octets.
     acknowledged: u32,
     /// The largest window that it offered, to be scaled.
@@ -41,10 +40,17 @@ const fn later(a: u32, b: u32) -> u32 {
 }
 
 impl Side {
-    /// How far behind its last octet the other side may refer.
+    /// The largest window that it offered, in octets: how far behind its last octet the other side
+    /// may refer.
     #[inline(always)]
     fn reach(&self) -> u32 {
         (u32::from(self.window) << (self.scale & 15)).max(REACH_MIN)
+    }
+
+    /// Behind the last octet that the other side may send.
+    #[inline(always)]
+    fn edge(&self) -> u32 {
+        self.acknowledged.wrapping_add(self.reach())
     }
 }
 
@@ -70,9 +76,9 @@ pub(crate) enum Place {
     Ahead,
 }
 
-/// Both sides of a session: half a cache line.
+/// Both sides of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(align(32))]
+#[repr(align(8))]
 pub(crate) struct Windows([Side; 2]);
 
 impl Windows {
@@ -94,19 +100,18 @@ impl Windows {
         let (end, acknowledgement) = (segment.end(), segment.acknowledgement);
         let oldest = sender.end.wrapping_sub(receiver.reach());
         let unacknowledged = receiver.end.wrapping_sub(acknowledgement);
-        if !is_at_or_after(sender.limit, segment.sequence)
+        if !is_at_or_after(receiver.edge(), segment.sequence)
             || !is_at_or_after(end, oldest)
             || unacknowledged > sender.reach()
         {
             return false;
         }
-        // RFC 7323 2.2: the window of a SYN is never scaled.
-        let scale = if segment.has_syn() { 0 } else { sender.scale & 15 };
-        let edge = acknowledgement.wrapping_add(u32::from(segment.window) << scale);
         sender.end = later(latest, sender.end);
         sender.acknowledged = later(acknowledgement, sender.acknowledged);
-        sender.window = sender.window.max(segment.window);
-        receiver.limit = later(edge, receiver.limit);
+        // RFC 7323 2.2: the window of a SYN is never scaled.
+        if !segment.has_syn() {
+            sender.window = sender.window.max(segment.window);
+        }
         true
     }
 
@@ -115,10 +120,10 @@ impl Windows {
     /// have room for.
     #[must_use]
     pub(crate) fn take_cut(&mut self, segment: &Segment, direction: Direction) -> bool {
-        let limit = self.sides(direction).0.limit;
-        let latest = match is_at_or_after(limit, segment.end_max()) {
+        let edge = self.sides(direction).1.edge();
+        let latest = match is_at_or_after(edge, segment.end_max()) {
             true => segment.end_max(),
-            false => later(segment.end(), limit),
+            false => later(segment.end(), edge),
         };
         self.take(segment, latest, direction)
     }
@@ -154,15 +159,12 @@ impl Windows {
             reply.acknowledged = segment.acknowledgement;
         }
         original.acknowledged = segment.sequence;
-        let window = u32::from(segment.window);
-        original.limit = reply.acknowledged.wrapping_add(window.max(REACH_MIN));
-        reply.limit = reply.end.wrapping_add(original.reach());
     }
 
     /// A SYN that was answered before it was thought to open anything: only its end is known.
     pub(crate) fn reopen(&mut self, syn_end: u32, answer: &Segment) {
         let [original, _] = &mut self.0;
-        *original = Side { end: syn_end, limit: syn_end, ..Side::UNKNOWN };
+        *original = Side { end: syn_end, ..Side::UNKNOWN };
         self.answer(answer);
     }
 
@@ -173,17 +175,12 @@ impl Windows {
         let original = Side {
             // It may be a keepalive, one octet behind (RFC 9293 3.8.4).
             end: segment.end_max().wrapping_add(u32::from(segment.length == 0)),
-            limit: segment.end_max().wrapping_add(reach),
             acknowledged: acknowledgement,
             ..Side::UNKNOWN
         };
         // What the other side sent beyond that acknowledgement is not known.
-        let reply = Side {
-            end: acknowledgement.wrapping_add(reach / 2),
-            limit: acknowledgement.wrapping_add(reach),
-            acknowledged: sequence,
-            ..Side::UNKNOWN
-        };
+        let reply =
+            Side { end: acknowledgement.wrapping_add(reach / 2), acknowledged: sequence, ..Side::UNKNOWN };
         Self([original, reply])
     }
 
@@ -205,7 +202,7 @@ impl Windows {
     pub(crate) fn place(&mut self, segment: &Segment, direction: Direction) -> Place {
         let (sender, receiver) = self.sides(direction);
         let is_old = is_at_or_after(receiver.acknowledged, segment.end());
-        if is_old || !is_at_or_after(sender.limit.wrapping_add(1), segment.end()) {
+        if is_old || !is_at_or_after(receiver.edge().wrapping_add(1), segment.end()) {
             return Place::Outside;
         }
         match is_at_or_after(sender.end, segment.sequence) {
@@ -232,7 +229,7 @@ impl Windows {
         if sequence == receiver.acknowledged || sequence == sender.end {
             return Reset::Exact;
         }
-        match is_at_or_after(sequence, receiver.acknowledged) && is_at_or_after(sender.limit, sequence) {
+        match is_at_or_after(sequence, receiver.acknowledged) && is_at_or_after(receiver.edge(), sequence) {
             true => Reset::Inside,
             false => Reset::Outside,
         }
@@ -242,13 +239,12 @@ impl Windows {
 impl Side {
     /// A side whose SYN was not seen.
     const UNKNOWN: Self =
-        Self { end: 0, limit: 0, acknowledged: 0, window: u16::MAX, scale: SCALE_MAX, offers_scale: true };
+        Self { end: 0, acknowledged: 0, window: u16::MAX, scale: SCALE_MAX, offers_scale: true };
 
     /// Its SYN. The window of a SYN counts octets; what comes later is scaled.
     fn start(&mut self, segment: &Segment) {
         let scale = segment.window_scale();
         self.end = segment.end_max();
-        self.limit = segment.end_max();
         self.offers_scale = scale.is_some();
         self.scale = scale.unwrap_or(0).min(SCALE_MAX);
         self.window = (segment.window >> self.scale).saturating_add(1);
@@ -260,8 +256,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_are_half_a_cache_line() {
-        assert_eq!(size_of::<Windows>(), 32);
+    fn both_sides_are_24_octets() {
+        assert_eq!(size_of::<Windows>(), 24);
     }
 
     #[test]
