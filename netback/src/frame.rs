@@ -115,14 +115,18 @@ impl Payload {
     #[inline]
     pub(crate) fn parts(&self, range: Range<usize>) -> Parts<'_> {
         let left = range.end.min(self.len()).saturating_sub(range.start);
-        Parts { chain: self.buffer.chain(), skip: self.start as usize + range.start, left }
+        let (mut chain, mut skip) = (self.buffer.chain(), self.start as usize + range.start);
+        while skip >= BUFFER && chain.next().is_some() {
+            skip -= BUFFER;
+        }
+        Parts { chain, skip, left }
     }
 }
 
 /// Pieces of a payload.
 pub(crate) struct Parts<'a> {
     chain: Chain<'a>,
-    /// Octets of the chain ahead of the next piece, and octets from there on.
+    /// Octets of the next buffer ahead of the piece, and octets from there on.
     skip: usize,
     left: usize,
 }
@@ -132,16 +136,12 @@ impl<'a> Iterator for Parts<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        while self.left > 0 {
-            let octets = self.chain.next()?;
-            let skip = self.skip;
-            self.skip = skip.saturating_sub(BUFFER);
-            if let Some(rest) = octets.get(skip..).filter(|rest| !rest.is_empty()) {
-                let part = rest.get(..self.left).unwrap_or(rest);
-                self.left -= part.len();
-                return Some(part);
-            }
+        if self.left == 0 {
+            return None;
         }
-        None
+        let rest = self.chain.next()?.get(core::mem::take(&mut self.skip)..)?;
+        let part = rest.get(..self.left).unwrap_or(rest);
+        self.left -= part.len();
+        Some(part)
     }
 }

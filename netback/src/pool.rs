@@ -76,12 +76,16 @@ struct Shared {
     /// The first `count` cells name free buffers.
     free: Box<[Cell<u32>]>,
     count: Cell<usize>,
-    /// Where each buffer lies.
-    places: Box<[NonNull<u8>]>,
-    /// The buffer that follows in a chain, for each; [`NONE`] behind the last.
-    next: Box<[Cell<u32>]>,
+    places: Box<[Place]>,
     /// What the buffers lie in.
     _chunks: Vec<Pages>,
+}
+
+/// A buffer's memory, and its place in a chain.
+struct Place {
+    memory: NonNull<u8>,
+    /// The buffer that follows; [`NONE`] behind the last.
+    next: Cell<u32>,
 }
 
 /// All buffers of the image; clones are the same pool.
@@ -91,7 +95,7 @@ pub struct Pool(Rc<Shared>);
 impl Pool {
     /// Octets that [`Pool::new`] allocates for `count` buffers.
     pub const fn footprint(count: usize) -> usize {
-        count * (BUFFER + size_of::<NonNull<u8>>() + 2 * size_of::<u32>())
+        count * (BUFFER + size_of::<Place>() + size_of::<u32>())
             + count.div_ceil(CHUNK) * size_of::<Pages>()
             + size_of::<Shared>()
             + 2 * size_of::<usize>()
@@ -108,7 +112,7 @@ impl Pool {
             for index in 0..buffers {
                 let start = index * BUFFER;
                 let memory = chunk.octets_mut(start..start + BUFFER).ok_or(OutOfMemory)?;
-                places.push(NonNull::from(memory).cast());
+                places.push(Place { memory: NonNull::from(memory).cast(), next: Cell::new(NONE) });
             }
             chunks.push(chunk);
         }
@@ -116,7 +120,6 @@ impl Pool {
             free: (0..count as u32).map(Cell::new).collect(),
             count: Cell::new(count),
             places: places.into(),
-            next: (0..count).map(|_| Cell::new(NONE)).collect(),
             _chunks: chunks,
         })))
     }
@@ -127,20 +130,28 @@ impl Pool {
         let shared = &*self.0;
         let count = shared.count.get().checked_sub(1)?;
         let index = shared.free.get(count)?.get();
-        let memory = *shared.places.get(index as usize)?;
+        let memory = shared.places.get(index as usize)?.memory;
         shared.count.set(count);
         Some(Buffer { memory, index, last: index, home: self.0.clone() })
     }
 
-    /// A free buffer for a device, and where it lies.
+    /// Parks a free buffer for each of `wanted`, as long as there are any, and says where it lies; how many.
     #[inline]
-    pub(crate) fn park(&self) -> Option<(Parked, NonNull<u8>)> {
-        let shared = &*self.0;
-        let count = shared.count.get().checked_sub(1)?;
-        let index = shared.free.get(count)?.get();
-        let (parked, memory) = (Parked::new(index)?, *shared.places.get(index as usize)?);
-        shared.count.set(count);
-        Some((parked, memory))
+    pub(crate) fn park<T>(
+        &self,
+        wanted: impl Iterator<Item = T>,
+        mut park: impl FnMut(T, Parked, NonNull<u8>),
+    ) -> usize {
+        let Shared { free, count, places, .. } = &*self.0;
+        let free = free.get(..count.get()).unwrap_or_default();
+        let mut parked = 0;
+        for (index, what) in free.iter().rev().map(Cell::get).zip(wanted) {
+            let (Some(name), Some(place)) = (Parked::new(index), places.get(index as usize)) else { break };
+            park(what, name, place.memory);
+            parked += 1;
+        }
+        count.set(free.len() - parked);
+        parked
     }
 
     /// A buffer that a device gave back.
@@ -150,7 +161,7 @@ impl Pool {
     #[inline]
     pub(crate) unsafe fn unpark(&self, parked: Parked) -> Option<Buffer> {
         let index = parked.index();
-        let memory = *self.0.places.get(index as usize)?;
+        let memory = self.0.places.get(index as usize)?.memory;
         Some(Buffer { memory, index, last: index, home: self.0.clone() })
     }
 
@@ -219,22 +230,22 @@ impl Buffer {
     /// It was parked in the pool of this buffer.
     #[inline]
     pub(crate) unsafe fn append(&mut self, behind: Parked) {
-        if let Some(next) = self.home.next.get(self.last as usize) {
+        if let Some(last) = self.home.places.get(self.last as usize) {
             self.last = behind.index();
-            next.set(self.last);
+            last.next.set(self.last);
         }
     }
 
     /// The octets of each buffer of the chain.
     #[inline]
     pub(crate) fn chain(&self) -> Chain<'_> {
-        Chain { home: &self.home, index: self.index }
+        Chain { places: &self.home.places, index: self.index }
     }
 }
 
 /// The buffers of a chain, one behind the other.
 pub(crate) struct Chain<'a> {
-    home: &'a Shared,
+    places: &'a [Place],
     index: u32,
 }
 
@@ -243,8 +254,8 @@ impl<'a> Iterator for Chain<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let memory = self.home.places.get(self.index as usize)?;
-        self.index = self.home.next.get(self.index as usize)?.get();
+        let Place { memory, next } = self.places.get(self.index as usize)?;
+        self.index = next.get();
         // SAFETY: as in `Buffer::octets`: only `append` chains a buffer, and it takes what owned it; the chain has one
         // owner, the token from which the borrow is.
         Some(unsafe { memory.cast().as_ref() })
@@ -257,10 +268,10 @@ impl Drop for Buffer {
         let home = &*self.home;
         let (mut index, mut count) = (self.index, home.count.get());
         // Ends: each buffer is in one chain once. There is a cell for each, and each has one token.
-        while let (Some(next), Some(cell)) = (home.next.get(index as usize), home.free.get(count)) {
+        while let (Some(place), Some(cell)) = (home.places.get(index as usize), home.free.get(count)) {
             cell.set(index);
             count += 1;
-            index = next.replace(NONE);
+            index = place.next.replace(NONE);
         }
         home.count.set(count);
     }
@@ -306,22 +317,21 @@ mod tests {
     #[test]
     fn a_chain_is_read_in_order_and_comes_back_whole() {
         let pool = Pool::new::<TestHal>(5).unwrap();
-        let take = |fill: u8| {
-            let (parked, memory) = pool.park().unwrap();
+        let mut parked = Vec::new();
+        let count = pool.park(1..=4, |fill, buffer, memory| {
             // SAFETY: a buffer that nobody else has.
             unsafe { memory.write_bytes(fill, BUFFER) };
-            parked
-        };
+            parked.push(buffer);
+        });
+        assert_eq!((count, pool.free()), (4, 1));
+        let mut parked = parked.into_iter();
         // SAFETY: all are of this pool.
         let chain = unsafe {
-            let mut chain = pool.unpark(take(1)).unwrap();
-            for fill in 2..=4 {
-                chain.append(take(fill));
-            }
+            let mut chain = pool.unpark(parked.next().unwrap()).unwrap();
+            parked.for_each(|behind| chain.append(behind));
             chain
         };
         assert_eq!(chain.chain().map(|part| part[BUFFER - 1]).collect::<Vec<_>>(), [1, 2, 3, 4]);
-        assert_eq!(pool.free(), 1);
         drop(chain);
         assert_eq!(pool.free(), 5);
         // What was in a chain has nothing behind it any more.

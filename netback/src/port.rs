@@ -82,9 +82,9 @@ struct Receiver<H: Hal> {
     ring: Ring<H>,
     pool: Pool,
     /// Buffers that the device has, by descriptor; all of `pool`.
-    slots: Box<[Option<Parked>]>,
+    slots: Box<[Option<Parked>; RING]>,
     /// The first `spares` are descriptors that the device does not have.
-    spare: Box<[u16]>,
+    spare: Box<[u16; RING]>,
     spares: usize,
 }
 
@@ -92,27 +92,22 @@ impl<H: Hal> Receiver<H> {
     fn new(pool: Pool) -> Result<Self, OutOfMemory> {
         let ring = Ring::new()?;
         ring.make_in(BUFFER);
-        let slots = (0..RING).map(|_| None).collect();
-        Ok(Self { ring, pool, slots, spare: (0..RING as u16).collect(), spares: RING })
+        let (slots, spare) = (Box::new([const { None }; RING]), Box::new(ALL));
+        Ok(Self { ring, pool, slots, spare, spares: RING })
     }
 
     /// Gives free buffers to the device; `false` if the pool ran out.
     fn refill(&mut self) -> bool {
         let Self { ring, pool, slots, spare, spares } = self;
-        for (left, &id) in spare.iter().enumerate().take(*spares).rev() {
-            let Some(slot) = slots.get_mut(usize::from(id)) else { return true };
-            let Some((buffer, memory)) = pool.park() else {
-                *spares = left + 1;
-                return false;
-            };
+        let spare = spare.get(..*spares).unwrap_or_default();
+        *spares -= pool.park(spare.iter().rev().copied(), |id, buffer, memory| {
             // SAFETY: the buffer rests in its slot, and nobody looks at it, until the device has given the descriptor
             // back or has confirmed a reset.
             unsafe { ring.write_in(id, memory, BUFFER) };
-            *slot = Some(buffer);
+            slots[usize::from(id) % RING] = Some(buffer);
             ring.offer(id);
-        }
-        *spares = 0;
-        true
+        });
+        *spares == 0
     }
 
     /// The next used buffer and the octets that the device says it wrote.
@@ -179,8 +174,7 @@ impl<H: Hal> Receiver<H> {
             // SAFETY: what is in the slots was parked in this pool.
             drop(unsafe { self.pool.unpark(buffer) });
         }
-        self.spare.iter_mut().zip(0..).for_each(|(spare, id)| *spare = id);
-        self.spares = RING;
+        (*self.spare, self.spares) = (ALL, RING);
     }
 }
 
@@ -208,15 +202,20 @@ const HEADS: usize = RING + BACKLOG;
 /// The largest frame that head memory holds whole.
 const SHORT: usize = HEAD_STRIDE - header::LENGTH;
 
+/// Every descriptor.
+const ALL: [u16; RING] = from(0);
+
 /// Every descriptor followed by the next one.
-const FOLLOWING: [u16; RING] = {
+const FOLLOWING: [u16; RING] = from(1);
+
+const fn from(first: usize) -> [u16; RING] {
     let (mut all, mut id) = ([0; RING], 0);
     while id < RING {
-        all[id] = (id + 1) as u16;
+        all[id] = (first + id) as u16;
         id += 1;
     }
     all
-};
+}
 
 /// The transmit ring, the frames on it, and the backlog in front of it.
 struct Sender<H: Hal> {
@@ -322,22 +321,22 @@ impl<H: Hal> Sender<H> {
         let first = self.spare;
         let start = usize::from(outgoing.head) * HEAD_STRIDE;
         let head = self.heads.octets(start..start + usize::from(outgoing.head_length)).unwrap_or_default();
-        let mut last = first;
+        let mut left = outgoing.descriptors - 1;
         // Free descriptors are chained as they are to be used.
         let next = |id: u16| self.next[usize::from(id) % RING];
+        let (mut last, mut following) = (first, next(first));
         // SAFETY: head memory `outgoing.head` is not free and the payload's buffers are owned by `outgoing`, which moves
         // into `slots[first]` until the device has given the chain back or has confirmed a reset.
-        unsafe { self.ring.write_out(first, head, (outgoing.descriptors > 1).then(|| next(first))) };
+        unsafe { self.ring.write_out(first, head, left > 0, following) };
         if let Some(payload) = &outgoing.payload {
-            let mut left = outgoing.descriptors - 1;
             for part in payload.parts(0..payload.len()) {
-                last = next(last);
+                (last, following) = (following, next(following));
                 left = left.saturating_sub(1);
                 // SAFETY: as above.
-                unsafe { self.ring.write_out(last, part, (left > 0).then(|| next(last))) };
+                unsafe { self.ring.write_out(last, part, left > 0, following) };
             }
         }
-        self.spare = next(last);
+        self.spare = following;
         self.spares -= usize::from(outgoing.descriptors);
         outgoing.last = last;
         if let Some(slot) = self.slots.get_mut(usize::from(first)) {

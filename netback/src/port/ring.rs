@@ -115,19 +115,24 @@ impl<H: Hal> Ring<H> {
         unsafe { self.pages.start().cast().as_ref() }
     }
 
-    /// Writes a descriptor that the device reads from, and which is followed by `next` if there is one.
+    /// Writes a descriptor that the device reads from; `next` is the one behind it, if `has_next`.
     ///
     /// # Safety
     /// The octets stay where they are, and as they are, until the chain comes back or the device confirms a reset.
     #[inline]
-    pub(crate) unsafe fn write_out(&self, id: u16, octets: &[u8], next: Option<u16>) {
-        let Some(descriptor) = self.shared().descriptors.get(usize::from(id)) else { return };
+    pub(crate) unsafe fn write_out(&self, id: u16, octets: &[u8], has_next: bool, next: u16) {
+        let descriptor = self.descriptor(id);
         // SAFETY: the caller keeps the octets alive and at their place while the device may reach them.
         let address = unsafe { H::share(octets.into(), BufferDirection::DriverToDevice) };
         descriptor.address.store(address, Relaxed);
         descriptor.length.store(octets.len() as u32, Relaxed);
-        descriptor.flags.store(if next.is_some() { NEXT } else { 0 }, Relaxed);
-        descriptor.next.store(next.unwrap_or(0), Relaxed);
+        descriptor.flags.store(u16::from(has_next) * NEXT, Relaxed);
+        descriptor.next.store(next, Relaxed);
+    }
+
+    #[inline]
+    fn descriptor(&self, id: u16) -> &Descriptor {
+        &self.shared().descriptors[usize::from(id) % RING]
     }
 
     /// Makes every descriptor one of its own that the device writes to; where is said by [`Ring::write_in`].
@@ -146,19 +151,15 @@ impl<H: Hal> Ring<H> {
     #[inline]
     pub(crate) unsafe fn write_in(&self, id: u16, memory: NonNull<u8>, length: usize) {
         let octets = NonNull::slice_from_raw_parts(memory, length);
-        if let Some(descriptor) = self.shared().descriptors.get(usize::from(id)) {
-            // SAFETY: the caller's word.
-            let address = unsafe { H::share(octets, BufferDirection::DeviceToDriver) };
-            descriptor.address.store(address, Relaxed);
-        }
+        // SAFETY: the caller's word.
+        let address = unsafe { H::share(octets, BufferDirection::DeviceToDriver) };
+        self.descriptor(id).address.store(address, Relaxed);
     }
 
     /// Puts a chain on the ring; the device sees it after [`Ring::publish`].
     #[inline]
     pub(crate) fn offer(&mut self, head: u16) {
-        if let Some(place) = self.shared().available.get(usize::from(self.available) % RING) {
-            place.store(head, Relaxed);
-        }
+        self.shared().available[usize::from(self.available) % RING].store(head, Relaxed);
         self.available = self.available.wrapping_add(1);
     }
 
@@ -182,7 +183,7 @@ impl<H: Hal> Ring<H> {
                 return None;
             }
         }
-        let used = self.shared().used.entries.get(usize::from(self.taken) % RING)?;
+        let used = &self.shared().used.entries[usize::from(self.taken) % RING];
         let entry = (used.id.load(Relaxed), used.length.load(Relaxed));
         self.taken = self.taken.wrapping_add(1);
         Some(entry)
