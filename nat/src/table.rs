@@ -235,7 +235,7 @@ impl Nat {
                 .collect(),
             ended: Vec::with_capacity(ends(capacity, &options)),
             sessions: Slab::new(capacity),
-            windows: vec![Windows::default(); capacity as usize].into_boxed_slice(),
+            windows: vec![Windows::NONE; capacity as usize].into_boxed_slice(),
             index: Index::new(2 * capacity),
             key,
             externals: config.external.iter().fold(Externals::NONE, Externals::with),

@@ -14,18 +14,47 @@ const REACH_MIN: u32 = 66_000;
 /// The largest shift (RFC 7323 2.3); assumed where the SYN was not seen.
 const SCALE_MAX: u8 = 14;
 
-/// What is known of one side.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// The largest window that a side offered: its upper bits, with the shift in place of the last four.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Offer(u16);
+
+impl Offer {
+    /// In place of a shift: windows are not scaled.
+    const UNSCALED: u16 = 15;
+
+    /// The window of a segment, to be scaled by what its sender's SYN offered.
+    fn new(window: u16, scale: Option<u8>) -> Self {
+        Self(window & !15 | scale.map_or(Self::UNSCALED, |scale| scale.min(SCALE_MAX).into()))
+    }
+
+    #[inline(always)]
+    const fn is_scaled(self) -> bool {
+        self.0 & 15 != Self::UNSCALED
+    }
+
+    /// In octets, rounded up.
+    #[inline(always)]
+    fn octets(self) -> u32 {
+        let shift = if self.is_scaled() { self.0 & 15 } else { 0 };
+        u32::from(self.0 | 15) << shift
+    }
+
+    /// Another segment has this window.
+    #[inline(always)]
+    fn widen(&mut self, window: u16) {
+        self.0 = (self.0 & !15).max(window & !15) | self.0 & 15;
+    }
+}
+
+/// What is known of one side. It is packed: every flow has two, TCP's or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, packed(2))]
 pub(crate) struct Side {
     /// Behind the last octet that it sent.
     end: u32,
     /// What it acknowledged of the other side's octets.
     acknowledged: u32,
-    /// The largest window that it offered, to be scaled.
-    window: u16,
-    scale: u8,
-    /// Whether its SYN offered to scale windows.
-    offers_scale: bool,
+    offer: Offer,
 }
 
 /// Whether `a` is behind `b` in sequence space, or equal.
@@ -44,7 +73,7 @@ impl Side {
     /// may refer.
     #[inline(always)]
     fn reach(&self) -> u32 {
-        (u32::from(self.window) << (self.scale & 15)).max(REACH_MIN)
+        self.offer.octets().max(REACH_MIN)
     }
 
     /// Behind the last octet that the other side may send.
@@ -77,11 +106,13 @@ pub(crate) enum Place {
 }
 
 /// Both sides of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Windows([Side; 2]);
 
 impl Windows {
+    /// Of a session that is not TCP's.
+    pub(crate) const NONE: Self = Self([Side::SILENT; 2]);
+
     #[inline(always)]
     fn sides(&mut self, direction: Direction) -> (&mut Side, &mut Side) {
         let [original, reply] = &mut self.0;
@@ -110,7 +141,7 @@ impl Windows {
         sender.acknowledged = later(acknowledgement, sender.acknowledged);
         // RFC 7323 2.2: the window of a SYN is never scaled.
         if !segment.has_syn() {
-            sender.window = sender.window.max(segment.window);
+            sender.offer.widen(segment.window);
         }
         true
     }
@@ -130,11 +161,8 @@ impl Windows {
 
     /// The opening SYN, or one that opens again; nothing is known of the other side.
     pub(crate) fn open(segment: &Segment) -> Self {
-        let mut windows = Self::default();
-        let [original, reply] = &mut windows.0;
-        original.start(segment);
-        reply.acknowledged = segment.sequence;
-        windows
+        let reply = Side { acknowledged: segment.sequence, ..Side::SILENT };
+        Self([Side::SILENT.started(segment), reply])
     }
 
     /// The opening SYN once more: it may be another one, or have left its data out (RFC 7413).
@@ -149,11 +177,10 @@ impl Windows {
     /// The answering side's SYN, with or without an acknowledgement.
     pub(crate) fn answer(&mut self, segment: &Segment) {
         let [original, reply] = &mut self.0;
-        reply.start(segment);
+        *reply = reply.started(segment);
         // RFC 7323 2.2: both sides offer it, or none scales.
-        if !(original.offers_scale && reply.offers_scale) {
-            (original.scale, reply.scale) = (0, 0);
-            original.window = u16::MAX;
+        if !(original.offer.is_scaled() && reply.offer.is_scaled()) {
+            (original.offer, reply.offer) = (Offer::new(u16::MAX, None), Offer::new(segment.window, None));
         }
         if segment.has_ack() {
             reply.acknowledged = segment.acknowledgement;
@@ -238,16 +265,16 @@ impl Windows {
 
 impl Side {
     /// A side whose SYN was not seen.
-    const UNKNOWN: Self =
-        Self { end: 0, acknowledged: 0, window: u16::MAX, scale: SCALE_MAX, offers_scale: true };
+    const UNKNOWN: Self = Self { end: 0, acknowledged: 0, offer: Offer(!15 | SCALE_MAX as u16) };
 
-    /// Its SYN. The window of a SYN counts octets; what comes later is scaled.
-    fn start(&mut self, segment: &Segment) {
-        let scale = segment.window_scale();
-        self.end = segment.end_max();
-        self.offers_scale = scale.is_some();
-        self.scale = scale.unwrap_or(0).min(SCALE_MAX);
-        self.window = (segment.window >> self.scale).saturating_add(1);
+    /// A side that sent nothing.
+    const SILENT: Self = Self { end: 0, acknowledged: 0, offer: Offer(Offer::UNSCALED) };
+
+    /// The side with its SYN. The window of a SYN counts octets; what comes later is scaled.
+    fn started(self, segment: &Segment) -> Self {
+        let scale = segment.window_scale().map(|scale| scale.min(SCALE_MAX));
+        let offer = Offer::new(segment.window >> scale.unwrap_or(0), scale);
+        Self { end: segment.end_max(), offer, ..self }
     }
 }
 
@@ -256,8 +283,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_are_24_octets() {
-        assert_eq!(size_of::<Windows>(), 24);
+    fn both_sides_are_20_octets() {
+        assert_eq!(size_of::<Windows>(), 20);
+    }
+
+    #[test]
+    fn an_offer_is_never_rounded_down_and_grows_with_its_shift() {
+        for window in [0, 1, 15, 16, 17, 1000, 65_519, 65_520, u16::MAX] {
+            for scale in 0..=SCALE_MAX {
+                let mut offer = Offer::new(0, Some(scale));
+                offer.widen(window);
+                offer.widen(0);
+                let (exact, unit) = (u32::from(window) << scale, 16 << scale);
+                assert!((exact..exact + unit).contains(&offer.octets()), "{window} << {scale}");
+            }
+            assert_eq!(Offer::new(window, None).octets(), u32::from(window | 15));
+        }
     }
 
     #[test]

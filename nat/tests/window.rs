@@ -80,7 +80,8 @@ fn rfc_7323_windows_are_scaled_only_if_both_sides_offer_it() {
         let edge = 501 + (1000_u32 << scale).max(66_000);
         let acknowledged = 501 + 60_000;
         world.cross(&tcp(TO, OUT, ACK, (acknowledged, 101), b"data")).unwrap();
-        let beyond = world.cross(&tcp(TO, OUT, ACK, (edge + 1, 101), b""));
+        // Windows are known to 16 of their units.
+        let beyond = world.cross(&tcp(TO, OUT, ACK, (edge + (16 << scale), 101), b""));
         assert_eq!(beyond, Err(Dropped::Refused), "{client:?} {server:?}");
         let last = world.cross(&tcp(TO, OUT, ACK, (edge, 101), b""));
         assert!(last.is_ok(), "{client:?} {server:?}");
