@@ -4,7 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qemu::command::{Config, Machine, mac_text};
+use qemu::qmp::{Qmp, Socket};
 use qemu::vm::Vm;
+use serde_json::json;
 use tests::Chance;
 use tests::image::{self, SOON, alone, bare, busy, ended, late_allocations, macs, quiet, ready, stats};
 
@@ -45,6 +47,47 @@ fn pc_boots_and_powers_off() {
 fn microvm_boots_and_ends_by_reset() {
     let _machine = busy();
     assert_eq!(power_off(&without_debug_exit(alone(Machine::Microvm))), Some(0));
+}
+
+/// How QEMU says that the machine ended, after `end`.
+fn cause_of_end(mut config: Config, end: impl FnOnce(&Vm, &mut Qmp)) -> (String, Vm) {
+    let socket = Socket::new().expect("a directory");
+    config.extra.extend(socket.arguments());
+    // So that it is there to be asked, however soon the image ends.
+    config.extra.push("-S".into());
+    let vm = Vm::start(&without_debug_exit(config)).unwrap_or_else(|error| panic!("{error}"));
+    let mut qmp = socket.connect(SOON).unwrap_or_else(|error| panic!("{error}"));
+    qmp.execute("cont", json!({})).unwrap_or_else(|error| panic!("{error}"));
+    end(&vm, &mut qmp);
+    let event =
+        qmp.event("SHUTDOWN", "", SOON).unwrap_or_else(|error| panic!("{error}\n{}", vm.console().text()));
+    vm.wait(SOON).unwrap_or_else(|error| panic!("{error}"));
+    (event["data"]["reason"].as_str().expect("a reason").to_owned(), vm)
+}
+
+#[test]
+fn the_power_button_ends_the_machine_with_its_last_figures() {
+    let _machine = busy();
+    for machine in [Machine::Q35, Machine::Pc] {
+        let (cause, vm) = cause_of_end(alone(machine), |vm, qmp| {
+            vm.ready(SOON).unwrap_or_else(|error| panic!("{error}"));
+            qmp.execute("system_powerdown", json!({})).unwrap_or_else(|error| panic!("{error}"));
+        });
+        assert_eq!(cause, "guest-shutdown");
+        let text = vm.console().text();
+        let (_, last) = text.split_once("weir: powers off wish=\"power button\"").expect("it says why");
+        assert!(last.contains("{\"uptime_ms\":") && last.contains("\"name\":\"uplink\""), "{text}");
+    }
+}
+
+#[test]
+fn a_machine_without_pci_switches_off_by_the_register_of_its_tables() {
+    let _machine = busy();
+    let mut config = alone(Machine::Microvm);
+    config.extra = ["-machine", "acpi=on"].map(str::to_owned).into();
+    // With tables it has no devices on the command line, so the image ends at once.
+    let (cause, vm) = cause_of_end(config, |_, _| {});
+    assert_eq!(cause, "guest-shutdown", "{}", vm.console().text());
 }
 
 #[test]

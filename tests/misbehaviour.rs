@@ -11,7 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use qemu::command::{Config, Machine, Port};
 use qemu::host::Host;
+use qemu::qmp::Socket;
 use qemu::scratch::Scratch;
+use serde_json::json;
 use smoltcp::wire::EthernetAddress;
 use tests::image::{Inhabited, PORTS, SOON, Wired, bare, busy, late_allocations, link_figure, macs, stats};
 use tests::talk::{echo_datagrams, meanwhile};
@@ -273,4 +275,37 @@ fn a_reset_in_the_middle_of_traffic_begins_anew() {
     }
     assert_forwards(&world, &world.work);
     assert_sound(&world);
+}
+
+#[test]
+fn the_power_button_is_heard_under_a_flood() {
+    let _machine = busy();
+    let socket = Socket::new().expect("a directory");
+    let mut config = Config { debug_exit: false, ..bare(Machine::Q35) };
+    config.extra = socket.arguments().into();
+    let place = |mut config: Config, ports: [Port; PORTS]| {
+        config.ports = ports.into();
+        config
+    };
+    let world = Wired::boot_with(config, place).with_hosts();
+    assert_forwards(&world, &world.work);
+    let mut qmp = socket.connect(SOON).unwrap_or_else(|error| panic!("{error}"));
+    let own = world.work.identity().mac;
+    let flood = frame(macs()[1], own, 0x0800, &udp(("10.0.1.2", 5000), (SERVER, 9), b"x").octets());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            world.work.run(move |stack| {
+                while !stack.link.is_closed() {
+                    (0..64).for_each(|_| stack.link.send(&flood));
+                    while stack.link.receive().is_some() {}
+                }
+            });
+        });
+        thread::sleep(Duration::from_secs(1));
+        qmp.execute("system_powerdown", json!({})).unwrap_or_else(|error| panic!("{error}"));
+        let status = world.vm.wait(SOON);
+        world.vm.kill();
+        assert!(status.unwrap_or_else(|error| panic!("{error}")).success());
+    });
+    assert!(world.vm.console().text().contains("powers off wish=\"power button\""));
 }

@@ -13,8 +13,8 @@ use firewall::Datapath;
 use firewall::contract::Contract;
 use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
 use hotplug::Hotplug;
-use machine::{Machine, clock, heap, interrupts, panic, serial};
-use netback::Link;
+use machine::{Machine, clock, heap, interrupts, panic, power, serial};
+use netback::{AnyTransport, Link};
 use rules::site::{PanicAction, Site};
 use smoltcp::time::{Duration, Instant};
 
@@ -102,6 +102,9 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
         let has_changed = core::mem::replace(&mut changes, interrupts::changes()) != changes;
         if has_changed {
             datapath.look_at_links();
+            if machine.button.is_some_and(power::take_press) {
+                leave(machine, datapath, "power button");
+            }
         }
         hotplug.poll(datapath, now, has_changed);
         let busy = datapath.turn(now);
@@ -115,6 +118,8 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
             datapath.wake();
         } else if hotplug.wants_rest(now) {
             machine::rest();
+        } else {
+            machine::take_interrupts();
         }
     }
 }
@@ -138,7 +143,7 @@ impl Line {
     }
 
     /// Few octets at a time: who writes on the console does not stop the forwarding.
-    fn listen(&mut self, machine: &Machine, datapath: &Datapath<discover::Port>) {
+    fn listen(&mut self, machine: &Machine, datapath: &mut Datapath<discover::Port>) {
         for octet in core::iter::from_fn(serial::read).take(OCTETS_A_TURN) {
             if let Some(command) = self.console.push(octet) {
                 obey(command, machine, datapath);
@@ -147,22 +152,37 @@ impl Line {
     }
 }
 
-fn obey(command: Command, machine: &Machine, datapath: &Datapath<discover::Port>) {
+fn obey(command: Command, machine: &Machine, datapath: &mut Datapath<discover::Port>) {
     match command {
-        Command::Stats => {
-            let figures = MachineFigures {
-                uptime_ms: u64::try_from(machine::now().total_millis()).unwrap_or(0),
-                memory_total: machine.memory,
-                heap_free: heap::free() as u64,
-                late_allocations: heap::late_allocations(),
-                interrupts: interrupts::taken(),
-            };
-            // The serial line takes everything.
-            let _ = write_stats(&mut serial::Writer::default(), datapath, &figures);
-        }
+        Command::Stats => tell_figures(machine, datapath),
         Command::Help => serial::line(format_args!("{HELP}")),
-        Command::PowerOff => machine::power_off(),
+        Command::PowerOff => leave(machine, datapath, "console"),
         Command::Reboot => machine::reset(),
         Command::Unknown => serial::line(format_args!("unknown command; {HELP}")),
     }
+}
+
+/// One line with all figures.
+fn tell_figures(machine: &Machine, datapath: &Datapath<discover::Port>) {
+    let figures = MachineFigures {
+        uptime_ms: u64::try_from(machine::now().total_millis()).unwrap_or(0),
+        memory_total: machine.memory,
+        heap_free: heap::free() as u64,
+        late_allocations: heap::late_allocations(),
+        interrupts: interrupts::taken(),
+    };
+    // The serial line takes everything.
+    let _ = write_stats(&mut serial::Writer::default(), datapath, &figures);
+}
+
+/// Switches off as somebody wishes: the last figures are told, and no device writes to memory any more.
+fn leave(machine: &Machine, datapath: &mut Datapath<discover::Port>, wish: &str) -> ! {
+    log::info!(target: "weir", "powers off wish=\"{wish}\"");
+    tell_figures(machine, datapath);
+    for port in 0..datapath.ports().len() {
+        if let Some(link) = datapath.link_mut(port) {
+            link.unplug(AnyTransport::NOTHING);
+        }
+    }
+    machine::power_off()
 }

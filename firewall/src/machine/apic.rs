@@ -112,8 +112,8 @@ const PCI_LINES: core::ops::Range<u32> = 16..24;
 /// firmware gave the device, which is where a chipset without the others has it. As edges: who shares one asks all
 /// devices until none has a cause. `false` if there is no such line at all.
 pub fn route_pci(legacy: u8) -> bool {
-    // The timer's, the keyboard's and the serial line are nobody else's.
-    let has_legacy = matches!(legacy, 3 | 5..=7 | 9..=11) && route_edge(legacy.into(), Vector::Line);
+    // The timer's, the keyboard's, the serial line and that of the power button are nobody else's.
+    let has_legacy = matches!(legacy, 3 | 5..=7 | 10 | 11) && route_edge(legacy.into(), Vector::Line);
     PCI_LINES.fold(has_legacy, |any, line| route_edge(line, Vector::Line) || any)
 }
 
@@ -172,6 +172,12 @@ pub fn rest() {
         write(COMMAND, TO_SELF | Vector::Timer as u32);
         halt();
     }
+}
+
+/// Takes the interrupts that have come, without sleeping: who is busy hears of changes too.
+pub fn take_interrupts() {
+    // SAFETY: as for `halt`; they are taken after the instruction behind `sti`.
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) };
 }
 
 /// Sleeps until an interrupt.

@@ -118,7 +118,7 @@ struct StartInfo {
     modules: u32,
     modules_at: u64,
     command_line_at: u64,
-    rsdp_at: u64,
+    root_at: u64,
     // From here on only if `version` is 1 or more.
     regions_at: u64,
     regions: u32,
@@ -171,6 +171,8 @@ pub struct BootInfo {
     pub memory_is_guessed: bool,
     /// Modules, which the heap must not cover.
     pub modules: Vec<Region, MODULES_MAX>,
+    /// The address of ACPI's root pointer, 0 if there is none.
+    pub root: u64,
 }
 
 /// Why the loader's word cannot be used.
@@ -216,7 +218,7 @@ pub unsafe fn read(start_info: u64) -> Result<BootInfo, NoBootInfo> {
     }
     // SAFETY: the loader promises a string that ends in a zero, or the address 0.
     let command_line = unsafe { copy_command_line(info.command_line_at) };
-    Ok(BootInfo { command_line, memory, memory_is_guessed, modules })
+    Ok(BootInfo { command_line, memory, memory_is_guessed, modules, root: info.root_at })
 }
 
 /// The entries of a table of the loader's, at most `limit`; none if it is at 0 or above 4 GiB.

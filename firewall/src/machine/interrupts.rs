@@ -20,7 +20,7 @@ pub enum Vector {
     Serial = 0x42,
     /// The deadline of `apic::wait`.
     Timer = 0x43,
-    /// A device or a slot says that something about it has changed.
+    /// A device, a slot or the power button says that something about it has changed.
     Change = 0x44,
 }
 
@@ -287,7 +287,7 @@ pub fn serial() -> u64 {
     SERIAL_TAKEN.load(Ordering::Relaxed)
 }
 
-/// Times since boot that a device or a slot said that something has changed.
+/// Times since boot that a device, a slot or the power button said that something has changed.
 pub fn changes() -> u64 {
     CHANGE_TAKEN.load(Ordering::Relaxed)
 }

@@ -1,7 +1,7 @@
 //! The machine: what a PVH loader leaves us, made into memory, time, chance, and a place to sleep.
 //!
 //! `boot` enters, `enter` below brings everything up in the order in which it depends on each other,
-//! and gives `crate::main` a `Machine`. One core; interrupts only end the sleep in `apic::wait`.
+//! and gives `crate::main` a `Machine`. One core; interrupts are taken in `apic` alone.
 
 pub mod acpi_slots;
 pub mod apic;
@@ -18,16 +18,18 @@ pub mod paging;
 pub mod panic;
 pub mod pci;
 mod port;
+pub mod power;
 pub mod seed;
 pub mod serial;
 
-pub use apic::{rest, wait};
+pub use apic::{rest, take_interrupts, wait};
 pub use clock::now;
 pub use command_line::CommandLine;
 pub use panic::{power_off, reset, unfit};
 
 use boot::{BootInfo, Region};
 use core::cell::UnsafeCell;
+use firewall::acpi::Button;
 use interrupts::Vector;
 use log::LevelFilter;
 use seed::Seed;
@@ -59,6 +61,8 @@ pub struct Machine {
     /// Where the rate of the clock came from.
     pub clock: clock::Source,
     pub seed: Seed,
+    /// The power button, if there is one that can be read.
+    pub button: Option<Button>,
     /// The PCI configuration space, if there is a bus.
     pub pci: Option<pci::Ports>,
 }
@@ -88,6 +92,8 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     if apic::route_edge(SERIAL_LINE, Vector::Serial) {
         serial::enable_interrupt();
     }
+    // SAFETY: called once; the heap has no memory that the loader or firmware keeps.
+    let button = unsafe { power::init(info.root) };
     let clock = clock::init(origin, command_line.number("tsc_khz"));
     if clock == clock::Source::Guess {
         log::error!("no clock to measure the time-stamp counter: give tsc_khz= on the command line");
@@ -97,7 +103,15 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     }
     let (start, end) = paging::image();
     let image = (end - start) as usize;
-    crate::main(Machine { command_line, memory, image, clock, seed: Seed::gather(), pci: pci::Ports::find() })
+    crate::main(Machine {
+        command_line,
+        memory,
+        image,
+        clock,
+        seed: Seed::gather(),
+        button,
+        pci: pci::Ports::find(),
+    })
 }
 
 /// Words that must work before anything can fail.

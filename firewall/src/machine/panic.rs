@@ -1,8 +1,8 @@
 //! The end: reports of panics and exceptions, and the ways to stop the machine.
 
 use super::interrupts::{Frame, exception_stacks};
-use super::port::{in8, out8, out16, out32};
-use super::{paging, pci, serial};
+use super::port::{in8, out8, out32};
+use super::{paging, power, serial};
 use core::arch::asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
@@ -184,11 +184,8 @@ fn debug_exit(end: End) {
 fn stop(end: End) -> ! {
     interrupts_off();
     debug_exit(end);
-    if let Some(control) = pci::power_control() {
-        // SLP_EN with SLP_TYP 0, which is S5 on QEMU's PIIX4 and ICH9.
-        out16(control, 0x2000);
-    }
-    // Without ACPI, a reset is the way out: microvm ends upon it with -no-reboot, Firecracker always.
+    power::switch_off();
+    // Where that cannot be done, a reset is the way out: microvm ends upon it with -no-reboot, Firecracker always.
     restart()
 }
 
@@ -215,6 +212,6 @@ fn triple_fault() -> ! {
 }
 
 fn interrupts_off() {
-    // SAFETY: interrupts are only on around `hlt`; this changes nothing for code that runs.
+    // SAFETY: interrupts are only on in `apic`; this changes nothing for code that runs.
     unsafe { asm!("cli", options(nomem, nostack)) };
 }

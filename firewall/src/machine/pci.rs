@@ -50,17 +50,3 @@ const ICH9: u32 = 0x2918_8086;
 pub fn is_ich9() -> bool {
     Ports::find().is_some() && read(0, 31, 0, 0) == ICH9
 }
-
-/// The ACPI PM1a control port of the two chipsets QEMU has: PIIX4 at 0:1.3 (pc) and ICH9 at 0:1f.0
-/// (q35), whose base both keep in register 0x40.
-pub fn power_control() -> Option<u16> {
-    const PIIX4: u32 = 0x7113_8086;
-    Ports::find()?;
-    let (device, function) = match (read(0, 1, 3, 0), read(0, 31, 0, 0)) {
-        (PIIX4, _) => (1, 3),
-        (_, ICH9) => (31, 0),
-        _ => return None,
-    };
-    let base = (read(0, device, function, 0x40) & 0xff80) as u16;
-    (base != 0).then_some(base + 4)
-}

@@ -17,6 +17,14 @@ pub fn out8(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
 }
 
+/// Reads 16 bits from an I/O port.
+pub fn in16(port: u16) -> u16 {
+    let value;
+    // SAFETY: as for `in8`.
+    unsafe { asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
 /// Writes 16 bits to an I/O port.
 pub fn out16(port: u16, value: u16) {
     // SAFETY: as for `out8`.
