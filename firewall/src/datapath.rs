@@ -45,6 +45,7 @@ use crate::syn::Syns;
 
 use exit::address;
 use frame::{leaving_offload, parse};
+use policy::Judged;
 pub use status::{MET_MAX, Occupancy};
 
 /// Frames taken from one port before the next has its turn.
@@ -294,7 +295,10 @@ impl<L: Link> Datapath<L> {
             hop => {
                 let replied = session.has_reply() || hit.direction == Direction::Reply;
                 let state = if replied { State::Established } else { State::New };
-                self.judge(input, hop, packet, &translation, hit, state)?
+                match self.judge(input, hop, packet, &translation, hit, state)? {
+                    Judged::On(hop) => hop,
+                    Judged::Untracked(step) => return Ok(step),
+                }
             }
         };
         let admitted = self.nat.admit(hit, packet).map_err(|refused| match refused {
@@ -320,7 +324,10 @@ impl<L: Link> Datapath<L> {
             return Err(Dropped::Spoofed.into());
         }
         let hop = self.hop(packet, translation.destination().address);
-        let hop = self.judge(input, hop, packet, &translation, hit, State::Related)?;
+        let hop = match self.judge(input, hop, packet, &translation, hit, State::Related)? {
+            Judged::On(hop) => hop,
+            Judged::Untracked(step) => return Ok(step),
+        };
         Ok(Step::Forward(Way { hop, translation, identification: None }))
     }
 
@@ -341,8 +348,9 @@ impl<L: Link> Datapath<L> {
         let state = if opens { State::New } else { State::Invalid };
         let mut candidate = candidate(input, packet, self.effects.ports, state);
         self.look_at(None);
-        let untracked = self.policy.evaluate(Stage::Untracked, &mut candidate, &mut self.effects);
-        self.refuse(packet, untracked.verdict)?;
+        if self.ahead_of_tracking(packet, &mut candidate)? {
+            return self.route_untracked(packet, &mut candidate);
+        }
         let decision = self.policy.evaluate(Stage::Received, &mut candidate, &mut self.effects);
         self.refuse(packet, decision.verdict)?;
         let mapped = self.mapped(input, &tuple, &candidate, decision.dnat.is_some());

@@ -52,6 +52,8 @@ pub struct Policy {
     pub marks_connections: bool,
     /// Whether rules look at ports of protocols whose sessions have none: SCTP, DCCP and UDP-Lite.
     pub reads_other_ports: bool,
+    /// Whether rules keep packets out of the session table.
+    pub untracks: bool,
 }
 
 /// Takes what statements count, remember and log.
@@ -164,6 +166,7 @@ impl Policy {
         counts: &[],
         marks_connections: false,
         reads_other_ports: false,
+        untracks: false,
     };
 
     /// What the chains of a hook, or of a stage of one, say about the first packet of a session, or a packet of none.
@@ -383,6 +386,10 @@ impl<T: Tally> Walker for Seen<'_, T> {
             Effect::Quota(id) => self.tally.memory().is_none_or(|(memory, _)| memory.quota(*id, octets)),
             Effect::Log(log) => {
                 self.tally.log(*log, self.candidate);
+                true
+            }
+            Effect::Untrack => {
+                self.candidate.state = State::Untracked;
                 true
             }
             Effect::Segment(octets) => {

@@ -136,6 +136,8 @@ pub enum Effect {
     Mark(Write),
     /// `ct mark set`; ends the rule for packets that lack what it is made from.
     ConnectionMark(Write),
+    /// `notrack`: the packet has no connection, and opens none.
+    Untrack,
     /// `tcp option maxseg size set`: to this many octets, or with 0 to what the links on the way take.
     Segment(u16),
     /// `add`, `update` or `delete` of an element of a dynamic set.

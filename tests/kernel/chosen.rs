@@ -41,7 +41,7 @@ pub enum Chosen {
     /// refused; Linux changes a port unasked.
     Conflict,
     /// What belongs to no connection and opens none is never forwarded, even where rules accept `ct state invalid`: mid-stream
-    /// segments are not picked up.
+    /// segments are not picked up, nor are errors about packets that rules keep untracked.
     Invalid,
     /// An answer is held back by its rate (RFC 1812 4.3.2.8).
     AnswerRate,
@@ -59,7 +59,7 @@ impl Chosen {
         let answers = |answer: &(usize, Vec<u8>)| View::new(answer.1.clone()).destination() == sent.source();
         match (weir, kernel, reasons) {
             ([], [answer], ["unsolicited"]) if is_uplink && answers(answer) => Some(Self::SilenceOutside),
-            ([], [_], ["invalid"]) => Some(Self::Invalid),
+            ([], [_], ["invalid" | "error_without_session"]) => Some(Self::Invalid),
             ([], [_], ["conflict"]) => Some(Self::Conflict),
             ([], [answer], [_, "answer_limited"] | ["answer_limited", _]) if answers(answer) => {
                 Some(Self::AnswerRate)

@@ -181,6 +181,12 @@ const MATCHES: &[&str] = &[
     "fib saddr . iif oif missing",
     "fib saddr . mark . iif oif exists",
     "fib daddr . mark type local",
+    "fib daddr oif work",
+    "fib daddr oif != uplink",
+    "fib daddr oifname { work, lab }",
+    "fib daddr oif missing",
+    "fib saddr oif exists",
+    "ether type ip",
     "ip saddr . tcp dport { 10.0.1.2 . 80, 10.0.2.5 . 5000, 198.51.100.9 . 22 }",
     "ip saddr . udp dport @pairs",
     "ip saddr . tcp dport @spans",
@@ -230,6 +236,16 @@ const STATEMENTS: &[&str] = &[
     "ip daddr 198.51.100.9 meta mark set 0x20 meta l4proto vmap { tcp : jump side, * : continue }",
     "meta mark vmap { 0x20 : jump marked, 0x21 : jump side }",
     "meta mark 0x21 counter",
+    "meta mark set ip saddr map { 10.0.1.2 : 0x31, 10.0.2.0/24 : 0x32, 198.51.100.9 : 0x33 } counter",
+    "udp dport 53 meta mark set meta mark map { 0x31 : 0x32, 0x32 : 0x34 } counter meta l4proto vmap { udp : jump side }",
+    "meta mark set ip daddr . meta l4proto map @tells counter",
+    "meta mark 0x34 counter",
+    "tcp dport 443 ct mark set ip daddr map { 198.51.100.9 : 8, * : 9 } counter",
+    "ct mark { 8, 9 } counter",
+    "iifname { work, lab } ip daddr { 10.0.1.0/24, 10.0.2.0/24 } udp dport 5000-5001 notrack counter",
+    "ct state untracked counter",
+    "fib daddr type vmap { local : jump side, unicast : continue, * : goto side }",
+    "fib daddr oif vmap { work : jump side, lab : jump side }",
     "add @clients { ip saddr } tcp dport vmap { 80 : jump side }",
     "tcp dport 22 log counter",
     "tcp dport 443 continue",
@@ -270,6 +286,10 @@ const CHANGING: &str = "  set clients {
     type ipv4_addr
     size 1000
     flags dynamic
+  }
+  map tells {
+    type ipv4_addr . inet_proto : mark
+    elements = { 10.0.1.2 . tcp : 0x34, 198.51.100.9 . udp : 0x35, 10.0.2.5 . icmp : 0x34 }
   }
   set small {
     type ipv4_addr

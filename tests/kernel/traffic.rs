@@ -63,7 +63,7 @@ fn sctp_init([from, to]: [u16; 2]) -> Vec<u8> {
 /// The checksum of SCTP (RFC 9260 appendix A).
 fn crc32c(octets: &[u8]) -> u32 {
     let of_octet = |sum: u32, octet: &u8| {
-        (0..8).fold(sum ^ u32::from(*octet), |sum, _| sum >> 1 ^ 0x82f6_3b78 * (sum & 1))
+        (0..8).fold(sum ^ u32::from(*octet), |sum, _| (sum >> 1) ^ (0x82f6_3b78 * (sum & 1)))
     };
     !octets.iter().fold(u32::MAX, of_octet)
 }

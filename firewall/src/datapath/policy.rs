@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// What the rules make of a packet of a session.
+pub(super) enum Judged {
+    /// It goes on this way, translated.
+    On(Hop),
+    /// It is none of its session, and goes as it is.
+    Untracked(Step),
+}
+
 impl<L: Link> Datapath<L> {
     /// The rules' word on one packet of a session, hook by hook, and where it goes unless something
     /// speaks against that: it is asked between prerouting and forward.
@@ -13,7 +21,7 @@ impl<L: Link> Datapath<L> {
         translation: &Translation,
         hit: Hit,
         state: State,
-    ) -> Result<Hop, Refusal> {
+    ) -> Result<Judged, Refusal> {
         self.look_at(Some(hit));
         let session = self.nat.session(hit.session);
         let mut candidate = candidate(input, packet, self.effects.ports, state);
@@ -50,8 +58,10 @@ impl<L: Link> Datapath<L> {
         translation: &Translation,
         hit: Hit,
         candidate: &mut Candidate,
-    ) -> Result<Hop, Refusal> {
-        self.pass(Stage::Untracked, packet, candidate)?;
+    ) -> Result<Judged, Refusal> {
+        if self.ahead_of_tracking(packet, candidate)? {
+            return self.route_untracked(packet, candidate).map(Judged::Untracked);
+        }
         // As conntrack has it: a reply that was seen is one, whatever becomes of it.
         if self.nat.see(hit, packet) {
             self.establish(hit);
@@ -67,7 +77,48 @@ impl<L: Link> Datapath<L> {
         candidate.ttl = candidate.ttl.saturating_sub(1);
         self.pass(Hook::Forward, packet, candidate)?;
         self.pass(Hook::Postrouting, packet, candidate)?;
-        Ok(hop)
+        Ok(Judged::On(hop))
+    }
+
+    /// The chains that run before sessions are known; whether they say that the packet is to have none.
+    pub(super) fn ahead_of_tracking(
+        &mut self,
+        packet: &Packet,
+        candidate: &mut Candidate,
+    ) -> Result<bool, Refusal> {
+        let (state, connection) = (candidate.state, candidate.connection.take());
+        candidate.state = State::Invalid;
+        self.pass(Stage::Untracked, packet, candidate)?;
+        let is_untracked = candidate.state == State::Untracked;
+        if !is_untracked {
+            (candidate.state, candidate.connection) = (state, connection);
+        }
+        Ok(is_untracked)
+    }
+
+    /// A packet that is to have no session: it is routed as it is (`notrack`).
+    pub(super) fn route_untracked(
+        &mut self,
+        packet: &Packet,
+        candidate: &mut Candidate,
+    ) -> Result<Step, Refusal> {
+        (candidate.dnat, candidate.snat, candidate.connection) = (false, false, None);
+        // An ICMP error about such a packet is about no session.
+        let tuple = packet.tuple_with(true).ok_or(Dropped::ErrorWithoutSession)?;
+        self.pass(Stage::Received, packet, candidate)?;
+        self.pass(Stage::Translated, packet, candidate)?;
+        if self.routes.is_own(candidate.destination) {
+            return self.pass(Hook::Input, packet, candidate).map(|()| Step::Deliver);
+        }
+        if !self.routes.is_forwardable(candidate.destination) {
+            return Err(Dropped::BadDestination.into());
+        }
+        let hop = self.hop(packet, candidate.destination)?;
+        candidate.output = Some(hop.port as u8);
+        candidate.ttl = candidate.ttl.saturating_sub(1);
+        self.pass(Hook::Forward, packet, candidate)?;
+        self.pass(Hook::Postrouting, packet, candidate)?;
+        Ok(Step::Forward(Way { hop, translation: Translation::identity(&tuple), identification: None }))
     }
 
     /// What the filter chains of a hook say about a packet of a session.
@@ -162,7 +213,8 @@ impl<L: Link> Datapath<L> {
         candidate.input = port(arriving.source().address);
         candidate.connection = Some(connection(session, direction, 0));
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
-        let untracked = self.policy.residue(Stage::Untracked, &candidate);
+        let early = Candidate { state: State::Invalid, connection: None, ..candidate.clone() };
+        let untracked = self.policy.residue(Stage::Untracked, &early);
         let received = self.policy.residue(Stage::Received, &candidate);
         candidate.destination = leaving.destination().address;
         if candidate.has_ports {

@@ -211,6 +211,7 @@ fn leak_program(program: Program, packed: Packed) -> Policy {
         dynamic_sets: program.dynamic_sets.into_iter().map(leak_dynamic).collect::<Vec<_>>().leak(),
         marks_connections: program.marks_connections,
         reads_other_ports: program.reads_other_ports,
+        untracks: program.untracks,
     }
 }
 

@@ -71,6 +71,7 @@ fn program(out: &mut String, program: &Program, packed: &Packed) {
     }
     line!(out, "const MARKS_CONNECTIONS: bool = {};", program.marks_connections);
     line!(out, "const READS_OTHER_PORTS: bool = {};", program.reads_other_ports);
+    line!(out, "const UNTRACKS: bool = {};", program.untracks);
 }
 
 fn code(out: &mut String, packed: &Packed) {
@@ -146,7 +147,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS, reads_other_ports: READS_OTHER_PORTS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS, reads_other_ports: READS_OTHER_PORTS, untracks: UNTRACKS }},"
     );
     line!(out, "}};");
 }

@@ -93,6 +93,7 @@ fn remembered(effect: &Effect) -> String {
         Effect::Limit(id) => format!("limit {}", id.0),
         Effect::Quota(id) => format!("quota {}", id.0),
         Effect::Log(id) => format!("log {}", id.0),
+        Effect::Untrack => "keeps no connection".to_owned(),
         Effect::Segment(0) => "segments as the links take them".to_owned(),
         Effect::Segment(octets) => format!("segments of at most {octets}"),
         Effect::Mark(_) => "sets the mark".to_owned(),

@@ -35,6 +35,7 @@ use crate::source::Source;
 use crate::syntax::tree::{Family, Ruleset, Span, Table, Value};
 use graph::Graph;
 use known::{Bits, Known};
+pub(crate) use layers::is_of_connection;
 pub(crate) use ranges::{Ranges, Shared, complement, intersection, normalise};
 use sets::Set;
 use shadow::Told;
@@ -54,6 +55,8 @@ struct Context {
     reached: u32,
     /// Whether one of them runs before connections are known.
     is_early: bool,
+    /// Whether one of them runs behind that.
+    is_late: bool,
     /// The index of its table.
     table: usize,
 }

@@ -36,6 +36,8 @@ pub(crate) struct Program {
     pub marks_connections: bool,
     /// Whether rules look at ports of SCTP, DCCP and UDP-Lite.
     pub reads_other_ports: bool,
+    /// Whether rules say `notrack`.
+    pub untracks: bool,
     /// Rules that only IPv6 packets could meet.
     pub rules_of_ipv6: usize,
     /// Named and anonymous sets, for the summary.

@@ -76,7 +76,7 @@ fn a_file_too_large_is_an_error() {
 fn all_errors_of_both_files_are_told_at_once_with_carets() {
     let directory = Directory::new("both");
     directory.write("weir.toml", PLAN.replace("gateway = \"192.0.2.1\"", "gatway = \"192.0.2.1\""));
-    directory.write("rules.nft", forward("iifname \"wrok\" tcp dport 22 accept\nip saddr 22 drop\nnotrack"));
+    directory.write("rules.nft", forward("iifname \"wrok\" tcp dport 22 accept\nip saddr 22 drop\nqueue"));
     let Err(diagnostics) = compile(&directory.0) else { panic!("it compiles") };
     let shown = diagnostics.render(false).replace(&directory.0.display().to_string(), "site");
     let expected = r#"error: unknown key "gatway" in [uplink]
@@ -97,11 +97,11 @@ error: "22" is a number, not an IPv4 address
 5 | ip saddr 22 drop
   |          ^^
 
-error: "notrack" is not in this version's subset
+error: "queue" is not in this version's subset
  --> site/rules.nft:6:1
   |
-6 | notrack
-  | ^^^^^^^
+6 | queue
+  | ^^^^^
 
 "#;
     assert_eq!(shown, expected);

@@ -120,10 +120,11 @@ fn what_is_wrong_with_a_map_is_told_where_it_stands() {
             r#"2:53: "10.0.0.1" is an address, not a port"#,
         ),
         ("  map m { type ipv4_addr : verdict; }", r#"6:16: map "m" is of ipv4_addr, not inet_service"#),
+        ("  map m { type inet_service : mark; }", r#"6:16: map "m" does not lead to verdicts"#),
         ("  map m { type inet_service : ipv4_addr; }", r#"6:16: map "m" does not lead to verdicts"#),
         (
-            "  map m { type inet_service : mark; }",
-            r#"2:31: "mark" is not what a map of this version leads to"#,
+            "  map m { type inet_service : ct_state; }",
+            r#"2:31: "ct_state" is not what a map of this version leads to"#,
         ),
         (
             "  map m { elements = { 22 : drop }; type inet_service : verdict; }",

@@ -163,7 +163,12 @@ fn headers_and_connections() {
             ],
         ),
         ("ct zone 1 accept", &[r#"4:1: "ct zone" is not in this version's subset"#]),
-        ("ip frag-off 1 accept", &[r#"4:1: "ip frag-off" is not in this version's subset"#]),
+        (
+            "ip frag-off 1 accept",
+            &[
+                r#"4:1: "ip frag-off" has no place here: a datagram in fragments is judged once, by its first fragment"#,
+            ],
+        ),
         ("ip version 6 accept", &["4:1: this can never be true"]),
         (
             "meta nfproto ipv6 ip saddr 10.0.0.1 accept",
@@ -214,17 +219,30 @@ fn statements() {
         ("add @s { ip saddr } accept", &[r#"4:5: there is no set "s" in this table"#]),
         (
             "meter m { ip saddr } accept",
-            &["4:7: a meter needs a limit, such as \"limit rate over 10/second\""],
+            &["4:7: a meter needs a limit or a counter, such as \"limit rate over 10/second\""],
         ),
         ("redirect to :80", &["4:1: redirect has its place in nat chains at prerouting"]),
-        ("ip dscp set cs1", &[r#"4:1: "ip dscp set" is not in this version's subset"#]),
-        ("meta mark set tcp dport", &["4:15: a mark is made from a number, from meta mark or from ct mark"]),
         (
-            "fib daddr oif exists accept",
-            &["4:1: of the ways that fib finds, \"fib saddr . iif oif\" alone is in this version's subset"],
+            "ip dscp set cs1",
+            &[
+                r#"4:1: "ip dscp set" has no place here: headers keep their DSCP; mark packets where they come from, or behind the firewall"#,
+            ],
+        ),
+        (
+            "meta mark set tcp dport",
+            &["4:15: a mark is made from a number, from meta mark, from ct mark, or looked up in a map"],
+        ),
+        (
+            "fib daddr . iif oif exists accept",
+            &[
+                "4:1: of the ways by iif that fib finds, \"fib saddr . iif oif\" alone is in this version's subset",
+            ],
         ),
         ("fib daddr type lcal accept", &[r#"4:16: "lcal" is not an address type; did you mean "local"?"#]),
-        ("notrack", &[r#"4:1: "notrack" is not in this version's subset"#]),
+        (
+            "notrack",
+            &["4:1: notrack has its place at prerouting before connections are known, such as priority raw"],
+        ),
         ("acept", &[r#"4:1: expected a match or a statement, found "acept"; did you mean "accept"?"#]),
         ("accept accept", &["4:8: nothing may follow a verdict in its rule"]),
         ("accept counter", &["4:8: nothing may follow a verdict in its rule"]),

@@ -126,7 +126,7 @@ table inet f {
 "#,
             &[
                 "4:5: oifname can never be true here: no outgoing interface is chosen yet",
-                "5:5: ct state before connections are known (priority -200) is not in this version's subset",
+                "5:5: this can never be true here: before connections are known (priority -200) a packet is invalid, or untracked behind notrack",
                 "8:49: oifname can never be true here: no outgoing interface is chosen yet",
                 "10:51: iifname can never be true here: own packets come in by no interface",
                 "12:57: reject has its place in filter chains, and not at postrouting",

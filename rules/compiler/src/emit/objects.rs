@@ -17,6 +17,7 @@ pub(super) fn effect(effect: &Effect) -> String {
         Effect::Limit(id) => format!("Limit(::rules::object::LimitId({}))", id.0),
         Effect::Quota(id) => format!("Quota(::rules::object::QuotaId({}))", id.0),
         Effect::Log(id) => format!("Log(::rules::object::LogId({}))", id.0),
+        Effect::Untrack => "Untrack".to_owned(),
         Effect::Segment(octets) => format!("Segment({octets})"),
         Effect::Mark(of) => format!("Mark({})", write(of)),
         Effect::ConnectionMark(of) => format!("ConnectionMark({})", write(of)),

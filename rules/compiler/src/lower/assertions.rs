@@ -27,7 +27,8 @@ impl Lowering<'_> {
     fn meant(&mut self, asserted: &Asserted) -> Option<Vec<Step>> {
         // It stands in no table, and so sees the sets of none.
         self.table = usize::MAX;
-        let context = Context { family: Family::Inet, reached: 0, is_early: false, table: usize::MAX };
+        let context =
+            Context { family: Family::Inet, reached: 0, is_early: false, is_late: true, table: usize::MAX };
         let mut premises = Premises::default();
         for statement in &asserted.matches {
             match &statement.what {

@@ -79,6 +79,7 @@ impl Lowering<'_> {
             }
             Held::Ranges(_) | Held::Ipv6 { .. } | Held::Unsound => premises.is_never = true,
         }
+        self.count_element(&wanted.value, wanted.operator, premises);
         Some(())
     }
 
@@ -160,6 +161,7 @@ impl Lowering<'_> {
         let names_protocol =
             keys.iter().any(|(key, _)| matches!(key.subject, Subject::Packet(Field::Protocol)));
         for (key, span) in keys {
+            self.names_its_family(key, span)?;
             self.hook_allows(key, operator, span, context)?;
             if names_protocol && !key.layer.protocols().is_empty() {
                 self.reads_ports(key.layer, premises);

@@ -5,11 +5,11 @@ use rules::table::{Field, Key, Kind};
 
 use super::graph::reached_only_by;
 use super::known::Known;
-use super::ranges::{Ranges, Shared, complement, normalise};
+use super::ranges::{Ranges, Shared, complement, intersection, normalise};
 use super::{Context, Lowering, Premises};
 use crate::program::{Lookup, Match, Step, Test};
 use crate::syntax::keys::Datatype;
-use crate::syntax::tree::{Fib, Operator, Value, ValueWhat};
+use crate::syntax::tree::{Fib, Operator, Value, ValueWhat, Way};
 
 /// Types of addresses, as `names::FIB_TYPES` has them.
 const UNICAST: u32 = 1;
@@ -36,11 +36,19 @@ impl Lowering<'_> {
                 return self.refuse(input.clone(), message);
             }
         }
-        if fib.is_type {
-            self.address_type(fib, negated, context, premises)
-        } else {
-            self.way_back(fib, negated, premises)
+        if fib.wanted == Way::Type {
+            return self.address_type(fib, negated, context, premises);
         }
+        if fib.of_input.is_some() {
+            return self.way_back(fib, negated, premises);
+        }
+        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward];
+        let allowed = hooks.map(|hook| [(Kind::Filter, hook), (Kind::Nat, hook)]).concat();
+        if !reached_only_by(context, &allowed) {
+            let message = "the way that fib finds has its place at prerouting, input and forward";
+            return self.refuse(fib.key_span.clone(), message);
+        }
+        self.way_to(fib, negated, context, premises)
     }
 
     /// `fib saddr|daddr [. iif] type ...`
@@ -105,14 +113,43 @@ impl Lowering<'_> {
         normalise(own.into_iter().map(|own| (own.to_bits(), own.to_bits())).collect()).0
     }
 
+    /// `fib saddr|daddr oif|oifname ...`: the interface that routes choose for an address; none for own addresses,
+    /// broadcasts and multicasts.
+    fn way_to(&mut self, fib: &Fib, negated: bool, context: &Context, premises: &mut Premises) -> Option<()> {
+        let behind = self.ways();
+        let value = fib.value.resolved();
+        let is_asked = matches!(self.source.slice(&value.span), "exists" | "missing" | "0");
+        let span = fib.key_span.start..fib.value.span.end;
+        let (ranges, negated) = if is_asked && fib.wanted == Way::Interface {
+            (normalise(behind.concat()).0, self.existence(value)? == negated)
+        } else {
+            let datatype = match fib.wanted {
+                Way::Name => Datatype::Interface,
+                Way::Interface | Way::Type => Datatype::InterfaceIndex,
+            };
+            let wanted = self.ranges(&fib.value, datatype)?;
+            let is_wanted = |port: u32| wanted.iter().any(|&(first, last)| (first..=last).contains(&port));
+            let of_wanted = (0u32..).zip(&behind).filter(|(port, _)| is_wanted(*port));
+            (normalise(of_wanted.flat_map(|(_, ranges)| ranges.clone()).collect()).0, negated)
+        };
+        let field = if fib.is_source { Field::Source } else { Field::Destination };
+        self.among(Known { field, ranges: ranges.into(), negated, max: u32::MAX }, span, context, premises)
+    }
+
+    /// The hosts that routes lead to, by port.
+    fn ways(&self) -> Vec<Ranges> {
+        let others = self.of_types(|kind| kind != UNICAST, self.own_addresses());
+        let world = crate::prove::World::new(self.plan);
+        world.behind.iter().map(|behind| intersection(behind, &complement(&others, u32::MAX))).collect()
+    }
+
     /// `fib saddr . iif oif exists|missing`: that a source is behind its port was seen ahead of the rules.
     fn way_back(&mut self, fib: &Fib, negated: bool, premises: &mut Premises) -> Option<()> {
-        if !fib.is_source || fib.of_input.is_none() {
-            let message =
-                "of the ways that fib finds, \"fib saddr . iif oif\" alone is in this version's subset";
+        if !fib.is_source {
+            let message = "of the ways by iif that fib finds, \"fib saddr . iif oif\" alone is in this version's subset";
             return self.refuse(fib.key_span.clone(), message);
         }
-        if fib.names_interface {
+        if fib.wanted == Way::Name {
             let message = "oifname is a name, which neither exists nor is missing: write oif";
             return self.refuse(fib.key_span.clone(), message);
         }

@@ -14,6 +14,11 @@ use crate::trees::Forest;
 /// The most nested jumps, NFT_JUMP_STACK_SIZE less the base chain.
 const JUMPS_MAX: usize = 15;
 
+/// Whether a base chain runs before connections are known.
+fn is_early(base: &BaseSpec) -> bool {
+    base.priority <= -200 && matches!(base.hook, Hook::Prerouting | Hook::Output)
+}
+
 /// A jump or goto.
 struct Edge {
     to: Option<usize>,
@@ -64,9 +69,8 @@ impl Graph {
             graph.contexts.push(Context {
                 family: of.family,
                 reached: base.map_or(0, |base| bit(base.kind, base.hook)),
-                is_early: base.is_some_and(|base| {
-                    base.priority <= -200 && matches!(base.hook, Hook::Prerouting | Hook::Output)
-                }),
+                is_early: base.is_some_and(is_early),
+                is_late: base.is_some_and(|base| !is_early(base)),
                 table,
             });
         }
@@ -112,10 +116,11 @@ impl Graph {
     /// Tells each chain which hooks reach it.
     fn spread(&mut self) {
         for &chain in &self.order {
-            let Context { reached, is_early, .. } = self.contexts[chain];
+            let Context { reached, is_early, is_late, .. } = self.contexts[chain];
             for target in self.edges[chain].iter().filter_map(|edge| edge.to) {
                 self.contexts[target].reached |= reached;
                 self.contexts[target].is_early |= is_early;
+                self.contexts[target].is_late |= is_late;
             }
         }
     }

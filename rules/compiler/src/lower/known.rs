@@ -113,6 +113,8 @@ impl Context {
         let each = |values: &[u32]| values.iter().map(|&value| (value, value)).collect();
         let is_nat = self.is_nat();
         Some(match field {
+            // What no connection is known of is invalid, unless a rule says that it is to have none.
+            Field::State if self.is_before_tracking() => each(&[1, 64]),
             // Chains of type nat see first packets only.
             Field::State if is_nat => each(&[NEW]),
             Field::State => each(&[1, 2, 4, NEW, 64]),

@@ -22,6 +22,10 @@ impl Lowering<'_> {
         span: &Span,
         context: &Context,
     ) -> Option<()> {
+        if key.name == "ether type" && context.only_at(&[Hook::Output]) {
+            let message = "ether type can never be true here: own packets have no Ethernet header yet";
+            return self.refuse(span.clone(), message);
+        }
         let Subject::Packet(field) = key.subject else { return Some(()) };
         let name = key.name;
         let reason = match field {
@@ -29,6 +33,7 @@ impl Lowering<'_> {
                 "no outgoing interface is chosen yet"
             }
             Field::InputPort if context.only_at(&[Hook::Output]) => "own packets come in by no interface",
+            Field::State if context.is_before_tracking() => return Some(()),
             field if context.is_early && is_of_connection(field) => {
                 let message = format!(
                     "{name} before connections are known (priority -200) is not in this version's subset"
@@ -111,13 +116,17 @@ impl Lowering<'_> {
                 "meta nfproto is for tables of family inet: this one holds one family",
             );
         }
-        let names_no_family =
-            matches!(name, "ct original saddr" | "ct original daddr" | "ct reply saddr" | "ct reply daddr");
-        if names_no_family && context.family != Family::Ip {
-            let message = format!("say whether \"{name}\" is of IPv4, such as \"ct original ip saddr\"");
-            return self.refuse(span.clone(), message);
+        if context.family == Family::Ip { Some(()) } else { self.names_its_family(key, span) }
+    }
+
+    /// Whether a key says of which family it is: in sets, and where a table holds both.
+    pub(super) fn names_its_family(&mut self, key: &keys::Key, span: &Span) -> Option<()> {
+        let name = key.name;
+        if !matches!(name, "ct original saddr" | "ct original daddr" | "ct reply saddr" | "ct reply daddr") {
+            return Some(());
         }
-        Some(())
+        let message = format!("say whether \"{name}\" is of IPv4, such as \"ct original ip saddr\"");
+        self.refuse(span.clone(), message)
     }
 
     /// Puts down that packets are of this protocol.
@@ -151,7 +160,7 @@ impl Lowering<'_> {
 }
 
 /// Whether a field is read from the packet's connection.
-pub(super) fn is_of_connection(field: Field) -> bool {
+pub(crate) fn is_of_connection(field: Field) -> bool {
     matches!(
         field,
         Field::State
@@ -170,6 +179,11 @@ pub(super) fn is_of_connection(field: Field) -> bool {
 }
 
 impl Context {
+    /// Whether the chain is reached at prerouting alone, and only before connections are known.
+    pub(super) fn is_before_tracking(&self) -> bool {
+        self.is_early && !self.is_late && self.only_at(&[Hook::Prerouting])
+    }
+
     /// Whether every hook that reaches the chain is one of these; false when none does.
     pub(super) fn only_at(&self, hooks: &[Hook]) -> bool {
         let inside =

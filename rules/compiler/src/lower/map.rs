@@ -3,7 +3,7 @@
 //! The keys of a map are apart, so that a packet meets one element at most, as in nft; `*` asks for none of the
 //! others. What the rule counts ahead of its map is counted by a rule without a verdict, ahead of them all.
 
-use rules::table::{Effect, Field, Gate};
+use rules::table::{Effect, Field, Gate, Write};
 
 use super::concatenation::{Row, Rows};
 use super::graph::Graph;
@@ -46,6 +46,103 @@ impl Lowering<'_> {
             }
             Some(premises)
         })
+    }
+
+    /// `meta|ct mark set ... map`: what looks a mark up, and what the rule goes on with, if one was found.
+    pub(super) fn marks(
+        &mut self,
+        of: &tree::Mark,
+        rule: &tree::Rule,
+        context: &Context,
+        mut premises: Premises,
+    ) -> Option<(Vec<Piece>, Premises)> {
+        let map = of.map.as_ref()?;
+        let gate = self.gate(&rule.span)?;
+        // An element may set what the others ask for: each but the one that is met is shut out.
+        premises.forget(&[Field::Mark, Field::ConnectionMark]);
+        let mut rest = premises.clone();
+        rest.steps.retain(|step| asks_again(step) && !reads_what_changes(step));
+        rest.steps.insert(0, Step::Act(Effect::Through(Gate(gate))));
+        let is_of_connection = of.key.name == "ct mark";
+        self.program.marks_connections |= is_of_connection;
+        let open = Step::Act(Effect::Open(Gate::SHUT));
+        premises.steps.insert(0, open);
+        let pieces = self.pieces(map, rule, context, &premises, |lowering, item, mut premises| {
+            let xor = lowering.single(&item.to, Datatype::Mark)?;
+            let write = Write { from: None, and: 0, xor };
+            let effect = if is_of_connection { Effect::ConnectionMark(write) } else { Effect::Mark(write) };
+            premises.push(Step::Act(effect));
+            premises.push(Step::Act(Effect::Open(Gate(gate))));
+            Some(premises)
+        })?;
+        if map.key.subject == Subject::Ipv6 {
+            rest.is_never = true;
+        }
+        Some((pieces, rest))
+    }
+
+    /// A gate of its own for a rule.
+    fn gate(&mut self, span: &Span) -> Option<u16> {
+        match self.gates.checked_add(1) {
+            Some(gate) => {
+                self.gates = gate;
+                Some(gate)
+            }
+            None => self.refuse(span.clone(), "the file has more than 65535 rules of this kind"),
+        }
+    }
+
+    /// `fib ... vmap`
+    pub(super) fn fib_verdicts(
+        &mut self,
+        (fib, items): (&tree::Fib, &[MapItem<What>]),
+        rule: &tree::Rule,
+        context: &Context,
+        graph: &Graph,
+        premises: &Premises,
+    ) -> Option<Vec<Piece>> {
+        self.program.sets += 1;
+        let (first, base) = self.split(rule, premises, &[])?;
+        let mut pieces: Vec<_> = first.into_iter().collect();
+        let keys: Vec<Value> = items.iter().filter_map(|item| item.key.clone()).collect();
+        self.are_apart(fib, &keys)?;
+        for item in items {
+            let mut own = base.clone();
+            let (operator, value) = match &item.key {
+                Some(key) => (Operator::Equal, key.clone()),
+                None => (
+                    Operator::NotEqual,
+                    Value { span: item.span.clone(), what: ValueWhat::Set(keys.clone()) },
+                ),
+            };
+            self.fib(&tree::Fib { operator, value, ..fib.clone() }, context, &mut own)?;
+            if !matches!(item.to, What::Continue) {
+                let action = self.verdict(&item.to, context, graph)?;
+                own.push(Step::Do(action));
+            }
+            shut(&mut own);
+            pieces.push(Piece { span: item.span.clone(), premises: own });
+        }
+        Some(pieces)
+    }
+
+    /// The keys of a map of what `fib` finds, each once.
+    fn are_apart(&mut self, fib: &tree::Fib, keys: &[Value]) -> Option<()> {
+        let datatype = match fib.wanted {
+            tree::Way::Type => Datatype::FibType,
+            tree::Way::Interface => Datatype::InterfaceIndex,
+            tree::Way::Name => Datatype::Interface,
+        };
+        let mut seen = Vec::new();
+        for key in keys {
+            let values = self.ranges(key, datatype)?;
+            if values.iter().any(|value| seen.contains(value)) {
+                let message = "an earlier element of this map has this key, or a part of it";
+                return self.refuse(key.span.clone(), message);
+            }
+            seen.extend(values);
+        }
+        Some(())
     }
 
     /// `snat|dnat to ... map`
@@ -148,7 +245,6 @@ impl Lowering<'_> {
     ) -> Option<(Option<Piece>, Premises)> {
         let is_once =
             |step: &Step| matches!(step, Step::Count(_) | Step::Act(Effect::Log(_) | Effect::Segment(_)));
-        let asks_again = |step: &Step| matches!(step, Step::Match(_) | Step::Lookup(_));
         let mut first = premises.clone();
         let mut base = premises.clone();
         base.steps.retain(asks_again);
@@ -158,13 +254,13 @@ impl Lowering<'_> {
             let has_first = premises.steps.iter().any(is_once);
             return Some((has_first.then(|| Piece { span: rule.span.clone(), premises: first }), base));
         }
-        let Some(gate) = self.gates.checked_add(1) else {
-            return self.refuse(rule.span.clone(), "the file has more than 65535 rules of this kind");
-        };
-        self.gates = gate;
+        let gate = self.gate(&rule.span)?;
         base.steps.retain(|step| !reads_what_changes(step));
         base.steps.push(Step::Act(Effect::Through(Gate(gate))));
-        first.steps.insert(0, Step::Act(Effect::Open(Gate::SHUT)));
+        // Behind another map of the rule, all are shut unless that one has opened its own.
+        if !first.steps.iter().any(|step| matches!(step, Step::Act(Effect::Open(_) | Effect::Through(_)))) {
+            first.steps.insert(0, Step::Act(Effect::Open(Gate::SHUT)));
+        }
         first.steps.push(Step::Act(Effect::Open(Gate(gate))));
         Some((Some(Piece { span: rule.span.clone(), premises: first }), base))
     }
@@ -265,11 +361,12 @@ impl Lowering<'_> {
                 self.unsound_maps.insert((table, map.name.clone()));
                 continue;
             }
-            let is_empty = match &map.elements {
-                Elements::Untyped => false,
-                Elements::Verdicts(items) => items.is_empty(),
-                Elements::Places(_, items) => items.is_empty(),
-            };
+            if let Elements::Marks(items) = &map.elements {
+                for item in items.iter() {
+                    self.single(&item.to, Datatype::Mark);
+                }
+            }
+            let is_empty = !matches!(map.elements, Elements::Untyped) && map.elements.keys().is_empty();
             for (is_so, what) in [(is_empty, "is empty"), (!map.is_used && ruleset.is_whole, "is never used")]
             {
                 if is_so {
@@ -280,27 +377,19 @@ impl Lowering<'_> {
     }
 
     fn map_keys(&mut self, map: &NamedMap) -> Option<()> {
-        let count = match &map.elements {
-            Elements::Untyped => 0,
-            Elements::Verdicts(items) => items.len(),
-            Elements::Places(_, items) => items.len(),
-        };
+        let count = map.elements.keys().len();
         if let Some(size) = map.size.filter(|&size| count > size as usize) {
             return self
                 .refuse(map.span.clone(), format!("the map has {count} elements, and its size is {size}"));
         }
         let types = map.types.as_slice();
-        let keys: Vec<&Value> = match &map.elements {
+        match &map.elements {
             Elements::Untyped => return None,
-            Elements::Verdicts(items) => {
-                self.keys(items, types)?;
-                items.iter().filter_map(|item| item.key.as_ref()).collect()
-            }
-            Elements::Places(_, items) => {
-                self.keys(items, types)?;
-                items.iter().filter_map(|item| item.key.as_ref()).collect()
-            }
+            Elements::Verdicts(items) => self.keys(items, types)?,
+            Elements::Places(_, items) => self.keys(items, types)?,
+            Elements::Marks(items) => self.keys(items, types)?,
         };
+        let keys: Vec<&Value> = map.elements.keys().into_iter().flatten().collect();
         match keys.iter().find(|key| has_runs(key, self.source)).filter(|_| !map.is_interval) {
             Some(key) => self
                 .refuse(key.span.clone(), "a map with ranges or prefixes as keys needs \"flags interval\""),
@@ -380,6 +469,11 @@ pub(super) fn shut(premises: &mut Premises) {
         let before = premises.steps.len() - 1;
         premises.steps.insert(before, Step::Act(Effect::Open(Gate::SHUT)));
     }
+}
+
+/// Whether a step may be taken again for each element of a map.
+fn asks_again(step: &Step) -> bool {
+    matches!(step, Step::Match(_) | Step::Lookup(_))
 }
 
 /// Whether a match may hold no more behind what its rule does.

@@ -1,6 +1,6 @@
 //! Matches: comparisons to tests, and what they say about the packet for the rest of their rule.
 
-use rules::table::{Effect, Field, KEY_MAX, Key};
+use rules::table::{Effect, Field, KEY_MAX, Key, NO_PORT};
 
 use super::known::{Bits, INTERFACE_MAX, Known};
 use super::ranges::{Shared, intersection, normalise};
@@ -37,8 +37,12 @@ impl Lowering<'_> {
         if let Subject::Ipv6 = wanted.key.subject {
             return self.ipv6(wanted, premises);
         }
+        if let ValueWhat::Named = wanted.value.resolved().what {
+            self.names_its_family(wanted.key, &wanted.key_span)?;
+        }
         if let Some(step) = self.member(wanted)? {
             premises.push(step);
+            self.count_element(&wanted.value, wanted.operator, premises);
             return Some(());
         }
         let meaning =
@@ -60,6 +64,7 @@ impl Lowering<'_> {
                     return Some(());
                 }
                 self.among(known, span, context, premises)?;
+                self.count_element(&wanted.value, wanted.operator, premises);
                 if field == Field::Protocol && !negated {
                     let named = self.named_singly(&wanted.value, wanted.key.datatype)?;
                     premises.named_protocols.extend(named);
@@ -96,6 +101,11 @@ impl Lowering<'_> {
                 return Some(());
             }
         };
+        if wanted.key.name == "ether type" {
+            // Own packets have no such header yet.
+            let test = Test::Equal(NO_PORT);
+            premises.push(Step::Match(Match { field: Field::InputPort, test, negated: true }));
+        }
         let is_ipv4 = premises.is_ipv4 || premises.is_ipv4_told;
         let is_left = match (holds(constant), holds(of_ipv6)) {
             (true, true) => {
@@ -292,6 +302,9 @@ fn impossible(field: Field, context: &Context) -> &'static str {
     match field {
         Field::State | Field::Direction if context.is_nat() => {
             "this can never be true here: chains of type nat see the first packet of a connection, which is new"
+        }
+        Field::State if context.is_before_tracking() => {
+            "this can never be true here: before connections are known (priority -200) a packet is invalid, or untracked behind notrack"
         }
         Field::Length => "this can never be true: a packet has 20 to 65535 octets",
         Field::Ttl => {

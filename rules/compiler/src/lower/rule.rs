@@ -11,7 +11,7 @@ use crate::diagnostics::{meant, quoted};
 use crate::names::{self, find};
 use crate::program::{Match, Rule, Step, Test};
 use crate::syntax::tree::{
-    self, Chain, Family, RejectWith, Ruleset, Span, Statement, Target, Translation, What,
+    self, Chain, Family, Operator, RejectWith, Ruleset, Span, Statement, Target, Translation, What,
 };
 
 impl Lowering<'_> {
@@ -95,6 +95,8 @@ impl Lowering<'_> {
     fn rule(&mut self, rule: &tree::Rule, context: &Context, graph: &Graph) -> Option<Vec<Piece>> {
         self.block = rule.block;
         let mut premises = Premises::default();
+        let mut before = Vec::new();
+        let mut ends_in_map = false;
         let mut pieces = None;
         let mut is_over = false;
         for statement in &rule.statements {
@@ -104,6 +106,17 @@ impl Lowering<'_> {
             is_over = statement.what.is_last();
             match &statement.what {
                 What::Verdicts(map) => pieces = Some(self.verdicts(map, rule, context, graph, &premises)?),
+                What::FibVerdicts(fib, items) => {
+                    pieces = Some(self.fib_verdicts((fib, items), rule, context, graph, &premises)?);
+                }
+                What::Mark(mark) if mark.map.is_some() => {
+                    self.hook_allows(mark.key, Operator::Implicit, &statement.span, context)?;
+                    let (elements, rest) = self.marks(mark, rule, context, premises)?;
+                    before.extend(elements);
+                    premises = rest;
+                    ends_in_map = true;
+                    continue;
+                }
                 What::Translate(of) => {
                     self.translation_allowed(of, &statement.span, context, &premises)?;
                     match &of.to {
@@ -126,8 +139,13 @@ impl Lowering<'_> {
                 }
                 _ => self.statement(statement, context, graph, &mut premises)?,
             }
+            ends_in_map = false;
         }
-        Some(pieces.unwrap_or_else(|| vec![Piece { span: rule.span.clone(), premises }]))
+        if ends_in_map {
+            return Some(before);
+        }
+        before.extend(pieces.unwrap_or_else(|| vec![Piece { span: rule.span.clone(), premises }]));
+        Some(before)
     }
 
     fn statement(
@@ -211,7 +229,9 @@ impl Lowering<'_> {
 
     fn reject_code(&mut self, span: &Span, known: &'static [(&'static str, u32)]) -> Option<u8> {
         let name = self.source.slice(span);
-        if let Some(code) = find(known, name) {
+        let numbers = known.iter().map(|&(_, number)| number);
+        let number = names::decimal(name).filter(|number| numbers.clone().any(|known| known == *number));
+        if let Some(code) = find(known, name).or(number) {
             return u8::try_from(code).ok();
         }
         let label = meant(name, known.iter().map(|&(name, _)| name));

@@ -1,16 +1,16 @@
 //! Named sets: their elements, and who looks into them.
 
 use rules::object::SetId;
-use rules::table::KEY_MAX;
+use rules::table::{CounterId, KEY_MAX};
 
 use super::concatenation::Rows;
 use super::ipv6::narrowed;
 use super::ranges::{Ranges, Shared, normalise};
-use super::{Lowering, value};
+use super::{Lowering, Premises, value};
 use crate::diagnostics::{meant, quoted};
-use crate::program::DynamicSet;
+use crate::program::{DynamicSet, Step};
 use crate::syntax::keys::{Datatype, are_alike, type_names};
-use crate::syntax::tree::{NamedSet, Ruleset, Span, ValueWhat};
+use crate::syntax::tree::{NamedSet, Operator, Ruleset, Span, Value, ValueWhat};
 
 /// The elements that a dynamic set may have when its size is not said.
 const SIZE: u32 = 65_535;
@@ -23,6 +23,8 @@ pub(super) struct Set {
     pub is_used: bool,
     /// Whether packets may change it, and how long an element then stays by itself.
     pub has_timeout: bool,
+    /// What its elements count as one.
+    pub counter: Option<CounterId>,
 }
 
 /// What a set holds.
@@ -53,7 +55,8 @@ impl Lowering<'_> {
         self.program.sets += 1;
         let has_timeout = set.flags.has_timeout || set.timeout.is_some();
         let held = self.held(set, has_timeout).unwrap_or(Held::Unsound);
-        Set { types: set.types.clone(), block: set.block, held, is_used: false, has_timeout }
+        let counter = set.counter.as_ref().map(|span| self.counter_of_elements(span));
+        Set { types: set.types.clone(), block: set.block, held, is_used: false, has_timeout, counter }
     }
 
     fn held(&mut self, set: &NamedSet, has_timeout: bool) -> Option<Held> {
@@ -165,6 +168,26 @@ impl Lowering<'_> {
         };
         self.program.dynamic_sets.push(set);
         Some(SetId(id))
+    }
+
+    /// An element of a set whose elements count was met: all of them count as one here.
+    pub(super) fn count_element(&self, value: &Value, operator: Operator, premises: &mut Premises) {
+        let value = value.resolved();
+        if !matches!(value.what, ValueWhat::Named) || operator == Operator::NotEqual {
+            return;
+        }
+        let name = self.source.slice(&value.span).trim_start_matches('@');
+        let set = self.sets.get(self.table).and_then(|sets| sets.get(name));
+        if let Some(counter) = set.and_then(|set| set.counter) {
+            premises.push(Step::Count(counter));
+        }
+    }
+
+    /// The one counter of a set's elements.
+    pub(super) fn counter_of_elements(&mut self, span: &Span) -> CounterId {
+        let message = "elements are not counted one by one here: this counts them all together";
+        self.warning(span.clone(), message.to_owned());
+        self.counter_id(span)
     }
 
     /// What `@name` holds, which must be of these types.

@@ -98,6 +98,16 @@ impl Lowering<'_> {
                 premises.forget(&[Field::Mark, Field::ConnectionMark]);
                 self.mark_step(mark, span, context)?
             }
+            What::Untrack => {
+                if !context.is_before_tracking() {
+                    let message = "notrack has its place at prerouting before connections are known, such as priority raw";
+                    return self.refuse(span.clone(), message);
+                }
+                // What was known of the state is not so behind this.
+                premises.forget(&[Field::State]);
+                self.program.untracks = true;
+                Step::Act(Effect::Untrack)
+            }
             What::Segment(size) => self.segment_step(size.as_ref(), span, context, premises)?,
             What::Connections(count) => {
                 self.are_known(&count.span, context)?;
@@ -106,7 +116,7 @@ impl Lowering<'_> {
                 Step::Act(Effect::Connections(self.count(of, &count.span)?, key))
             }
             What::Update(update) => match self.update_step(update, context, premises)? {
-                Some(step) => step,
+                Some(step) => return self.counted_update(update, step, premises),
                 None => {
                     premises.is_never = true;
                     return Some(());
@@ -219,6 +229,26 @@ impl Lowering<'_> {
         Some(Step::Act(Effect::Segment(octets)))
     }
 
+    /// A change of a set with the counter of its elements, which stands ahead of their limit or behind it.
+    fn counted_update(&mut self, update: &Update, step: Step, premises: &mut Premises) -> Option<()> {
+        let name = self.source.slice(&update.name).trim_start_matches('@');
+        let set = self.sets.get(self.table).and_then(|sets| sets.get(name)).filter(|_| !update.is_meter);
+        let counter = match (&update.counter, set.and_then(|set| set.counter)) {
+            _ if matches!(update.how, Change::Delete) => None,
+            (_, Some(counter)) => Some(counter),
+            (Some((span, _)), None) => Some(self.counter_of_elements(span)),
+            (None, None) => None,
+        };
+        let is_ahead = update.counter.as_ref().is_some_and(|(_, is_ahead)| *is_ahead);
+        let steps = match counter.map(Step::Count) {
+            Some(counter) if is_ahead && update.limit.is_some() => vec![counter, step],
+            Some(counter) => vec![step, counter],
+            None => vec![step],
+        };
+        steps.into_iter().for_each(|step| premises.push(step));
+        Some(())
+    }
+
     /// `add`, `update`, `delete` and `meter`; no step for what no IPv4 packet has.
     fn update_step(
         &mut self,
@@ -230,6 +260,9 @@ impl Lowering<'_> {
         let key = self.packet_key(&update.keys)?;
         if let Some((_, span)) = update.keys.iter().find(|(key, _)| !premises.has_ports(key.layer)) {
             return self.refuse(span.clone(), "ports need a match on tcp or udp before them");
+        }
+        if let (Change::Delete, Some((span, _))) = (update.how, &update.counter) {
+            return self.refuse(span.clone(), "what is deleted counts nothing");
         }
         let set = if update.is_meter { self.meter(update)? } else { self.updated_set(update)? };
         let (Some(key), Some(set)) = (key, set) else { return Some(None) };
@@ -268,9 +301,11 @@ impl Lowering<'_> {
 
     /// A meter has a set of its own.
     fn meter(&mut self, update: &Update) -> Option<Option<SetId>> {
-        if update.limit.is_none() && update.count.is_none() {
-            return self
-                .refuse(update.name.clone(), "a meter needs a limit, such as \"limit rate over 10/second\"");
+        if update.limit.is_none() && update.count.is_none() && update.counter.is_none() {
+            return self.refuse(
+                update.name.clone(),
+                "a meter needs a limit or a counter, such as \"limit rate over 10/second\"",
+            );
         }
         let name = self.source.slice(&update.name).to_owned();
         let is_set = self.sets.get(self.table).is_some_and(|sets| sets.contains_key(&name));

@@ -51,7 +51,11 @@ impl Lowering<'_> {
         ports: &Value,
         premises: &Premises,
     ) -> Option<Action> {
-        if of.is_snat || of.names_family || of.is_prefix || of.wants_run || of.wants_port {
+        if of.is_snat {
+            let message = "a host that keeps its address keeps its port: write \"masquerade to :ports\", or \"snat to address:ports\"";
+            return self.refuse(ports.span.clone(), message);
+        }
+        if of.names_family || of.is_prefix || of.wants_run || of.wants_port {
             let message = "a port alone has its place in \"dnat to :port\"";
             return self.refuse(ports.span.clone(), message);
         }

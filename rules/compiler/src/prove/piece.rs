@@ -7,7 +7,7 @@ use rules::translation::{DestinationChoice, Netmap};
 use rules::{SourceNat, State};
 
 use super::space::{Space, passing, without};
-use crate::lower::{Ranges, Shared, intersection, normalise};
+use crate::lower::{Ranges, Shared, intersection, is_of_connection, normalise};
 use crate::program::{Lookup, Match, Test};
 
 /// Packets that came one way so far.
@@ -30,6 +30,8 @@ pub(super) struct Piece {
     is_snat: bool,
     /// They go where mappings lead, which may be anywhere.
     is_mapped: bool,
+    /// `ct state`
+    pub state: State,
     /// None when that cannot be said.
     mark: Option<u32>,
     connection_mark: Option<u32>,
@@ -74,6 +76,7 @@ impl Piece {
             is_dnat: false,
             is_snat: false,
             is_mapped: false,
+            state: State::New,
             mark: Some(0),
             connection_mark: Some(0),
             gate: Gate::SHUT,
@@ -95,7 +98,8 @@ impl Piece {
             return Origin::Now(values);
         }
         let arrived = match field {
-            Field::State => return Origin::Known(State::New.bit()),
+            Field::State => return Origin::Known(self.state.bit()),
+            field if self.state == State::Untracked && is_of_connection(field) => return Origin::Absent,
             Field::Direction => return Origin::Known(0),
             Field::OutputPort => return Origin::Known(self.output.map_or(NO_PORT, u32::from)),
             Field::Mark => return self.mark.map_or(Origin::Unknown, Origin::Known),

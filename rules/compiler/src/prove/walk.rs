@@ -1,8 +1,8 @@
 //! The way of sets of packets through the chains: a set that a rule takes in part is cut in two.
 
-use rules::Hook;
 use rules::table::{Action, Effect, Field, Kind, RuleId, Stage};
 use rules::translation::SourceChoice;
+use rules::{Hook, State};
 
 use super::piece::Piece;
 use super::world::World;
@@ -98,7 +98,7 @@ impl Walk<'_> {
             && bases.get(place.base).is_none_or(|base| base.stage == Stage::Translated);
         if is_translated && place.may_be_mapped {
             place.may_be_mapped = false;
-            if place.translates {
+            if place.may_be_translated() {
                 self.mapped(&place, work);
             }
         }
@@ -108,10 +108,15 @@ impl Walk<'_> {
                 Some(base) if base.kind == Kind::Filter && place.piece.dropped.is_some() => {
                     work.push(Place { base: place.base + 1, ..place });
                 }
-                Some(base) if base.kind == Kind::Nat && !place.translates => {
+                Some(base) if base.kind == Kind::Nat && !place.may_be_translated() => {
                     work.push(Place { base: place.base + 1, ..place });
                 }
                 Some(base) => {
+                    place.piece.state = match (place.piece.state, base.stage) {
+                        (State::Untracked, _) => State::Untracked,
+                        (_, Stage::Untracked) => State::Invalid,
+                        _ => State::New,
+                    };
                     place.stack.push((base.chain.into(), 0));
                     work.push(place);
                 }
@@ -314,6 +319,11 @@ impl Walk<'_> {
 }
 
 impl Place {
+    /// Whether chains of type nat see them.
+    fn may_be_translated(&self) -> bool {
+        self.translates && self.piece.state != State::Untracked
+    }
+
     /// The base chain has had its say.
     fn leave_base(&mut self) {
         self.stack.clear();
@@ -325,7 +335,9 @@ impl Place {
 fn is_without_effect(step: &Step) -> bool {
     match step {
         Step::Match(_) | Step::Lookup(_) | Step::Count(_) => true,
-        Step::Act(effect) => !matches!(effect, Effect::Mark(_) | Effect::ConnectionMark(_) | Effect::Open(_)),
+        Step::Act(effect) => {
+            !matches!(effect, Effect::Mark(_) | Effect::ConnectionMark(_) | Effect::Open(_) | Effect::Untrack)
+        }
         Step::Do(_) => false,
     }
 }
@@ -335,6 +347,7 @@ fn remembered(mut piece: Piece, effect: &Effect) -> (Piece, Option<Piece>) {
     match effect {
         Effect::Mark(write) => piece.write(write, false),
         Effect::ConnectionMark(write) => piece.write(write, true),
+        Effect::Untrack => piece.state = State::Untracked,
         Effect::Log(_) | Effect::Segment(_) | Effect::Open(_) | Effect::Through(_) => {}
         Effect::Limit(_)
         | Effect::Quota(_)

@@ -5,27 +5,35 @@ use rules::table::Change;
 use super::keys::Key;
 use super::lexer::Token;
 use super::parser::{Parsed, Parser};
-use super::tree::{Connections, Fib, Mark, Span, Update, What};
+use super::tree::{Connections, Fib, Mark, Operator, Span, Update, Value, ValueWhat, Way, What};
 
 impl Parser<'_, '_> {
     /// `meta mark set ...`, from `set` on.
     pub fn mark(&mut self, key: &'static Key, key_span: Span) -> Parsed<What> {
         if !is_mark(key) {
-            return self.error(key_span, format!("\"{} set\" is not in this version's subset", key.name));
+            return self.unbuilt(key_span, &format!("{} set", key.name));
         }
         self.next();
         let (mut from, mut value) = (None, None);
         if self.begins_key() {
             let (source, span) = self.key()?;
-            if !is_mark(source) {
-                return self.error(span, "a mark is made from a number, from meta mark or from ct mark");
+            let more = self.more_keys()?;
+            if self.peek_word() == "map" {
+                let map = Some(self.mark_map(source, span, more)?);
+                return Ok(What::Mark(Box::new(Mark { key, from, value, map, bits: Vec::new() })));
+            }
+            if !is_mark(source) || !more.is_empty() {
+                return self.error(
+                    span,
+                    "a mark is made from a number, from meta mark, from ct mark, or looked up in a map",
+                );
             }
             from = Some(source);
         } else {
             value = Some(self.primary(0)?);
         }
         let bits = self.bit_operations()?;
-        Ok(What::Mark(Box::new(Mark { key, from, value, bits })))
+        Ok(What::Mark(Box::new(Mark { key, from, value, map: None, bits })))
     }
 
     /// `tcp option maxseg size set N|rt mtu`
@@ -74,6 +82,7 @@ impl Parser<'_, '_> {
             timeout: 0,
             limit: None,
             count: None,
+            counter: None,
         };
         self.element(of)
     }
@@ -92,6 +101,7 @@ impl Parser<'_, '_> {
             timeout: 0,
             limit: None,
             count: None,
+            counter: None,
         };
         self.element(of)
     }
@@ -125,6 +135,10 @@ impl Parser<'_, '_> {
                 "ct" if of.count.is_none() => {
                     self.next();
                     of.count = Some(self.connections()?);
+                }
+                "counter" if of.counter.is_none() => {
+                    self.element_counter()?;
+                    of.counter = Some((here, of.limit.is_none()));
                 }
                 word @ ("counter" | "quota" | "ct" | "last") => {
                     return self.error(here, format!("{word} of elements is not in this version's subset"));
@@ -185,25 +199,22 @@ impl Parser<'_, '_> {
             return self.unexpected("\"saddr\" or \"daddr\" in what fib looks at");
         };
         let end = self.here();
-        let names_interface = self.peek_word() == "oifname";
-        let is_type = match self.peek_word() {
-            "type" => true,
-            "oif" | "oifname" => false,
+        let wanted = match self.peek_word() {
+            "type" => Way::Type,
+            "oif" => Way::Interface,
+            "oifname" => Way::Name,
             _ => return self.unexpected("\"type\", \"oif\" or \"oifname\""),
         };
         self.next();
+        let key_span = first.start..end.end;
+        let fib = |operator, value| Box::new(Fib { is_source, of_input, wanted, key_span, operator, value });
+        if self.takes_word("vmap") {
+            let none = Value { span: end, what: ValueWhat::Set(Vec::new()) };
+            return Ok(What::FibVerdicts(fib(Operator::Implicit, none), self.verdicts()?));
+        }
         let operator = self.operator();
         let value = self.right_hand_side()?;
-        let key_span = first.start..end.end;
-        Ok(What::Fib(Box::new(Fib {
-            is_source,
-            of_input,
-            is_type,
-            names_interface,
-            key_span,
-            operator,
-            value,
-        })))
+        Ok(What::Fib(fib(operator, value)))
     }
 }
 

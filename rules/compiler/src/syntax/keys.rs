@@ -273,6 +273,7 @@ pub(crate) static KEYS: &[Key] = &[
     // NFPROTO_IPV4 and ETH_P_IP.
     constant("meta nfproto", 2, Datatype::NetworkProtocol, Layer::Any),
     constant("meta protocol", 0x0800, Datatype::EtherType, Layer::Any),
+    constant("ether type", 0x0800, Datatype::EtherType, Layer::Any),
     key("ct state", Field::State, Datatype::State, Layer::Any),
     key("ct status", Field::Status, Datatype::Status, Layer::Any),
     key("meta mark", Field::Mark, Datatype::Mark, Layer::Any),
@@ -310,15 +311,15 @@ pub(crate) static KEYS: &[Key] = &[
 
 /// First words of keys that take a second.
 pub(crate) const GROUPS: &[&str] =
-    &["ip", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "meta", "ct", "ip6", "icmpv6"];
+    &["ip", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "meta", "ether", "ct", "ip6", "icmpv6"];
 
 /// Keys that may go without their first word, `meta`.
 pub(crate) const BARE: &[&str] = &["mark", "pkttype"];
 
 /// First words of matches and statements of nft that are not built.
 pub(crate) const UNBUILT: &[&str] = &[
-    "ether", "vlan", "arp", "ah", "esp", "comp", "igmp", "rt", "socket", "osf", "numgen", "jhash", "symhash",
-    "exthdr", "hbh", "frag", "dst", "mh", "srh", "ipsec", "queue", "notrack", "tproxy", "synproxy", "dup",
-    "fwd", "set", "last", "vmap", "map", "flow", "geneve", "gre", "vxlan", "cpu", "iiftype", "oiftype",
-    "skuid", "skgid", "iifgroup", "oifgroup", "cgroup", "time", "day", "hour", "tunnel",
+    "vlan", "arp", "ah", "esp", "comp", "igmp", "rt", "socket", "osf", "numgen", "jhash", "symhash",
+    "exthdr", "hbh", "frag", "dst", "mh", "srh", "ipsec", "queue", "tproxy", "synproxy", "dup", "fwd", "set",
+    "last", "vmap", "map", "flow", "geneve", "gre", "vxlan", "cpu", "iiftype", "oiftype", "skuid", "skgid",
+    "iifgroup", "oifgroup", "cgroup", "time", "day", "hour", "tunnel",
 ];

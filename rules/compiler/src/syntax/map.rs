@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::keys::{Datatype, are_alike, type_names};
 use super::lexer::Token;
 use super::parser::{Parsed, Parser};
-use super::tree::{Elements, Form, MapItem, Mapping, NamedMap, Place, SetFlags, Target, What};
+use super::tree::{Elements, Form, MapItem, Mapping, NamedMap, Place, SetFlags, Target, Value, What};
 use crate::diagnostics::{meant, quoted};
 
 /// What a map leads to, in the words of its rule.
@@ -21,6 +21,14 @@ impl Item for What {
 
     fn of(elements: &Elements) -> Option<&Rc<Vec<MapItem<Self>>>> {
         if let Elements::Verdicts(items) = elements { Some(items) } else { None }
+    }
+}
+
+impl Item for Value {
+    const NOUN: &'static str = "marks";
+
+    fn of(elements: &Elements) -> Option<&Rc<Vec<MapItem<Self>>>> {
+        if let Elements::Marks(items) = elements { Some(items) } else { None }
     }
 }
 
@@ -114,6 +122,7 @@ impl Parser<'_, '_> {
                     Elements::Untyped => return self.error(span, "say the type of the map first"),
                     Elements::Verdicts(items) => add(items, self.verdicts()?),
                     Elements::Places(_, items) => add(items, self.places()?),
+                    Elements::Marks(items) => add(items, self.marks()?),
                 }
                 return self.end_of_elements();
             }
@@ -130,11 +139,14 @@ impl Parser<'_, '_> {
         if self.takes_word("verdict") {
             return Ok(Elements::Verdicts(Rc::default()));
         }
+        if self.takes_word("mark") {
+            return Ok(Elements::Marks(Rc::default()));
+        }
         let is_run = self.takes_word("interval");
         let span = self.here();
         let word = self.peek_word();
         if word != "ipv4_addr" {
-            let label = meant(word, ["verdict", "ipv4_addr", "interval"]);
+            let label = meant(word, ["verdict", "ipv4_addr", "interval", "mark"]);
             let message = format!("{} is not what a map of this version leads to", quoted(word));
             return self.error_with(span, message, label);
         }
@@ -154,13 +166,15 @@ impl Parser<'_, '_> {
         let is_run = self.takes_word("interval");
         let span = self.here();
         match self.types_of()?.as_slice() {
+            [Datatype::Mark] if !is_run => Ok(Elements::Marks(Rc::default())),
             [Datatype::Address] => Ok(Elements::Places(Form { is_run, has_port: false }, Rc::default())),
             [Datatype::Address, Datatype::Port] => {
                 Ok(Elements::Places(Form { is_run, has_port: true }, Rc::default()))
             }
-            _ => {
-                self.error(span, "a map of this version leads to verdicts, addresses, or addresses and ports")
-            }
+            _ => self.error(
+                span,
+                "a map of this version leads to verdicts, marks, addresses, or addresses and ports",
+            ),
         }
     }
 
@@ -173,6 +187,10 @@ impl Parser<'_, '_> {
                 // What is wrong is told; the elements stay away then.
                 let _ = match &mut statement.what {
                     What::Verdicts(map) => self.look_into(map, &mut table.maps),
+                    What::Mark(mark) => match &mut mark.map {
+                        Some(map) => self.look_into(map, &mut table.maps),
+                        None => Ok(()),
+                    },
                     What::Translate(of) => match &mut of.to {
                         Target::Map(map) => self.look_into(map, &mut table.maps),
                         Target::Value(_) | Target::Ports(_) => Ok(()),

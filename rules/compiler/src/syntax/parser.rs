@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::lexer::{Spanned, Token, Tokens, directive};
 use super::tree::{BaseSpec, Chain, Family, Ruleset, Span, Table, Value};
-use super::words::RESERVED;
+use super::words::{REASONS, RESERVED};
 use crate::diagnostics::{Diagnostics, meant, quoted};
 use crate::source::Source;
 
@@ -40,6 +40,7 @@ pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
         nodes: 0,
         bases: 0,
         block: 0,
+        counts_elements: false,
         chain_said: ChainSaid::default(),
         ruleset: Ruleset::default(),
     };
@@ -70,6 +71,8 @@ pub(super) struct Parser<'s, 'd> {
     pub bases: usize,
     /// The blocks of tables so far: nft loads them one after the other.
     pub block: usize,
+    /// The set that is read has counters in its elements.
+    pub counts_elements: bool,
     chain_said: ChainSaid,
     pub ruleset: Ruleset,
 }
@@ -147,6 +150,9 @@ impl<'s> Parser<'s, '_> {
     }
 
     pub fn unbuilt<T>(&mut self, span: Span, what: &str) -> Parsed<T> {
+        if let Some((_, reason)) = REASONS.iter().find(|(known, _)| *known == what) {
+            return self.error(span, format!("{} has no place here: {reason}", quoted(what)));
+        }
         self.error(span, format!("{} is not in this version's subset", quoted(what)))
     }
 

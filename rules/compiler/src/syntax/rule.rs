@@ -24,6 +24,8 @@ const UNBUILT_KEYS: &[&str] = &[
     "tcp checksum",
     "tcp urgptr",
     "tcp option",
+    "ether saddr",
+    "ether daddr",
     "udp length",
     "udplite checksum",
     "sctp checksum",
@@ -95,6 +97,7 @@ const STATEMENTS: &[&str] = &[
     "log",
     "limit",
     "quota",
+    "notrack",
 ];
 
 impl Parser<'_, '_> {
@@ -149,6 +152,7 @@ impl Parser<'_, '_> {
             "drop" => Some(What::Drop),
             "return" => Some(What::Return),
             "continue" => Some(What::Continue),
+            "notrack" => Some(What::Untrack),
             _ => None,
         };
         if let Some(what) = simple {
@@ -218,7 +222,7 @@ impl Parser<'_, '_> {
         }
         self.takes_word("type");
         let code = self.here();
-        if self.peek() != Token::Word {
+        if !matches!(self.peek(), Token::Word | Token::Number) {
             return self.unexpected("the name of a code, such as \"port-unreachable\"");
         }
         self.next();

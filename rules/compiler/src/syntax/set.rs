@@ -26,10 +26,13 @@ impl Parser<'_, '_> {
             lacks_elements: false,
             size: None,
             timeout: None,
+            counter: None,
             swept: None,
         };
         let before = self.diagnostics.errors();
+        self.counts_elements = false;
         let result = self.block(|parser| parser.set_item(&mut set));
+        self.counts_elements = false;
         if set.types.is_empty() && self.diagnostics.errors() == before {
             let _ = self.error::<()>(span, "the set has no type, such as \"type ipv4_addr\"");
         }
@@ -111,6 +114,11 @@ impl Parser<'_, '_> {
                 set.lacks_elements = false;
                 set.elements.push(elements);
                 return self.end_of_elements();
+            }
+            "counter" if set.counter.is_none() => {
+                self.element_counter()?;
+                set.counter = Some(span);
+                self.counts_elements = true;
             }
             "counter" | "limit" | "quota" | "ct" => {
                 return self.unbuilt(span, word);

@@ -35,7 +35,7 @@ impl Parser<'_, '_> {
     }
 
     /// `packets N bytes N`
-    fn counted(&mut self) -> Parsed<()> {
+    pub fn counted(&mut self) -> Parsed<()> {
         for word in ["packets", "bytes"] {
             if !self.takes_word(word) {
                 return self.unexpected(&format!("\"{word}\""));

@@ -115,6 +115,28 @@ impl Parser<'_, '_> {
         Ok(Mapping { key, key_span, more, name: None, items })
     }
 
+    /// `key map { key : mark, ... }`, from the word on.
+    pub fn mark_map(
+        &mut self,
+        key: &'static Key,
+        key_span: Span,
+        more: Vec<(&'static Key, Span)>,
+    ) -> Parsed<Mapping<Value>> {
+        self.next();
+        let name = self.map_name();
+        let items = if name.is_some() { Rc::default() } else { Rc::new(self.marks()?) };
+        Ok(Mapping { key, key_span, more, name, items })
+    }
+
+    /// `{ key : mark, ... }`
+    pub fn marks(&mut self) -> Parsed<Vec<MapItem<Value>>> {
+        self.pairs(|parser| {
+            let mark = parser.primary(0)?;
+            let end = mark.span.end;
+            Ok((mark, end))
+        })
+    }
+
     /// `key vmap { ... }`, from the word on.
     pub fn verdict_map(
         &mut self,

@@ -137,6 +137,8 @@ pub(crate) struct NamedSet {
     pub size: Option<u32>,
     /// In milliseconds.
     pub timeout: Option<u64>,
+    /// Where `counter` was said: elements count.
+    pub counter: Option<Span>,
     /// Where `gc-interval` was said.
     pub swept: Option<Span>,
 }
@@ -170,6 +172,22 @@ pub(crate) enum Elements {
     Untyped,
     Verdicts(Rc<Vec<MapItem<What>>>),
     Places(Form, Rc<Vec<MapItem<Place>>>),
+    Marks(Rc<Vec<MapItem<Value>>>),
+}
+
+impl Elements {
+    /// The keys, where they are said.
+    pub fn keys(&self) -> Vec<Option<&Value>> {
+        fn of<T>(items: &[MapItem<T>]) -> Vec<Option<&Value>> {
+            items.iter().map(|item| item.key.as_ref()).collect()
+        }
+        match self {
+            Self::Untyped => Vec::new(),
+            Self::Verdicts(items) => of(items),
+            Self::Places(_, items) => of(items),
+            Self::Marks(items) => of(items),
+        }
+    }
 }
 
 /// How the places of a map are written, all in one way.
@@ -211,6 +229,8 @@ pub(crate) enum What {
     Mark(Box<Mark>),
     Update(Box<Update>),
     Connections(Connections),
+    /// `notrack`
+    Untrack,
     /// `tcp option maxseg size set`: to a value, or without one to `rt mtu`.
     Segment(Option<Value>),
     Accept,
@@ -230,6 +250,8 @@ pub(crate) enum What {
     },
     Translate(Box<Translation>),
     Verdicts(Box<Mapping<What>>),
+    /// `fib ... vmap { ... }`
+    FibVerdicts(Box<Fib>, Vec<MapItem<Self>>),
 }
 
 impl What {
@@ -245,6 +267,7 @@ impl What {
     pub fn verdicts(&self) -> Vec<&Self> {
         match self {
             Self::Verdicts(map) => map.items.iter().map(|item| &item.to).collect(),
+            Self::FibVerdicts(_, items) => items.iter().map(|item| &item.to).collect(),
             what => vec![what],
         }
     }
@@ -265,6 +288,7 @@ impl What {
                 | Self::Update(_)
                 | Self::Connections(_)
                 | Self::Segment(_)
+                | Self::Untrack
         )
     }
 
@@ -272,6 +296,8 @@ impl What {
     pub fn width(&self) -> usize {
         match self {
             Self::Verdicts(map) => map.items.len(),
+            Self::FibVerdicts(_, items) => items.len(),
+            Self::Mark(mark) => mark.map.as_ref().map_or(1, |map| map.items.len() + 1),
             Self::Translate(translation) => match &translation.to {
                 Target::Map(map) => map.items.len(),
                 Target::Value(_) | Target::Ports(_) => 1,
@@ -372,17 +398,25 @@ pub(crate) struct Concatenation {
     pub value: Value,
 }
 
+/// What `fib` finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The type of an address.
+    Type,
+    /// The interface towards it.
+    Interface,
+    /// The same by name.
+    Name,
+}
+
 /// `fib saddr|daddr [. iif] type|oif|oifname ...`
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fib {
     /// Of the source; else of the destination.
     pub is_source: bool,
     /// Where `iif` was said.
     pub of_input: Option<Span>,
-    /// The type of the address; else the interface towards it.
-    pub is_type: bool,
-    /// The interface by name.
-    pub names_interface: bool,
+    pub wanted: Way,
     pub key_span: Span,
     pub operator: Operator,
     pub value: Value,
@@ -408,6 +442,8 @@ pub(crate) struct Mark {
     pub from: Option<&'static Key>,
     /// The value, when it is made from none.
     pub value: Option<Value>,
+    /// What it is looked up in, when it is.
+    pub map: Option<Mapping<Value>>,
     pub bits: Vec<(BitOperator, Value)>,
 }
 
@@ -425,6 +461,8 @@ pub(crate) struct Update {
     pub timeout: u64,
     pub limit: Option<(Limit, Span)>,
     pub count: Option<Connections>,
+    /// Where `counter` was said, and whether that was ahead of the limit.
+    pub counter: Option<(Span, bool)>,
 }
 
 /// `ct count [over] N`

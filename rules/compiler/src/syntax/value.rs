@@ -148,11 +148,18 @@ impl Parser<'_, '_> {
                 self.next();
                 self.comment(&[]).map(|_| ())
             }
+            "counter" if self.counts_elements => self.element_counter(),
             word @ ("timeout" | "expires" | "counter" | "limit" | "quota") => {
                 self.error(here, format!("{word} of single elements is not in this version's subset"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// `counter [packets N bytes N]` of an element.
+    pub fn element_counter(&mut self) -> Parsed<()> {
+        self.next();
+        if self.peek_word() == "packets" { self.counted() } else { Ok(()) }
     }
 
     fn set_literal(&mut self, depth: usize) -> Parsed<Value> {

@@ -153,3 +153,24 @@ pub(super) const RESERVED: &[&str] = &[
     "ipsec",
     "rtclassid",
 ];
+
+/// What cannot be had here, and what to do instead.
+pub(super) const REASONS: &[(&str, &str)] = &[
+    (
+        "ether saddr",
+        "rules see packets without their Ethernet header; a host that uses another one's address is held off by anti-spoofing: name it in hosts of weir.toml, or give it a port of its own",
+    ),
+    (
+        "ether daddr",
+        "rules see packets without their Ethernet header; frames for other stations are dropped ahead of them",
+    ),
+    (
+        "ct helper",
+        "nothing reads what connections carry, so that no connection is related by it; accept the ports that it opens by rules, or use passive FTP and the like",
+    ),
+    ("ip dscp set", "headers keep their DSCP; mark packets where they come from, or behind the firewall"),
+    ("meta priority", "packets leave in their order, there are no queues; leave it out"),
+    ("meta nftrace", "weir check --packet shows the way of a packet"),
+    ("ip frag-off", "a datagram in fragments is judged once, by its first fragment"),
+    ("ct helper set", "nothing reads what connections carry; accept the ports that it opens by rules"),
+];
