@@ -40,7 +40,7 @@ fn is_up(stats: &Stats, name: &str) -> bool {
 #[test]
 fn a_known_nic_is_its_client_an_unknown_one_gets_a_place_and_one_too_many_is_refused() {
     let _machine = busy();
-    for way in [Way::Native, Way::Acpi] {
+    for way in [Way::Native, Way::Acpi, Way::Pc] {
         let mut world = Plugged::boot(way);
         for name in ["work", "vif1", "vif2"] {
             assert!(world.vm.console().text().contains(&format!("name={name} waits for a NIC")), "{name}");
@@ -239,4 +239,5 @@ fn cycles_under_traffic_leave_nothing_behind() {
 fn cycles_by_way_of_acpi_leave_nothing_behind() {
     let _machine = quiet();
     cycles(Way::Acpi, 10);
+    cycles(Way::Pc, 10);
 }

@@ -1,4 +1,5 @@
-//! What ACPI's tables say about power: the button, and the way to switch off (ACPI 6.4, 4.8.3 and 5.2).
+//! What ACPI's tables say: where the power button and the slots tell of themselves, and how to switch off (ACPI 6.4,
+//! 4.8 and 5.2).
 //!
 //! Only tables of fixed layout are read. Of the DSDT, which is a program, one object is looked for: `\_S5_`, a
 //! package of constants.
@@ -16,28 +17,32 @@ impl<F: Fn(u64) -> Option<u8>> Memory for F {
 }
 
 /// What can be done about power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Power {
-    /// The button, if it has registers of fixed meaning.
-    pub button: Option<Button>,
+    /// The interrupt line of all events.
+    pub line: u8,
+    /// The power button, if it has registers of fixed meaning, which have 16 bits (ACPI 6.4, 4.8.3.1).
+    pub button: Option<Event>,
+    /// General-purpose events, in octets (ACPI 6.4, 4.8.4.1); slots are among them.
+    pub general: Option<Event>,
     /// How to switch off.
     pub off: Option<Off>,
 }
 
-/// The registers of the power button (ACPI 6.4, 4.8.3.1).
+/// Where something tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Button {
-    /// The I/O port of its 16-bit status register, whose bits are cleared by ones.
+pub struct Event {
+    /// The I/O port of the status register, whose bits are cleared by ones.
     pub status: u16,
-    /// The I/O port of its 16-bit enable register.
+    /// The I/O port of the enable register.
     pub enable: u16,
-    /// The interrupt line that it pulls.
-    pub line: u8,
 }
 
-impl Button {
-    /// The button's bit in both registers.
-    pub const BIT: u16 = 1 << 8;
+impl Event {
+    /// The power button's bit in both of its registers.
+    pub const BUTTON: u16 = 1 << 8;
+    /// In the first octet of general-purpose events: a PCI device came or is to go, by QEMU's convention (`_E01`).
+    pub const SLOTS: u8 = 1 << 1;
 }
 
 /// The write that switches off (ACPI 6.4, 4.8.3.2.1 and 4.8.3.7).
@@ -64,7 +69,9 @@ mod fadt {
     pub const SCI_LINE: u32 = 46;
     pub const PM1A_EVENT: u32 = 56;
     pub const PM1A_CONTROL: u32 = 64;
+    pub const GENERAL: u32 = 80;
     pub const PM1_EVENT_LENGTH: u32 = 88;
+    pub const GENERAL_LENGTH: u32 = 92;
     pub const FLAGS: u32 = 112;
     pub const LONG_DSDT: u32 = 140;
     pub const SLEEP_CONTROL: u32 = 244;
@@ -83,10 +90,15 @@ pub fn power(root: u64, memory: &impl Memory) -> Option<Power> {
     let flags = fadt.long(fadt::FLAGS)?;
     let s5 = fadt.dsdt().and_then(|dsdt| dsdt.soft_off());
     Some(if flags & IS_REDUCED != 0 {
-        Power { button: None, off: s5.and_then(|kind| fadt.sleep_control(kind)) }
+        Power { off: s5.and_then(|kind| fadt.sleep_control(kind)), ..Power::default() }
     } else {
-        let button = (flags & BUTTON_IS_DEVICE == 0).then(|| fadt.button()).flatten();
-        Power { button, off: s5.and_then(|kind| fadt.control(kind)) }
+        let button = fadt.event(fadt::PM1A_EVENT, fadt::PM1_EVENT_LENGTH, 2);
+        Power {
+            line: fadt.octet(fadt::SCI_LINE)?,
+            button: button.filter(|_| flags & BUTTON_IS_DEVICE == 0),
+            general: fadt.event(fadt::GENERAL, fadt::GENERAL_LENGTH, 1),
+            off: s5.and_then(|kind| fadt.control(kind)),
+        }
     })
 }
 
@@ -168,12 +180,12 @@ impl<'a, M: Memory> Table<'a, M> {
         Table::at(self.memory, long.or(self.long(fadt::DSDT).map(u64::from))?, *b"DSDT")
     }
 
-    /// The button's registers: the first half of the event block is status, the second enable.
-    fn button(&self) -> Option<Button> {
-        let status = self.port(fadt::PM1A_EVENT)?;
-        let half = u16::from(self.octet(fadt::PM1_EVENT_LENGTH)? / 2);
-        let enable = status.checked_add(half).filter(|_| half >= 2)?;
-        Some(Button { status, enable, line: self.octet(fadt::SCI_LINE)? })
+    /// A block of events: the first half of it is status, the second enable; of `width` octets each at least.
+    fn event(&self, block: u32, length: u32, width: u16) -> Option<Event> {
+        let status = self.port(block)?;
+        let half = u16::from(self.octet(length)? / 2);
+        let enable = status.checked_add(half).filter(|_| half >= width)?;
+        Some(Event { status, enable })
     }
 
     /// SLP_TYP and SLP_EN of the control register.
@@ -235,7 +247,9 @@ mod tests {
             fadt[10] = 9;
             fadt[20..22].copy_from_slice(&[0x00, 0x06]);
             fadt[28..30].copy_from_slice(&[0x04, 0x06]);
+            fadt[44..46].copy_from_slice(&[0x20, 0x06]);
             fadt[52] = 4;
+            fadt[56] = 16;
             world.table(FADT, b"FACP", &fadt);
             world.table(DSDT, b"DSDT", &[b"\x08XYZ_\x00\x08_S5_", s5].concat());
             world.seal(ROOT, 20, 8);
@@ -274,12 +288,17 @@ mod tests {
     /// `Package (4) { n, n, 0, 0 }`, n in both notations.
     const ZERO: &[u8] = &[0x12, 6, 4, 0, 0, 0, 0];
     const FIVE: &[u8] = &[0x12, 0x48, 0, 4, 0x0a, 5, 0x0a, 5, 0, 0];
-    const BUTTON: Button = Button { status: 0x600, enable: 0x602, line: 9 };
+    const EVENTS: Power = Power {
+        line: 9,
+        button: Some(Event { status: 0x600, enable: 0x602 }),
+        general: Some(Event { status: 0x620, enable: 0x628 }),
+        off: None,
+    };
 
     #[test]
     fn fixed_registers_are_found() {
         for (s5, value) in [(ZERO, 0x2000), (FIVE, 0x3400)] {
-            let expected = Power { button: Some(BUTTON), off: Some(Off::Port(0x604, value)) };
+            let expected = Power { off: Some(Off::Port(0x604, value)), ..EVENTS };
             assert_eq!(World::new(s5).power(), Some(expected));
         }
     }
@@ -287,7 +306,7 @@ mod tests {
     #[test]
     fn a_button_that_is_a_device_is_none_of_ours() {
         let power = World::new(ZERO).flags(BUTTON_IS_DEVICE).power();
-        assert_eq!(power, Some(Power { button: None, off: Some(Off::Port(0x604, 0x2000)) }));
+        assert_eq!(power, Some(Power { button: None, off: Some(Off::Port(0x604, 0x2000)), ..EVENTS }));
     }
 
     #[test]
@@ -298,7 +317,7 @@ mod tests {
             let mut world = World::new(FIVE);
             world.put(FADT + 244, &[space, 8, 0, 1, 0xc0, 3]);
             let power = world.flags(IS_REDUCED).power();
-            assert_eq!(power, Some(Power { button: None, off: expected }), "space {space}");
+            assert_eq!(power, Some(Power { off: expected, ..Power::default() }), "space {space}");
         }
     }
 
@@ -309,7 +328,7 @@ mod tests {
         world.put(ROOT + 24, &(LIST as u64).to_le_bytes());
         world.seal(ROOT, 20, 8);
         world.table(LIST, b"XSDT", &(FADT as u64).to_le_bytes());
-        assert_eq!(world.power().and_then(|power| power.button), Some(BUTTON));
+        assert_eq!(world.power().and_then(|power| power.button), EVENTS.button);
     }
 
     #[test]

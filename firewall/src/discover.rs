@@ -57,7 +57,7 @@ pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<(Vec<Port>, H
     let mut ports = absent(site)?;
     let mut held = Vec::new();
     for (((place, device), chosen), mac) in devices.into_iter().zip(chosen).zip(macs) {
-        held.extend(place.map(|place| (place.bus, chosen.ok())));
+        held.extend(place.map(|place| (place, chosen.ok())));
         match chosen {
             Ok(index) => {
                 let Some(port) = ports.get_mut(index) else { continue };
@@ -67,7 +67,7 @@ pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<(Vec<Port>, H
             Err(reason) => log::warn!(target: "port", "refused mac={}: {reason}", Mac(mac)),
         }
     }
-    Ok((ports, Hotplug::new(machine.pci, places, &held)))
+    Ok((ports, Hotplug::new(machine, places, &held)))
 }
 
 /// The ports of the site without devices.

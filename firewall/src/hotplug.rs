@@ -7,8 +7,8 @@
 //! any   --(asked to go, gone)--> Off --(not present)--> Empty
 //! ```
 //!
-//! Ports with slot registers send an interrupt. Others are asked once a second, by way of the ports that QEMU has for
-//! its ACPI tables.
+//! Ports with slot registers send an interrupt. Of others ACPI tells, and the ports that QEMU has for its tables are
+//! asked; once a second if nothing tells.
 
 use alloc::vec::Vec;
 
@@ -19,9 +19,10 @@ use netback::pci::Slot;
 use netback::{AnyTransport, Link};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
+use virtio_drivers::transport::pci::bus::DeviceFunction;
 
 use crate::discover::{self, Port};
-use crate::machine::{acpi_slots, apic, pci};
+use crate::machine::{Machine, acpi_slots, apic, pci};
 
 /// How often slots without interrupts are asked.
 const POLL: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ enum Content {
 struct Watched {
     slot: Slot,
     content: Content,
-    /// The bus number of ACPI's ports, once it has been seen.
+    /// The bus number of ACPI's ports, once it is known.
     acpi_bus: Option<u32>,
 }
 
@@ -66,10 +67,11 @@ pub struct Hotplug {
 }
 
 impl Hotplug {
-    /// Watches the slots; `held` has the bus and the port of each NIC that is there already, or no port if it was refused.
-    pub fn new(access: Option<pci::Ports>, places: Places, held: &[(u8, Option<usize>)]) -> Self {
+    /// Watches the slots; `held` has the place and the port of each NIC that is there already, or no port if it was
+    /// refused.
+    pub fn new(machine: &Machine, places: Places, held: &[(DeviceFunction, Option<usize>)]) -> Self {
         let mut this = Self {
-            access,
+            access: machine.pci,
             slots: Vec::new(),
             places,
             is_notified: true,
@@ -80,17 +82,21 @@ impl Hotplug {
         };
         let Some(access) = &mut this.access else { return this };
         // Ports keep their registers for show when ACPI has the slots.
-        for slot in Slot::all(access, !acpi_slots::are_there()) {
+        let mut slots = Slot::all(access, !acpi_slots::are_there());
+        slots.extend(Slot::on_root(access, acpi_slots::root_devices(), machine.low_memory_end));
+        for slot in slots {
             // What was before is known by now.
             slot.take_events(access);
-            this.is_notified &= slot.notify(access, discover::message(apic::Reason::Change), discover::map);
-            let content = match held.iter().find(|(bus, _)| *bus == slot.function().bus) {
+            let is_notified = slot.notify(access, discover::message(apic::Reason::Change), discover::map);
+            this.is_notified &= is_notified || machine.power.hears_slots();
+            let content = match held.iter().find(|(place, _)| *place == slot.function()) {
                 Some((_, Some(port))) => Content::Held(*port),
                 Some((_, None)) => Content::Refused,
                 None if slot.is_answering(access) => Content::Refused,
                 None => Content::Empty,
             };
-            this.slots.push(Watched { slot, content, acpi_bus: None });
+            let acpi_bus = (slot.function().bus == 0).then_some(0);
+            this.slots.push(Watched { slot, content, acpi_bus });
         }
         this
     }
@@ -138,8 +144,8 @@ impl Hotplug {
 
     /// What ACPI's ports say: devices that are to go are let go of.
     fn obey_acpi(&mut self, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
-        let acpi = self.slots.iter().filter(|watched| !watched.slot.is_native());
-        let buses = acpi.count() as u32 + 2;
+        let is_bus = |watched: &&Watched| !watched.slot.is_native() && watched.slot.function().bus != 0;
+        let buses = self.slots.iter().filter(is_bus).count() as u32 + 2;
         let mut came = None;
         for bus in 0..buses {
             let Some(seen) = acpi_slots::look(bus) else { return };
@@ -147,11 +153,11 @@ impl Hotplug {
                 // With several at once nobody knows which is which.
                 came = if came.is_none() { Some(bus) } else { Some(u32::MAX) };
             }
-            if seen.down != 0 {
-                if let Some(index) = self.meant(bus) {
+            for device in (0..32).filter(|device| seen.down & 1 << device != 0) {
+                if let Some(index) = self.meant(bus, device) {
                     self.let_go(index, access, datapath);
                 }
-                acpi_slots::eject(bus, seen.down);
+                acpi_slots::eject(bus, device);
             }
         }
         let fresh = |watched: &&mut Watched| {
@@ -167,13 +173,16 @@ impl Hotplug {
         }
     }
 
-    /// The slot that a bus number of ACPI's ports stands for, if that is known: otherwise its device is ejected at once,
-    /// and found missing.
-    fn meant(&self, bus: u32) -> Option<usize> {
+    /// The slot that a device of a bus of ACPI's ports stands for, if that is known: otherwise the device is ejected at
+    /// once, and found missing.
+    fn meant(&self, bus: u32, device: u8) -> Option<usize> {
         let is_held = |watched: &Watched| {
             !watched.slot.is_native() && !matches!(watched.content, Content::Empty | Content::Off)
         };
-        let known = self.slots.iter().position(|watched| watched.acpi_bus == Some(bus) && is_held(watched));
+        let is_it = |watched: &Watched| {
+            watched.acpi_bus == Some(bus) && watched.slot.function().device == device && is_held(watched)
+        };
+        let known = self.slots.iter().position(is_it);
         let mut held = self.slots.iter().enumerate().filter(|(_, watched)| is_held(watched));
         match (known, held.next(), held.next()) {
             (None, Some((only, watched)), None) if watched.acpi_bus.is_none() => Some(only),

@@ -13,7 +13,7 @@ use firewall::Datapath;
 use firewall::contract::Contract;
 use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
 use hotplug::Hotplug;
-use machine::{Machine, clock, heap, interrupts, panic, power, serial};
+use machine::{Machine, clock, heap, interrupts, panic, serial};
 use netback::{AnyTransport, Link};
 use rules::site::{PanicAction, Site};
 use smoltcp::time::{Duration, Instant};
@@ -102,7 +102,7 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
         let has_changed = core::mem::replace(&mut changes, interrupts::changes()) != changes;
         if has_changed {
             datapath.look_at_links();
-            if machine.button.is_some_and(power::take_press) {
+            if machine.power.take_press() {
                 leave(machine, datapath, "power button");
             }
         }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use qemu::accel::Accel;
-use qemu::command::{Config, Netdev, Port, mac_text};
+use qemu::command::{Config, Machine, Netdev, Port, mac_text};
 use qemu::host::{Host, Identity};
 use qemu::image::{Image, Site};
 use qemu::link::{Link, Listener};
@@ -58,6 +58,8 @@ pub enum Way {
     Native,
     /// By the ports of ACPI's tables, which is QEMU's default.
     Acpi,
+    /// By those of a PC of the old kind, whose slots are those of its only bus.
+    Pc,
 }
 
 /// The appliance with a wire at its uplink, and slots.
@@ -68,6 +70,7 @@ pub struct Plugged {
     pub qmp: Qmp,
     /// The appliance. Dropped last, so that no host writes to a wire without an end.
     pub vm: Vm,
+    way: Way,
 }
 
 /// Somebody behind a NIC.
@@ -122,7 +125,10 @@ impl Plugged {
         let uplink = Port::new(uplink_mac(), Netdev::Connect(listener.path().to_owned()));
         config.ports = vec![Port { properties: properties.to_owned(), ..uplink }];
         config.extra = socket.arguments().into();
-        config.slots = SLOTS;
+        match way {
+            Way::Pc => config.machine = Machine::Pc,
+            Way::Native | Way::Acpi => config.slots = SLOTS,
+        }
         if way == Way::Acpi {
             // What is said last counts.
             let bridges = "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on";
@@ -132,7 +138,7 @@ impl Plugged {
         let link = vm.connect(&listener, SOON).unwrap_or_else(|error| panic!("{error}"));
         vm.ready(SOON).unwrap_or_else(|error| panic!("{error}"));
         let qmp = socket.connect(SOON).unwrap_or_else(|error| panic!("{error}"));
-        Self { uplink: outside(link), qmp, vm }
+        Self { uplink: outside(link), qmp, vm, way }
     }
 
     /// Plugs a NIC into a slot, with a wire to us.
@@ -141,7 +147,7 @@ impl Plugged {
     /// If QEMU does not.
     pub fn wire(&mut self, id: &str, slot: usize, mac: EthernetAddress) -> (Link, Listener) {
         let listener = Listener::new().expect("a socket");
-        let bus = format!("slot{slot}");
+        let bus = if self.way == Way::Pc { "pci.0".to_owned() } else { format!("slot{slot}") };
         self.qmp.plug(id, &bus, &mac_text(mac), listener.path()).unwrap_or_else(|error| panic!("{error}"));
         let link = self.vm.connect(&listener, SOON).unwrap_or_else(|error| panic!("{error}"));
         (link, listener)

@@ -1,17 +1,16 @@
-//! The ports by which QEMU's ACPI tables plug and unplug PCI devices on q35 (QEMU, docs/specs/acpi_pci_hotplug).
+//! The ports by which QEMU's ACPI tables plug and unplug PCI devices (QEMU, docs/specs/acpi_pci_hotplug).
 //!
 //! They need no tables: a bus is selected by a number that QEMU gave it, then a bit each stands for a device.
 
-use super::pci;
+use super::pci::{self, Chipset};
 use super::port::{in32, out32};
 
-const BASE: u16 = 0xcc0;
-/// Devices that came since this was read.
-const UP: u16 = BASE;
-/// Devices that are to go.
-const DOWN: u16 = BASE + 4;
-const EJECT: u16 = BASE + 8;
-const SELECT: u16 = BASE + 0x10;
+/// Offsets from the first port: devices that came since this was read, devices that are to go, and so on.
+const UP: u16 = 0;
+const DOWN: u16 = 4;
+const EJECT: u16 = 8;
+const REMOVABLE: u16 = 0xc;
+const SELECT: u16 = 0x10;
 
 /// What is asked of a bus: a bit for each device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,20 +19,37 @@ pub struct Seen {
     pub down: u32,
 }
 
+/// Selects a bus; the first port, if the machine has such ports.
+fn select(bus: u32) -> Option<u16> {
+    let base = match pci::chipset()? {
+        Chipset::Ich9 => 0xcc0,
+        Chipset::Piix4 => 0xae00,
+    };
+    out32(base + SELECT, bus);
+    (in32(base + SELECT) == bus).then_some(base)
+}
+
 /// Whether the machine has such ports: then its slots are not for anybody else.
 pub fn are_there() -> bool {
-    pci::is_ich9() && look(0).is_some()
+    select(0).is_some()
+}
+
+/// The devices of the root bus that may come and go, where there are no ports of PCI Express: QEMU's number 0.
+pub fn root_devices() -> u32 {
+    match pci::chipset() {
+        Some(Chipset::Piix4) => select(0).map_or(0, |base| in32(base + REMOVABLE)),
+        _ => 0,
+    }
 }
 
 /// Looks at a bus; nothing if the machine has no such ports.
 pub fn look(bus: u32) -> Option<Seen> {
-    out32(SELECT, bus);
-    (in32(SELECT) == bus).then(|| Seen { up: in32(UP), down: in32(DOWN) })
+    select(bus).map(|base| Seen { up: in32(base + UP), down: in32(base + DOWN) })
 }
 
-/// Lets go of the devices of a bus: QEMU takes them away at once.
-pub fn eject(bus: u32, devices: u32) {
-    out32(SELECT, bus);
-    // One at a time, as the tables do.
-    (0..32).map(|device| 1 << device).filter(|bit| devices & bit != 0).for_each(|bit| out32(EJECT, bit));
+/// Lets go of a device of a bus: QEMU takes it away at once.
+pub fn eject(bus: u32, device: u8) {
+    if let (Some(base), Some(bit)) = (select(bus), 1_u32.checked_shl(device.into())) {
+        out32(base + EJECT, bit);
+    }
 }

@@ -29,9 +29,9 @@ pub use panic::{power_off, reset, unfit};
 
 use boot::{BootInfo, Region};
 use core::cell::UnsafeCell;
-use firewall::acpi::Button;
 use interrupts::Vector;
 use log::LevelFilter;
+use power::Power;
 use seed::Seed;
 
 /// A static that one core uses, by raw pointer; who dereferences it says why nobody else does.
@@ -56,13 +56,15 @@ pub struct Machine {
     pub command_line: CommandLine,
     /// Octets of memory that the loader says there are.
     pub memory: u64,
+    /// The end of memory below 4 GiB.
+    pub low_memory_end: u64,
     /// Octets of the image, its stacks included.
     pub image: usize,
     /// Where the rate of the clock came from.
     pub clock: clock::Source,
     pub seed: Seed,
-    /// The power button, if there is one that can be read.
-    pub button: Option<Button>,
+    /// The power button, and the slots that ACPI has.
+    pub power: Power,
     /// The PCI configuration space, if there is a bus.
     pub pci: Option<pci::Ports>,
 }
@@ -86,14 +88,15 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     let command_line = CommandLine(info.command_line);
     obey(command_line);
     // SAFETY: called once, on the tables of the entry.
-    unsafe { paging::protect(low_memory_end(&info)) };
+    let low_memory_end = low_memory_end(&info);
+    unsafe { paging::protect(low_memory_end) };
     let memory = give_memory(&info);
     apic::init();
     if apic::route_edge(SERIAL_LINE, Vector::Serial) {
         serial::enable_interrupt();
     }
     // SAFETY: called once; the heap has no memory that the loader or firmware keeps.
-    let button = unsafe { power::init(info.root) };
+    let power = unsafe { power::init(info.root) };
     let clock = clock::init(origin, command_line.number("tsc_khz"));
     if clock == clock::Source::Guess {
         log::error!("no clock to measure the time-stamp counter: give tsc_khz= on the command line");
@@ -106,10 +109,11 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     crate::main(Machine {
         command_line,
         memory,
+        low_memory_end,
         image,
         clock,
         seed: Seed::gather(),
-        button,
+        power,
         pci: pci::Ports::find(),
     })
 }

@@ -44,9 +44,23 @@ fn read(bus: u8, device: u8, function: u8, register: u8) -> u32 {
     in32(DATA)
 }
 
-const ICH9: u32 = 0x2918_8086;
+/// The two chipsets that QEMU has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chipset {
+    /// Of q35.
+    Ich9,
+    /// Of pc.
+    Piix4,
+}
 
-/// Whether the machine is a q35.
-pub fn is_ich9() -> bool {
-    Ports::find().is_some() && read(0, 31, 0, 0) == ICH9
+/// The chipset, if it is one of QEMU's.
+pub fn chipset() -> Option<Chipset> {
+    const ICH9: u32 = 0x2918_8086;
+    const PIIX4: u32 = 0x7113_8086;
+    Ports::find()?;
+    match (read(0, 31, 0, 0), read(0, 1, 3, 0)) {
+        (ICH9, _) => Some(Chipset::Ich9),
+        (_, PIIX4) => Some(Chipset::Piix4),
+        _ => None,
+    }
 }

@@ -1,11 +1,13 @@
-//! The power button, and switching off.
+//! The power button and the slots, as ACPI has them, and switching off.
 
 use super::port::{in8, in16, out8, out16};
-use super::{Single, apic, interrupts::Vector};
-use firewall::acpi::{self, Button, Off, Power};
+use super::{Single, acpi_slots, apic, interrupts::Vector};
+use firewall::acpi::{self, Event, Off};
 
 /// Where the null pointer points: nothing is mapped there.
 const FIRST_PAGE: u64 = 4096;
+/// Looks until no event is left: the line is up as long as there is one, and only its rise is an interrupt.
+const LOOKS: u8 = 8;
 
 /// A port that means nothing, and the reads of it that take a second or a few: about a microsecond each.
 const DELAY_PORT: u16 = 0x80;
@@ -14,36 +16,67 @@ const DELAY_READS: u32 = 1 << 20;
 /// How to switch off, from the machine's tables.
 static OFF: Single<Option<Off>> = Single::new(None);
 
-/// Reads the tables behind the root pointer (0 if the loader gave none), and has the button, if there is one, wake the
-/// main loop as a change.
+/// What wakes the main loop as a change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Power {
+    button: Option<Event>,
+    slots: Option<Event>,
+}
+
+/// Reads the tables behind the root pointer (0 if the loader gave none), and has the button and the slots, if there are
+/// any, wake the main loop.
 ///
 /// # Safety
 /// To be called once, while memory that is not the heap's is as the loader left it.
-pub unsafe fn init(root: u64) -> Option<Button> {
+pub unsafe fn init(root: u64) -> Power {
     let octet = |address: u64| {
         let is_mapped = (FIRST_PAGE..1 << 32).contains(&address);
         // SAFETY: identity mapped for good; any octet is a `u8`, and the tables are in memory that nobody writes to.
         is_mapped.then(|| unsafe { (address as *const u8).read_volatile() })
     };
-    let Power { button, off } = acpi::power(root, &octet)?;
+    let Some(acpi::Power { line, button, general, off }) = acpi::power(root, &octet) else {
+        return Power::default();
+    };
     // SAFETY: called once, and nobody reads it yet.
     unsafe { *OFF.get() = off };
-    button.filter(|button| {
-        let is_routed = apic::route_edge(button.line.into(), Vector::Change);
-        if is_routed {
-            out16(button.enable, in16(button.enable) | Button::BIT);
-        }
-        is_routed
-    })
+    if !apic::route_edge(line.into(), Vector::Change) {
+        return Power::default();
+    }
+    let slots = general.filter(|_| acpi_slots::are_there());
+    if let Some(Event { enable, .. }) = button {
+        out16(enable, in16(enable) | Event::BUTTON);
+    }
+    if let Some(Event { enable, .. }) = slots {
+        out8(enable, in8(enable) | Event::SLOTS);
+    }
+    Power { button, slots }
 }
 
-/// Whether the button was pressed since this was last asked.
-pub fn take_press(button: Button) -> bool {
-    let is_pressed = in16(button.status) & Button::BIT != 0;
-    if is_pressed {
-        out16(button.status, Button::BIT);
+impl Power {
+    /// Whether slots without registers of their own wake the main loop.
+    pub fn hears_slots(&self) -> bool {
+        self.slots.is_some()
     }
-    is_pressed
+
+    /// Whether the button was pressed since this was last asked. To be asked at each change: other events are cleared.
+    pub fn take_press(&self) -> bool {
+        let mut is_pressed = false;
+        for _ in 0..LOOKS {
+            let button = self.button.filter(|event| in16(event.status) & Event::BUTTON != 0);
+            let slots = self.slots.filter(|event| in8(event.status) & Event::SLOTS != 0);
+            if let Some(event) = button {
+                is_pressed = true;
+                out16(event.status, Event::BUTTON);
+            }
+            if let Some(event) = slots {
+                out8(event.status, Event::SLOTS);
+            }
+            if button.is_none() && slots.is_none() {
+                break;
+            }
+        }
+        is_pressed
+    }
 }
 
 /// Switches off; returns where that cannot be done, or was not in about a second.

@@ -2,7 +2,7 @@
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
-use super::discover::BAR;
+use super::discover::{self, BAR};
 
 const MEMORY_WINDOW: u8 = 0x20;
 const PREFETCHABLE_WINDOW: u8 = 0x24;
@@ -14,9 +14,9 @@ const IS_LONG: u32 = 0b10 << 1;
 const TYPE: u32 = 0b11 << 1;
 const IS_PREFETCHABLE: u32 = 1 << 3;
 
-/// Addresses that a bridge passes on: what is left of them, `[next, end)`.
+/// Addresses that devices may have, such as a bridge passes on: what is left of them, `[next, end)`.
 #[derive(Clone, Copy, Debug)]
-struct Window {
+pub(super) struct Window {
     next: u64,
     end: u64,
 }
@@ -88,16 +88,59 @@ impl Bar {
     }
 }
 
-/// Gives every memory BAR of `function` an address in the windows of `bridge`; `false` if they do not fit. Port I/O BARs
-/// get none.
+/// What a bridge passes on: its window for registers, and the one for what may be prefetched.
+pub(super) fn windows<C: ConfigurationAccess>(access: &C, bridge: DeviceFunction) -> [Window; 2] {
+    [Window::memory(access, bridge), Window::prefetchable(access, bridge)]
+}
+
+/// One window of this place and size for everything.
+pub(super) fn only(start: u64, size: u64) -> [Window; 2] {
+    let end = start.saturating_add(size);
+    [Window { next: start, end }, Window { next: end, end }]
+}
+
+/// The lowest address below 4 GiB that firmware has given to a device or bridge of the root bus.
+pub(super) fn lowest<C: ConfigurationAccess>(access: &C) -> Option<u32> {
+    let functions = discover::functions(access, 0).into_iter();
+    let lowest_of = |function| match discover::is_bridge(access, function) {
+        true => windows(access, function)
+            .into_iter()
+            .filter(|window| window.next < window.end)
+            .map(|window| window.next)
+            .min(),
+        false => lowest_bar(access, function),
+    };
+    functions
+        .filter_map(lowest_of)
+        .filter_map(|address| u32::try_from(address).ok())
+        .filter(|&address| address != 0)
+        .min()
+}
+
+fn lowest_bar<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> Option<u64> {
+    let mut lowest = None;
+    let mut number = 0;
+    while number < 6 {
+        let low = access.read_word(function, BAR + 4 * number);
+        let is_long = low & (IS_IO | TYPE) == IS_LONG && number < 5;
+        let high = if is_long { access.read_word(function, BAR + 4 * number + 4) } else { 0 };
+        let address = u64::from(high) << 32 | u64::from(low & !0xf);
+        if low & IS_IO == 0 && address != 0 {
+            lowest = Some(lowest.map_or(address, |lowest: u64| lowest.min(address)));
+        }
+        number += if is_long { 2 } else { 1 };
+    }
+    lowest
+}
+
+/// Gives every memory BAR of `function` an address in the windows for registers and for what may be prefetched; `false`
+/// if they do not fit. Port I/O BARs get none.
 pub(super) fn assign<C: ConfigurationAccess>(
     access: &mut C,
-    bridge: DeviceFunction,
+    [mut memory, mut prefetchable]: [Window; 2],
     function: DeviceFunction,
 ) -> bool {
-    super::discover::disable(access, function);
-    let (mut memory, mut prefetchable) =
-        (Window::memory(access, bridge), Window::prefetchable(access, bridge));
+    discover::disable(access, function);
     let mut number = 0;
     while number < 6 {
         let Some(bar) = Bar::read(access, function, number) else {

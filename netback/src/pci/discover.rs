@@ -173,7 +173,7 @@ fn walk<C: ConfigurationAccess>(access: &C) -> (Vec<DeviceFunction>, Vec<DeviceF
 }
 
 /// Functions that answer on a bus.
-fn functions<C: ConfigurationAccess>(access: &C, bus: u8) -> Vec<DeviceFunction> {
+pub(super) fn functions<C: ConfigurationAccess>(access: &C, bus: u8) -> Vec<DeviceFunction> {
     let mut found = Vec::new();
     for device in 0..32 {
         let first = DeviceFunction { bus, device, function: 0 };
@@ -188,7 +188,7 @@ fn functions<C: ConfigurationAccess>(access: &C, bus: u8) -> Vec<DeviceFunction>
     found
 }
 
-fn is_bridge<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> bool {
+pub(super) fn is_bridge<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> bool {
     access.read_word(function, HEADER_TYPE) >> 16 & 0x7f == 1
 }
 

@@ -1,7 +1,7 @@
-//! Slots of PCI Express ports, where devices come and go (PCI Express 3.0, 6.7 and 7.8).
+//! Slots, where devices come and go: of PCI Express ports (PCI Express 3.0, 6.7 and 7.8), and of the root bus.
 //!
 //! A slot whose port has the registers for it is asked there and switched there; of another, which the hypervisor
-//! keeps for ACPI, only the bus behind it tells what is in it.
+//! keeps for ACPI, only the bus tells what is in it.
 
 use alloc::vec::Vec;
 
@@ -39,6 +39,8 @@ mod status {
     pub const PRESENT: u32 = 1 << 22;
 }
 
+const MIB: u32 = 1 << 20;
+
 /// What happened at a slot since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
@@ -53,10 +55,25 @@ pub struct Events {
 /// A slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
+    function: DeviceFunction,
+    memory: Memory,
+    registers: Option<Registers>,
+}
+
+/// Where the registers of a slot's device get their addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// In the windows of this port.
+    Port(DeviceFunction),
+    /// In one MiB from here on.
+    From(u32),
+}
+
+/// Slot Control and Slot Status: a register of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Registers {
     port: DeviceFunction,
-    capability: u8,
-    bus: u8,
-    is_native: bool,
+    register: u8,
 }
 
 impl Slot {
@@ -77,19 +94,40 @@ impl Slot {
             let register = capability.checked_add(SLOT_CAPABILITIES).filter(|_| capability <= 0xe0);
             let Some(register) = register else { continue };
             let is_native = may_be_native && access.read_word(port, register) & HOT_PLUG_CAPABLE != 0;
-            found.push(Self { port, capability, bus, is_native });
+            let registers = Registers { port, register: capability + SLOT_CONTROL_STATUS };
+            found.push(Self {
+                function: DeviceFunction { bus, device: 0, function: 0 },
+                memory: Memory::Port(port),
+                registers: is_native.then_some(registers),
+            });
         }
         found
     }
 
-    /// The place of the device in the slot: a slot has one device.
-    pub fn function(&self) -> DeviceFunction {
-        DeviceFunction { bus: self.bus, device: 0, function: 0 }
+    /// Slots of the root bus: those devices of it whose bits are set, but bridges. Each has a MiB below what firmware
+    /// has given addresses to, if that is above memory, which ends at `memory`.
+    pub fn on_root<C: ConfigurationAccess>(access: &C, devices: u32, memory: u64) -> Vec<Self> {
+        let taken = bar::lowest(access).unwrap_or(0) & !(MIB - 1);
+        let start = taken.saturating_sub(32 * MIB);
+        let slot = |device| Self {
+            function: DeviceFunction { bus: 0, device, function: 0 },
+            memory: Memory::From(start + MIB * u32::from(device)),
+            registers: None,
+        };
+        let is_free = start != 0 && u64::from(start) >= memory;
+        let bridges = discover::bridges(access);
+        let may_go = |slot: &Self| is_free && !bridges.contains(&slot.function);
+        (0..32).filter(|device| devices & 1 << device != 0).map(slot).filter(may_go).collect()
     }
 
-    /// Whether the port itself tells of events and switches power.
+    /// The place of the device in the slot: a slot has one device.
+    pub fn function(&self) -> DeviceFunction {
+        self.function
+    }
+
+    /// Whether its port itself tells of events and switches power.
     pub fn is_native(&self) -> bool {
-        self.is_native
+        self.registers.is_some()
     }
 
     /// Has the port send `message` when something happens; `false` if it cannot.
@@ -99,36 +137,27 @@ impl Slot {
         message: Message,
         map: impl FnMut(u64, usize) -> Option<core::ptr::NonNull<u8>>,
     ) -> bool {
-        if !self.is_native || !discover::send_message(access, self.port, message, map) {
-            return false;
-        }
+        let Some(registers) = self.registers else { return false };
         let wanted = control::ATTENTION_ENABLE | control::PRESENCE_ENABLE | control::INTERRUPT_ENABLE;
-        self.set_control(access, wanted, 0);
-        true
-    }
-
-    fn register(&self) -> u8 {
-        self.capability + SLOT_CONTROL_STATUS
-    }
-
-    /// Changes Slot Control and no event: they are cleared by ones.
-    fn set_control<C: ConfigurationAccess>(&self, access: &mut C, set: u32, clear: u32) {
-        let control = access.read_word(self.port, self.register()) & 0xffff;
-        access.write_word(self.port, self.register(), control & !clear | set);
+        let is_sent = discover::send_message(access, registers.port, message, map);
+        if is_sent {
+            registers.set_control(access, wanted, 0);
+        }
+        is_sent
     }
 
     /// What happened since this was last asked. Of a slot that is not native only presence is known.
     pub fn take_events<C: ConfigurationAccess>(&self, access: &mut C) -> Events {
-        if !self.is_native {
+        let Some(Registers { port, register }) = self.registers else {
             return Events { is_present: self.is_answering(access), ..Events::default() };
-        }
-        let word = access.read_word(self.port, self.register());
+        };
+        let word = access.read_word(port, register);
         if word == u32::MAX {
             return Events::default();
         }
         if word & status::EVENTS != 0 {
             // Those that were seen, no others: one that comes between is seen the next time.
-            access.write_word(self.port, self.register(), word & (0xffff | status::EVENTS));
+            access.write_word(port, register, word & (0xffff | status::EVENTS));
         }
         Events {
             attention: word & status::ATTENTION != 0,
@@ -144,27 +173,49 @@ impl Slot {
 
     /// Switches the slot on.
     pub fn power_on<C: ConfigurationAccess>(&self, access: &mut C) {
-        if self.is_native {
-            self.set_control(access, control::INDICATOR_ON, control::POWER_INDICATOR | control::POWER_OFF);
+        if let Some(registers) = self.registers {
+            registers.set_control(
+                access,
+                control::INDICATOR_ON,
+                control::POWER_INDICATOR | control::POWER_OFF,
+            );
         }
     }
 
     /// Switches the slot off: what is in it may be taken away from now on, and so the hypervisor does.
     pub fn power_off<C: ConfigurationAccess>(&self, access: &mut C) {
-        if self.is_native {
-            self.set_control(access, control::INDICATOR_OFF | control::POWER_OFF, control::POWER_INDICATOR);
+        if let Some(registers) = self.registers {
+            registers.set_control(
+                access,
+                control::INDICATOR_OFF | control::POWER_OFF,
+                control::POWER_INDICATOR,
+            );
         }
     }
 
     /// Gives the memory BARs of the device in the slot addresses in the windows of its port, as firmware does for
     /// devices that are there at boot; `false` if they do not fit.
     pub fn configure<C: ConfigurationAccess>(&self, access: &mut C) -> bool {
-        discover::enable(access, self.port);
-        bar::assign(access, self.port, self.function())
+        let windows = match self.memory {
+            Memory::Port(port) => {
+                discover::enable(access, port);
+                bar::windows(access, port)
+            }
+            Memory::From(start) => bar::only(start.into(), MIB.into()),
+        };
+        bar::assign(access, windows, self.function)
     }
 
     /// Takes the bus from the device in the slot: it reaches no memory any more, and nobody reaches it.
     pub fn silence<C: ConfigurationAccess>(&self, access: &mut C) {
         discover::disable(access, self.function());
+    }
+}
+
+impl Registers {
+    /// Changes Slot Control and no event: they are cleared by ones.
+    fn set_control<C: ConfigurationAccess>(self, access: &mut C, set: u32, clear: u32) {
+        let control = access.read_word(self.port, self.register) & 0xffff;
+        access.write_word(self.port, self.register, control & !clear | set);
     }
 }

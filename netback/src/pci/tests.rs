@@ -1,6 +1,6 @@
 //! Buses, bridges and devices out of plain memory.
 
-use std::{boxed::Box, collections::BTreeMap};
+use std::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use super::*;
 use crate::port::tests::fake::TestHal;
@@ -394,7 +394,9 @@ impl ConfigurationAccess for Sized {
     }
 
     fn write_word(&mut self, function: DeviceFunction, register: u8, data: u32) {
-        let data = match (function.bus, register) {
+        // Those of the devices that come.
+        let bus = if function.device == 5 { 7 } else { function.bus };
+        let data = match (bus, register) {
             (7, 0x10) => data & !0x1f | 1,
             (7, 0x14) => data & !0xfff,
             (7, 0x20) => data & !0x3fff | 0xc,
@@ -425,4 +427,24 @@ fn a_device_that_came_gets_addresses_in_the_windows_of_its_port() {
     // A window without room.
     buses.0.set(at(0, 3, 0), &[(0x20, 0x0000_fff0)]);
     assert!(!slot.configure(&mut buses));
+}
+
+#[test]
+fn a_device_that_came_to_the_root_bus_has_a_mebibyte_below_all_others() {
+    let mut buses = Buses::default();
+    buses.set(at(0, 2, 0), &[(0, 1), (0x10, 0xfebf_1000), (0x14, 0xc001), (0x20, 0x0000_000c), (0x24, 0x80)]);
+    buses.bridge(at(0, 3, 0), 1);
+    buses.set(at(0, 3, 0), &[(0x20, 0xfea0_fe50), (0x24, 0x0001_fff1)]);
+    let slots = Slot::on_root(&buses, 0x2c, 0xe000_0000);
+    let places: Vec<_> = slots.iter().map(Slot::function).collect();
+    assert_eq!(places, [at(0, 2, 0), at(0, 5, 0)], "the bridge is no slot");
+    assert!(slots.iter().all(|slot| !slot.is_native()));
+    buses.set(at(0, 5, 0), &[(0, 0x1000_1af4)]);
+    let mut buses = Sized(buses);
+    assert!(slots[1].configure(&mut buses));
+    let bars = [0x10, 0x14, 0x20, 0x24].map(|register| buses.read_word(at(0, 5, 0), register));
+    // 32 MiB below the window of the bridge, and five on.
+    assert_eq!(bars, [1, 0xfc50_0000 + (5 << 20), 0xfc50_400c + (5 << 20), 0]);
+    assert!(Slot::on_root(&buses, 0x2c, 0xfd00_0000).is_empty(), "memory is there");
+    assert!(Slot::on_root(&Buses::default(), u32::MAX, 0).is_empty(), "nothing is known of addresses");
 }
