@@ -24,7 +24,7 @@ use nat::{
     protocol,
 };
 use netback::ethernet::{self, Destination};
-use netback::{ETHERNET_HEADER, Frame, Head, Link, Offload};
+use netback::{ETHERNET_HEADER, Flow, Frame, Head, Link, Offload};
 use rules::site::Site;
 use rules::{Candidate, Hook, Point, Policy, Reject, Residue, SourceNat, Stage, State, Tally, Verdict};
 use smoltcp::time::{Duration, Instant};
@@ -172,7 +172,7 @@ impl<L: Link> Datapath<L> {
         self.nat.advance_to(now);
         self.end_counted();
         for port in &mut self.ports {
-            port.link.begin();
+            port.link.begin(now);
         }
         for input in 0..self.ports.len() {
             // What few sessions need is near the processor anyway.
@@ -311,7 +311,7 @@ impl<L: Link> Datapath<L> {
         if admitted.first_reply {
             self.establish(hit);
         }
-        Ok(Step::Forward(Way { hop, translation, identification: None }))
+        Ok(Step::Forward(Way { hop, translation, identification: None, flow: hit.session.index() }))
     }
 
     /// An ICMP error about a session (`ct state related`): it neither ends nor refreshes it
@@ -328,7 +328,7 @@ impl<L: Link> Datapath<L> {
             Judged::On(hop) => hop,
             Judged::Untracked(step) => return Ok(step),
         };
-        Ok(Step::Forward(Way { hop, translation, identification: None }))
+        Ok(Step::Forward(Way { hop, translation, identification: None, flow: hit.session.index() }))
     }
 
     /// A packet without a session: the rules decide, and a session remembers what they said.
@@ -412,7 +412,8 @@ impl<L: Link> Datapath<L> {
             let residue = self.residue(hit, direction, state);
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
-        Ok(Step::Forward(Way { hop, translation: self.nat.translation(hit), identification: None }))
+        let translation = self.nat.translation(hit);
+        Ok(Step::Forward(Way { hop, translation, identification: None, flow: hit.session.index() }))
     }
 
     /// Does what was decided.
@@ -455,6 +456,7 @@ impl<L: Link> Datapath<L> {
         let Scratch { packet, head } = scratch;
         let output = &self.ports[way.hop.port];
         head.begin(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
+        head.flow = Flow { input: input as u8, number: way.flow };
         head.offload = leaving_offload(packet, frame.offload().segments, output.mtu);
         let length = packet.rewrite(head.network_mut(), way.translation).len();
         head.take(length);

@@ -77,7 +77,11 @@ fn absent(site: &'static Site) -> Result<Vec<Port>, Failure> {
     let mtus = core::iter::once(site.uplink.mtu).chain(site.clients.iter().map(|client| client.mtu));
     let port = |(index, mtu)| {
         let name = name(site, index);
-        let port = Port::absent(Device::NOTHING, pool.clone(), Settings { name, mac: None, mtu });
+        let port = Port::absent(
+            Device::NOTHING,
+            pool.clone(),
+            Settings { name, mac: None, mtu, inputs: count as u8 },
+        );
         port.map_err(|reason| Failure::Start(name, reason))
     };
     mtus.enumerate().map(port).collect()

@@ -76,6 +76,8 @@ pub struct Way {
     pub translation: Translation,
     /// A fresh identification, where its own may be another client's too.
     pub identification: Option<u16>,
+    /// The number of its session.
+    pub flow: u32,
 }
 
 /// What became of a datagram's first fragment.

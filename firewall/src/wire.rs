@@ -29,8 +29,8 @@ pub fn run<L: Link>(mut links: impl AsMut<[L]>) -> ! {
             one.tick();
             other.tick();
         }
-        one.begin();
-        other.begin();
+        one.begin(now);
+        other.begin(now);
         let moved = pass(one, other, &mut head) + pass(other, one, &mut head);
         one.finish();
         other.finish();

@@ -4,7 +4,7 @@ use core::fmt;
 
 use smoltcp::wire::{EthernetAddress, EthernetProtocol};
 
-use crate::{Checksum, ETHERNET_HEADER, Offload};
+use crate::{Checksum, ETHERNET_HEADER, Flow, Offload};
 
 /// The largest head above Ethernet, a translated ICMP error: outer IPv4 60, ICMP 8, embedded IPv4 60, embedded TCP 20.
 pub const NETWORK_HEAD_MAX: usize = 148;
@@ -26,6 +26,8 @@ pub struct Head {
     length: u8,
     /// What the device is to do; offsets count from the first octet of the head.
     pub offload: Offload,
+    /// Whose frame it is, should it have to wait.
+    pub flow: Flow,
 }
 
 impl Head {
@@ -34,16 +36,17 @@ impl Head {
         octets: [0; HEAD_MAX],
         length: 0,
         offload: Offload { checksum: Checksum::Unverified, segments: None },
+        flow: Flow::OWN,
     };
 
-    /// A head that consists of an Ethernet header, with no offload asked for.
+    /// A head that consists of an Ethernet header, with no offload asked for, of the appliance's own.
     pub fn new(destination: EthernetAddress, source: EthernetAddress, ethertype: EthernetProtocol) -> Self {
         let mut head = Self::EMPTY;
         head.begin(destination, source, ethertype);
         head
     }
 
-    /// Makes it a head that consists of an Ethernet header, with no offload asked for.
+    /// Makes it a head that consists of an Ethernet header, with no offload asked for, of the appliance's own.
     #[inline]
     pub fn begin(
         &mut self,
@@ -56,6 +59,7 @@ impl Head {
         self.octets[12..ETHERNET_HEADER].copy_from_slice(&u16::from(ethertype).to_be_bytes());
         self.length = ETHERNET_HEADER as u8;
         self.offload = Offload::default();
+        self.flow = Flow::OWN;
     }
 
     /// The room behind the Ethernet header, where network headers may be written before

@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ethernet;
+mod fair;
 mod features;
 mod frame;
 mod head;
@@ -27,8 +28,9 @@ pub mod wire;
 
 use core::{num::NonZeroU16, ops::Range};
 
-use smoltcp::wire::EthernetAddress;
+use smoltcp::{time::Instant, wire::EthernetAddress};
 
+pub use fair::Flow;
 pub use frame::Received;
 pub use head::{HEAD_MAX, Head, HeadFull, NETWORK_HEAD_MAX};
 pub use pool::Pool;
@@ -160,7 +162,7 @@ pub trait Link {
     fn finishes_checksums(&self) -> bool;
 
     /// Begins a turn: takes back sent frames, sends the backlog, offers free buffers to the device.
-    fn begin(&mut self);
+    fn begin(&mut self, now: Instant);
 
     /// The next frame that arrived.
     fn receive(&mut self) -> Option<Self::Frame>;

@@ -9,12 +9,14 @@ mod ring;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
+use smoltcp::time::Instant;
 use virtio_drivers::{Hal, PAGE_SIZE, transport::Transport};
 
 use crate::{
-    Checksum, Head, Offload, Refused,
+    Checksum, Flow, Head, Offload, Refused,
+    fair::Fair,
     features::Features,
     frame::Payload,
     header,
@@ -31,7 +33,7 @@ pub const RING: usize = 256;
 
 /// Frames that wait in software when a transmit ring is full: with the ring, what several TCP segments of 64 KiB and
 /// a few windows of small packets become when several senders burst at once.
-pub const BACKLOG: usize = 256;
+pub const BACKLOG: usize = 255;
 
 /// Free buffers that a backlog leaves to the receive rings: a port whose device stands still starves no other.
 const RESERVE: usize = RING / 2;
@@ -50,7 +52,7 @@ pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
     + (HEADS * HEAD_STRIDE).next_multiple_of(PAGE_SIZE)
     + RING * (size_of::<Option<Parked>>() + size_of::<Option<Outgoing>>() + 2 * size_of::<u16>())
     + HEADS * size_of::<u16>()
-    + BACKLOG * size_of::<Outgoing>();
+    + Fair::<Outgoing>::footprint(BACKLOG);
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -195,9 +197,15 @@ struct Outgoing {
     payload: Option<Payload>,
 }
 
+impl Outgoing {
+    fn octets(&self) -> u32 {
+        u32::from(self.head_length) + self.payload.as_ref().map_or(0, |payload| payload.len() as u32)
+    }
+}
+
 /// Octets of head memory for each frame: device header, largest head, and what there is room for behind a smaller one.
 const HEAD_STRIDE: usize = 256;
-const HEADS: usize = RING + BACKLOG;
+const HEADS: usize = RING + BACKLOG + 1;
 
 /// The largest frame that head memory holds whole.
 const SHORT: usize = HEAD_STRIDE - header::LENGTH;
@@ -230,11 +238,13 @@ struct Sender<H: Hal> {
     /// Room for [`HEADS`] heads.
     heads: Pages,
     free_heads: Vec<u16>,
-    backlog: VecDeque<Outgoing>,
+    backlog: Fair<Outgoing>,
+    /// When the turn began.
+    now: Instant,
 }
 
 impl<H: Hal> Sender<H> {
-    fn new() -> Result<Self, OutOfMemory> {
+    fn new(inputs: u8) -> Result<Self, OutOfMemory> {
         Ok(Self {
             ring: Ring::new()?,
             slots: (0..RING).map(|_| None).collect(),
@@ -243,7 +253,8 @@ impl<H: Hal> Sender<H> {
             spare: 0,
             heads: Pages::new::<H>((HEADS * HEAD_STRIDE).div_ceil(PAGE_SIZE))?,
             free_heads: (0..HEADS as u16).collect(),
-            backlog: VecDeque::with_capacity(BACKLOG),
+            backlog: Fair::new(BACKLOG as u16, inputs),
+            now: Instant::ZERO,
         })
     }
 
@@ -300,19 +311,35 @@ impl<H: Hal> Sender<H> {
         Ok(Outgoing { head: index, head_length, descriptors: 1, last: 0, payload: None })
     }
 
-    /// Puts a composed frame on the ring, or behind those that wait for it if the buffers allow it.
+    /// Puts a composed frame on the ring, or has it wait for that; how many others had to make room for it.
     #[inline(always)]
-    fn send(&mut self, outgoing: Outgoing, may_wait: bool) -> Result<(), Refused> {
+    fn send(&mut self, outgoing: Outgoing, flow: Flow, has_buffers: bool) -> Result<usize, Refused> {
         if self.backlog.is_empty() && self.spares >= outgoing.descriptors.into() {
             self.post(outgoing);
-            return Ok(());
+            return Ok(0);
         }
-        if self.backlog.len() >= BACKLOG || !may_wait {
-            self.free_heads.push(outgoing.head);
+        self.wait(outgoing, flow, has_buffers)
+    }
+
+    /// Has a frame wait. If there are too few buffers, or places, the longest queue makes room.
+    #[cold]
+    fn wait(&mut self, outgoing: Outgoing, flow: Flow, has_buffers: bool) -> Result<usize, Refused> {
+        let Self { backlog, free_heads, .. } = self;
+        let before = backlog.len();
+        if backlog.is_full() || !has_buffers {
+            backlog.make_room(|dropped| free_heads.push(dropped.head));
+        }
+        let dropped = before - backlog.len();
+        if !has_buffers && dropped == 0 {
+            free_heads.push(outgoing.head);
             return Err(Refused::Full);
         }
-        self.backlog.push_back(outgoing);
-        Ok(())
+        let octets = outgoing.octets();
+        backlog.push(outgoing, octets, flow, self.now).map_err(|refused| {
+            free_heads.push(refused.head);
+            Refused::Full
+        })?;
+        Ok(dropped)
     }
 
     /// Gives a frame to the device; there are enough descriptors.
@@ -358,14 +385,23 @@ impl<H: Hal> Sender<H> {
         Ok(())
     }
 
-    /// Moves what waited onto the ring.
-    fn drain(&mut self) {
-        while let Some(outgoing) = self.backlog.pop_front() {
-            if self.spares < outgoing.descriptors.into() {
-                return self.backlog.push_front(outgoing);
-            }
+    /// Moves what waited onto the ring, in turns; how many frames had waited too long.
+    fn drain(&mut self) -> usize {
+        let mut late = 0;
+        while !self.backlog.is_empty() {
+            let Self { backlog, free_heads, spares, now, .. } = self;
+            let next = backlog.pop(
+                *now,
+                |outgoing| *spares >= outgoing.descriptors.into(),
+                |outgoing| {
+                    late += 1;
+                    free_heads.push(outgoing.head);
+                },
+            );
+            let Some(outgoing) = next else { break };
             self.post(outgoing);
         }
+        late
     }
 
     /// Whether the device has frames.
@@ -404,8 +440,8 @@ struct Rings<H: Hal> {
 
 impl<H: Hal> Rings<H> {
     /// Two rings in fresh memory.
-    fn new(pool: Pool) -> Result<Box<Self>, OutOfMemory> {
-        Ok(Box::new(Self { receiver: Receiver::new(pool)?, sender: Sender::new()? }))
+    fn new(pool: Pool, inputs: u8) -> Result<Box<Self>, OutOfMemory> {
+        Ok(Box::new(Self { receiver: Receiver::new(pool)?, sender: Sender::new(inputs)? }))
     }
 
     /// Tells the device where they lie (virtio 1.2, 3.1.1, step 7).

@@ -19,8 +19,10 @@ pub struct Statistics {
     pub rx_too_long: u64,
     /// Turns that found no free buffer to offer to the device.
     pub rx_no_buffer: u64,
-    /// Frames refused because queue and backlog were full.
+    /// Frames refused, or dropped later, because queue and backlog were full.
     pub tx_full: u64,
+    /// Frames dropped because they waited too long in the backlog (RFC 8289).
+    pub tx_late: u64,
     /// Frames refused or lost because the link was down.
     pub tx_down: u64,
     /// Frames refused as longer than the MTU allows.

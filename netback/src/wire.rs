@@ -6,7 +6,7 @@
 use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
 use core::{cell::RefCell, fmt, ops::Range};
 
-use smoltcp::wire::EthernetAddress;
+use smoltcp::{time::Instant, wire::EthernetAddress};
 
 use crate::{
     Checksum, ETHERNET_HEADER, Frame, Head, Link, Offload, Refused, Statistics,
@@ -215,7 +215,7 @@ impl Link for Wire {
         self.0.borrow().settings.finishes_checksums
     }
 
-    fn begin(&mut self) {}
+    fn begin(&mut self, _now: Instant) {}
 
     fn receive(&mut self) -> Option<WireFrame> {
         let (octets, offload) = {

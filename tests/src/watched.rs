@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use netback::wire::{Wire, WireFrame};
 use netback::{Frame, Head, Link, Offload, Refused, Statistics};
+use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 
 /// A [`Wire`] whose frames remember what arrived.
@@ -62,8 +63,8 @@ impl Link for Watched {
         self.0.finishes_checksums()
     }
 
-    fn begin(&mut self) {
-        self.0.begin();
+    fn begin(&mut self, now: Instant) {
+        self.0.begin(now);
     }
 
     fn receive(&mut self) -> Option<WatchedFrame> {

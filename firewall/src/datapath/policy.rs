@@ -118,7 +118,11 @@ impl<L: Link> Datapath<L> {
         candidate.ttl = candidate.ttl.saturating_sub(1);
         self.pass(Hook::Forward, packet, candidate)?;
         self.pass(Hook::Postrouting, packet, candidate)?;
-        Ok(Step::Forward(Way { hop, translation: Translation::identity(&tuple), identification: None }))
+        // It has no session that could have a number.
+        let ends = [tuple.source(), tuple.destination()];
+        let [one, other] = ends.map(|end| end.address.to_bits().rotate_left(11) ^ u32::from(end.port));
+        let (translation, flow) = (Translation::identity(&tuple), one ^ other.rotate_left(16));
+        Ok(Step::Forward(Way { hop, translation, identification: None, flow }))
     }
 
     /// What the filter chains of a hook say about a packet of a session.

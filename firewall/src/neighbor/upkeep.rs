@@ -35,9 +35,10 @@ pub enum Due<F> {
 }
 
 /// What a look at an entry comes to.
-enum Look<F> {
+enum Look {
     Nothing,
-    Due(Due<F>),
+    /// It is to be asked for: of its station alone, or of all.
+    Ask(Option<EthernetAddress>),
     /// Nobody uses it, or nobody answers.
     Over,
 }
@@ -89,9 +90,14 @@ impl<F> Neighbors<F> {
             let position = self.pass;
             match self.look(position, now) {
                 Look::Nothing => self.pass += 1,
-                Look::Due(request) => {
+                Look::Ask(station) => {
                     self.pass += 1;
-                    return Some(request);
+                    let key = self.entries.get(position)?.key;
+                    let (port, address) = (key.port(), key.address());
+                    return Some(match station {
+                        Some(station) => Due::Poll { port, address, station },
+                        None => Due::Ask { port, address },
+                    });
                 }
                 Look::Over => match self.take_waiting(position) {
                     Some(packet) => return Some(Due::GiveUp(packet)),
@@ -105,13 +111,13 @@ impl<F> Neighbors<F> {
     }
 
     /// Looks at one entry.
-    fn look(&mut self, position: usize, now: Instant) -> Look<F> {
+    fn look(&mut self, position: usize, now: Instant) -> Look {
         let Some(entry) = self.entries.get_mut(position) else { return Look::Nothing };
-        let (port, address, station) = (entry.key.port(), entry.key.address(), entry.mac);
-        if let Some(station) = station
+        if let Some(station) = entry.mac
             && !entry.is_doubted
             && now - entry.answered < REACHABLE
-            && let Some(heard) = self.stations.heard(port, station).filter(|&heard| heard > entry.confirmed)
+            && let Some(heard) =
+                self.stations.heard(entry.key.port(), station).filter(|&heard| heard > entry.confirmed)
         {
             entry.confirmed = heard;
             entry.requests = 0;
@@ -121,19 +127,14 @@ impl<F> Neighbors<F> {
             self.next = self.next.min(due);
             return Look::Nothing;
         }
-        let polls = u8::from(station.is_some());
+        let polls = u8::from(entry.mac.is_some());
         if !entry.is_wanted() || entry.requests >= REQUESTS + polls {
             return Look::Over;
         }
         entry.asked = now;
         entry.requests += 1;
         self.next = self.next.min(entry.due());
-        match station {
-            Some(station) if entry.requests == 1 && !entry.is_doubted => {
-                Look::Due(Due::Poll { port, address, station })
-            }
-            _ => Look::Due(Due::Ask { port, address }),
-        }
+        Look::Ask(entry.mac.filter(|_| entry.requests == 1 && !entry.is_doubted))
     }
 
     /// When [`due`](Self::due) may have something to say; not before.

@@ -106,7 +106,7 @@ pub fn write_stats<L: Link>(
         let (link, counters) = (port.link.statistics(), &port.counters);
         write!(
             out,
-            r#"{{"name":"{}","mac":"{}","up":{},"mtu":{},"rx_frames":{},"rx_octets":{},"tx_frames":{},"tx_octets":{},"forwarded":{},"answered":{},"backlog":{},"link":{{"rx_runts":{},"rx_bad_offload":{},"rx_no_buffer":{},"tx_full":{},"tx_down":{},"device_errors":{},"restarts":{}}},"drops":{{"#,
+            r#"{{"name":"{}","mac":"{}","up":{},"mtu":{},"rx_frames":{},"rx_octets":{},"tx_frames":{},"tx_octets":{},"forwarded":{},"answered":{},"backlog":{},"link":{{"rx_runts":{},"rx_bad_offload":{},"rx_no_buffer":{},"tx_full":{},"tx_late":{},"tx_down":{},"device_errors":{},"restarts":{}}},"drops":{{"#,
             port.name,
             Mac(port.mac()),
             port.link.is_up(),
@@ -122,6 +122,7 @@ pub fn write_stats<L: Link>(
             link.rx_bad_offload,
             link.rx_no_buffer,
             link.tx_full,
+            link.tx_late,
             link.tx_down,
             link.device_errors,
             link.restarts,

@@ -47,6 +47,8 @@ pub struct Settings {
     pub mac: Option<EthernetAddress>,
     /// Largest IP packet, in octets; the device's own limit still holds.
     pub mtu: Option<u16>,
+    /// Ports whose frames may leave here, for a fair share of each; 0 stands for the most there are.
+    pub inputs: u8,
 }
 
 /// Why a port did not start.
@@ -134,7 +136,7 @@ fn start<H: Hal, T: Transport>(transport: &mut T, rings: &Rings<H>) -> Result<Fe
 impl<H: Hal, T: Transport> Port<H, T> {
     /// Starts the device behind `transport`, with buffers from `pool` in its receive ring.
     ///
-    /// It takes 16 KiB for rings, 128 KiB for heads and 50 KiB of heap; no more while it runs, whatever is plugged in.
+    /// It takes 16 KiB for rings, 128 KiB for heads and 110 KiB of heap; no more while it runs, whatever is plugged in.
     pub fn new(transport: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
         let mut port = Self::absent(transport, pool, settings)?;
         port.open().map(|()| port)
@@ -156,7 +158,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             features: Features::default(),
             standing: Standing::Absent,
             running: None,
-            stopped: Some(Rings::new(pool)?),
+            stopped: Some(Rings::new(pool, settings.inputs)?),
             strikes: 0,
             calm: 0,
             has_changed: false,
@@ -231,7 +233,9 @@ impl<H: Hal, T: Transport> Port<H, T> {
     /// Gives the first buffers to the device.
     fn fill(&mut self) {
         use crate::Link;
-        self.begin();
+        if let Some(rings) = &mut self.running {
+            rings.receiver.refill();
+        }
         self.finish();
     }
 

@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{Ordering, fence},
 };
 
-use smoltcp::wire::EthernetAddress;
+use smoltcp::{time::Instant, wire::EthernetAddress};
 use virtio_drivers::{
     Hal,
     transport::{InterruptStatus, Transport},
@@ -96,7 +96,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
         }
         let payload = frame.payload(range).ok_or(Refused::Malformed)?;
         match head.offload.segments {
-            None => self.send_whole(head.as_slice(), head.offload, payload),
+            None => self.send_whole(head, head.offload, payload),
             Some(segments) => self.send_segments(head, payload, segments),
         }
     }
@@ -112,11 +112,13 @@ impl<H: Hal, T: Transport> Port<H, T> {
             return Err(Refused::Malformed);
         }
         let outgoing = rings.sender.compose_short(head, payload, self.features.checksum())?;
-        rings.sender.send(outgoing, true).map(|()| length)
+        self.statistics.tx_full += rings.sender.send(outgoing, head.flow, true)? as u64;
+        Ok(length)
     }
 
     /// Sends what is one frame to the device; of segments each is to fit the link.
-    fn send_whole(&mut self, head: &[u8], offload: Offload, payload: Payload) -> Result<usize, Refused> {
+    fn send_whole(&mut self, head: &Head, offload: Offload, payload: Payload) -> Result<usize, Refused> {
+        let (head, flow) = (head.as_slice(), head.flow);
         let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
         let behind = payload.len();
         let longest = offload.segments.map_or(behind, |segments| behind.min(segments.size.get().into()));
@@ -128,14 +130,16 @@ impl<H: Hal, T: Transport> Port<H, T> {
             return Err(Refused::Malformed);
         }
         let outgoing = rings.sender.compose(head, offload, self.features.checksum(), payload)?;
-        rings.sender.send(outgoing, self.pool.free() >= RESERVE).map(|()| length)
+        let has_buffers = self.pool.free() >= RESERVE;
+        self.statistics.tx_full += rings.sender.send(outgoing, flow, has_buffers)? as u64;
+        Ok(length)
     }
 
     /// Sends a frame that is to be cut: by the device, or here.
     #[cold]
     fn send_segments(&mut self, head: &Head, payload: Payload, segments: Segments) -> Result<usize, Refused> {
         if self.features.segments(segments.is_ecn) {
-            return self.send_whole(head.as_slice(), head.offload, payload);
+            return self.send_whole(head, head.offload, payload);
         }
         let cut = Cut::new(head, payload.len(), segments).map_err(|segment::Misplaced| Refused::Malformed)?;
         let mut last = Err(Refused::Malformed);
@@ -144,7 +148,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             cut.write(head.as_mut_slice(), &piece);
             let copy = Received::gather(&self.pool, payload.parts(piece.clone())).ok_or(Refused::Full)?;
             let copy = copy.payload(0..piece.len()).ok_or(Refused::Malformed)?;
-            last = self.send_whole(head.as_slice(), head.offload.checksum.into(), copy);
+            last = self.send_whole(&head, head.offload.checksum.into(), copy);
             // The caller counts the last one.
             if piece.end < payload.len() {
                 self.statistics.sent(Ok(last?))?;
@@ -185,14 +189,17 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         self.features.checksum()
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Instant) {
         if self.standing == Standing::Failed {
             self.recover();
         }
         let Some(rings) = &mut self.running else { return };
         match rings.sender.reclaim() {
             Ok(()) => {
-                rings.sender.drain();
+                rings.sender.now = now;
+                if !rings.sender.backlog.is_empty() {
+                    self.statistics.tx_late += rings.sender.drain() as u64;
+                }
                 self.statistics.rx_no_buffer += u64::from(!rings.receiver.refill());
             }
             Err(violation) => self.fail(violation),

@@ -101,7 +101,7 @@ fn whatever_one_device_does_another_works_and_no_buffer_is_lost() {
         let ((mut wild, device), (mut calm, other)) = (port(&pool, 1), port(&pool, 2));
         for _ in 0..400 {
             act(&device, &mut chance);
-            calm.begin();
+            calm.begin(NOW);
             for received in turn(&mut wild) {
                 pass_on(&mut calm, received);
             }

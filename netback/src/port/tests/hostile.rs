@@ -296,7 +296,7 @@ fn random_devices_cost_neither_a_panic_nor_a_buffer() {
                     misbehave(device, &mut random);
                 }
             }
-            b.begin();
+            b.begin(NOW);
             for received in turn(&mut a) {
                 let end = random.below(received.octets().len() as u32 + 2) as usize;
                 let _ = b.transmit(&head(), Some((received, end / 2..end)));

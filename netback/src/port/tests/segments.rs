@@ -57,7 +57,7 @@ fn rings_survive_many_large_and_small_frames() {
         for &length in &lengths {
             device_a.deliver_merged(LARGE, &frame(length));
         }
-        b.begin();
+        b.begin(NOW);
         for (received, length) in turn(&mut a).into_iter().zip(&lengths) {
             b.transmit(&large_head(length - 66), Some((received, 66..*length))).unwrap();
         }
