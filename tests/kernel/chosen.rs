@@ -5,6 +5,8 @@
 //!
 //! - Sources that are not behind their port, and destinations from the uplink that are not external addresses: Weir drops
 //!   them ahead of all rules, Linux behind those of prerouting (`traffic`).
+//! - ICMP errors about packets that rules keep untracked: they are about no session, and Weir drops them ahead of all
+//!   rules (`traffic`).
 //! - Fragments: Weir judges a datagram once, by its first fragment.
 //! - Protocols without ports: one client talks to a peer at a time (NAT.md).
 //! - Segments outside of the windows of a connection, and what comes behind a FIN or RST that was dropped on its way: Linux
@@ -41,7 +43,7 @@ pub enum Chosen {
     /// refused; Linux changes a port unasked.
     Conflict,
     /// What belongs to no connection and opens none is never forwarded, even where rules accept `ct state invalid`: mid-stream
-    /// segments are not picked up, nor are errors about packets that rules keep untracked.
+    /// segments are not picked up.
     Invalid,
     /// An answer is held back by its rate (RFC 1812 4.3.2.8).
     AnswerRate,
@@ -59,7 +61,7 @@ impl Chosen {
         let answers = |answer: &(usize, Vec<u8>)| View::new(answer.1.clone()).destination() == sent.source();
         match (weir, kernel, reasons) {
             ([], [answer], ["unsolicited"]) if is_uplink && answers(answer) => Some(Self::SilenceOutside),
-            ([], [_], ["invalid" | "error_without_session"]) => Some(Self::Invalid),
+            ([], [_], ["invalid"]) => Some(Self::Invalid),
             ([], [_], ["conflict"]) => Some(Self::Conflict),
             ([], [answer], [_, "answer_limited"] | ["answer_limited", _]) if answers(answer) => {
                 Some(Self::AnswerRate)
