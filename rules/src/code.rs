@@ -8,7 +8,7 @@
 //! 16..32  a number: a small value, a prefix length, or the place of something larger in a table
 //! ```
 
-use crate::table::{Action, CounterId, Effect, Field, Lookup, Match, Step, Test};
+use crate::table::{Action, CounterId, Effect, Field, Lookup};
 
 /// What a step is.
 mod kind {
@@ -48,41 +48,87 @@ impl Code {
     #[inline(always)]
     pub(crate) fn step(&self, words: &'static [u32]) -> Option<(Step, &'static [u32])> {
         let (&first, rest) = words.split_first()?;
-        let step = self.read(first, rest);
-        let length = match first & 15 {
+        let kind = first & 15;
+        if kind > kind::IN {
+            return Some((self.read(kind, (first >> 16) as usize).unwrap_or(NO_STEP), rest));
+        }
+        let length = match kind {
             kind::EQUAL_WORD | kind::RANGE | kind::PREFIX => 1,
             kind::RANGE_WORDS | kind::MASKED => 2,
             _ => 0,
         };
-        Some((step.unwrap_or(Step::Do(Action::Drop)), rest.get(length..).unwrap_or_default()))
+        let Some(behind) = rest.get(length..) else { return Some((NO_STEP, &[])) };
+        Some((Step::Compare(Comparison { first, words: rest }), behind))
     }
 
     #[inline(always)]
-    fn read(&self, first: u32, rest: &[u32]) -> Option<Step> {
-        let (number, at) = (first >> 16, (first >> 16) as usize);
-        let test = match first & 15 {
-            kind::EQUAL => Test::Equal(number),
-            kind::EQUAL_WORD => Test::Equal(*rest.first()?),
-            kind::RANGE => {
-                let bounds = *rest.first()?;
-                Test::Range(bounds & 0xffff, bounds >> 16)
-            }
-            kind::RANGE_WORDS => Test::Range(*rest.first()?, *rest.get(1)?),
-            kind::PREFIX => {
-                let first = *rest.first()?;
-                Test::Range(first, first | u32::MAX.checked_shr(number).unwrap_or(0))
-            }
-            kind::MASKED => Test::Masked { mask: *rest.first()?, value: *rest.get(1)? },
-            kind::IN => Test::In(self.sets.get(at)?),
-            kind::LOOKUP => return Some(Step::Lookup(*self.lookups.get(at)?)),
-            kind::COUNT => return Some(Step::Count(CounterId(number as u16))),
-            kind::ACT => return Some(Step::Act(*self.effects.get(at)?)),
-            kind::DO => return Some(Step::Do(*self.actions.get(at)?)),
+    fn read(&self, kind: u32, at: usize) -> Option<Step> {
+        Some(match kind {
+            kind::LOOKUP => Step::Lookup(self.lookups.get(at)?),
+            kind::COUNT => Step::Count(CounterId(at as u16)),
+            kind::ACT => Step::Act(self.effects.get(at)?),
+            kind::DO => Step::Do(*self.actions.get(at)?),
             _ => return None,
-        };
-        let field = *Field::ALL.get((first >> 8 & 0xff) as usize)?;
-        Some(Step::Match(Match { field, test, negated: first & 16 != 0 }))
+        })
     }
+
+    /// Whether a number is as a comparison wants it; none when there is no such set.
+    #[inline(always)]
+    pub(crate) fn holds(&self, comparison: Comparison, value: u32) -> Option<bool> {
+        let Comparison { first, words } = comparison;
+        let number = first >> 16;
+        let word = |at: usize| words.get(at).copied();
+        let holds = match first & 15 {
+            kind::EQUAL => value == number,
+            kind::EQUAL_WORD => value == word(0)?,
+            kind::RANGE => (word(0)? & 0xffff..=word(0)? >> 16).contains(&value),
+            kind::RANGE_WORDS => (word(0)?..=word(1)?).contains(&value),
+            kind::PREFIX => (word(0)? ^ value).leading_zeros() >= number,
+            kind::MASKED => value & word(0)? == word(1)?,
+            _ => is_among(self.sets.get(number as usize)?, value),
+        };
+        Some(holds != (first & 16 != 0))
+    }
+}
+
+/// What words that are no step come to.
+const NO_STEP: Step = Step::Do(Action::Drop);
+
+/// One step of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Goes on if the number is as wanted, else ends the rule. A packet without it matches neither way.
+    Compare(Comparison),
+    /// Goes on if the concatenation of some numbers is, or is not, among these.
+    Lookup(&'static Lookup),
+    /// Counts the packet.
+    Count(CounterId),
+    /// Does something that is remembered; ends the rule if that says so.
+    Act(&'static Effect),
+    /// Ends the rule with a verdict; the last step.
+    Do(Action),
+}
+
+/// A comparison of one number of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Comparison {
+    first: u32,
+    /// What follows its first word.
+    words: &'static [u32],
+}
+
+impl Comparison {
+    /// What it compares; none when there is no such field.
+    #[inline(always)]
+    pub fn field(self) -> Option<Field> {
+        Field::ALL.get((self.first >> 8 & 0xff) as usize).copied()
+    }
+}
+
+/// Whether a value is in one of these ranges, which are sorted and apart.
+fn is_among(ranges: &[(u32, u32)], value: u32) -> bool {
+    let after = ranges.partition_point(|&(first, _)| first <= value);
+    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|&(_, last)| value <= last)
 }
 
 /// Where the larger things of a step stand.
@@ -170,51 +216,51 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        static SET: [(u32, u32); 1] = [(1, 2)];
-        static SETS: [&[(u32, u32)]; 1] = [&SET];
-        let code = Code {
-            sets: &SETS,
-            effects: &[],
-            lookups: &[],
-            actions: &[Action::Accept, Action::Jump(7)],
-            words: &[],
-        };
+        static SET: [(u32, u32); 3] = [(2, 4), (9, 9), (u32::MAX - 1, u32::MAX)];
+        static SETS: [&[(u32, u32)]; 2] = [&SET, &[]];
+        let code = Code { sets: &SETS, actions: &[Action::Accept, Action::Jump(7)], ..Code::EMPTY };
+        let numbers = [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 65_535, 65_536, 70_000, 0x0a00_0000, 0x0aff_ffff];
+        let numbers = [&numbers[..], &[0x0b00_0000, u32::MAX - 2, u32::MAX - 1, u32::MAX]].concat();
         let ranges =
             [(5, 5), (70_000, 70_000), (0, 65_535), (3, 70_000), (0x0a00_0000, 0x0aff_ffff), (0, u32::MAX)];
-        let mut words = Vec::new();
-        let mut expected = Vec::new();
-        for (at, (first, last)) in ranges.into_iter().enumerate() {
-            let (field, negated) = (Field::ALL[at * 4], at % 2 == 0);
-            let (three, length) = comparison(field, Word::Range(first, last), negated);
-            words.extend_from_slice(&three[..length]);
-            let test = if first == last { Test::Equal(first) } else { Test::Range(first, last) };
-            expected.push(Step::Match(Match { field, test, negated }));
+        let of_range = |range: (u32, u32)| {
+            let holds: std::boxed::Box<dyn Fn(u32) -> bool> =
+                std::boxed::Box::new(move |value| (range.0..=range.1).contains(&value));
+            (Word::Range(range.0, range.1), holds)
+        };
+        let mut cases: Vec<_> = ranges.into_iter().map(of_range).collect();
+        cases.push((Word::Masked { mask: 6, value: 2 }, std::boxed::Box::new(|value| value & 6 == 2)));
+        let within = |value| SET.iter().any(|&(first, last)| first <= value && value <= last);
+        cases.push((Word::In(0), std::boxed::Box::new(within)));
+        cases.push((Word::In(1), std::boxed::Box::new(|_| false)));
+        for (at, (word, holds)) in cases.into_iter().enumerate() {
+            for negated in [false, true] {
+                let (three, length) = comparison(Field::ALL[at * 3], word, negated);
+                let end = reference(Reference::Do(1));
+                let steps = read(&[&three[..length], &[end]].concat(), &code);
+                let [Step::Compare(read), Step::Do(Action::Jump(7))] = steps[..] else {
+                    panic!("{word:?}: {steps:?}");
+                };
+                assert_eq!(read.field(), Some(Field::ALL[at * 3]));
+                for &value in &numbers {
+                    assert_eq!(code.holds(read, value), Some(holds(value) != negated), "{word:?} {value}");
+                }
+            }
         }
-        for (word, test) in [
-            (Word::Masked { mask: 6, value: 2 }, Test::Masked { mask: 6, value: 2 }),
-            (Word::In(0), Test::In(&SET)),
-        ] {
-            let (three, length) = comparison(Field::TcpFlags, word, false);
-            words.extend_from_slice(&three[..length]);
-            expected.push(Step::Match(Match { field: Field::TcpFlags, test, negated: false }));
-        }
-        words.extend([reference(Reference::Count(CounterId(9))), reference(Reference::Do(1))]);
-        expected.extend([Step::Count(CounterId(9)), Step::Do(Action::Jump(7))]);
-        assert_eq!(read(&words, &code), expected);
+        assert_eq!(read(&[reference(Reference::Count(CounterId(9)))], &code), [Step::Count(CounterId(9))]);
     }
 
     #[test]
     fn words_that_are_no_step_end_the_packet() {
-        for words in [
-            &[15][..],
-            &[kind::EQUAL_WORD],
-            &[kind::DO],
-            &[kind::IN | 9 << 16],
-            &[0xff << 8],
-            &[kind::MASKED, 1],
-        ] {
+        for words in [&[15][..], &[kind::EQUAL_WORD], &[kind::DO], &[kind::MASKED, 1]] {
             assert_eq!(read(words, &Code::EMPTY)[0], Step::Do(Action::Drop), "{words:?}");
         }
+        let of = |word: u32| match read(&[word], &Code::EMPTY)[0] {
+            Step::Compare(comparison) => (comparison.field(), Code::EMPTY.holds(comparison, 5)),
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(of(0xff << 8).0, None);
+        assert_eq!(of(kind::IN | 9 << 16).1, None);
     }
 
     #[test]

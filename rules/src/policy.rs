@@ -13,10 +13,10 @@ use crate::memory::{Memory, Numbers};
 use crate::object::{Count, CountId, DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{
-    Action, Base, Chain, CounterId, Effect, Key, Kind, Location, Lookup, Match, RuleId, Stage,
+    Action, Base, Chain, CounterId, Effect, Field, Key, Kind, Location, Lookup, RuleId, Stage,
 };
 use crate::translation::SourceNat;
-use crate::walk::{self, Ending, Walker};
+use crate::walk::{self, Ending, Number, Walker};
 
 /// Protocols that have ports where TCP and UDP have them, and sessions by address alone: DCCP, SCTP, UDP-Lite.
 pub const OTHER_PORTS: [u8; 3] = [33, 132, 136];
@@ -359,8 +359,9 @@ impl<T: Tally> Walker for Seen<'_, T> {
         self.candidate
     }
 
-    fn holds(&mut self, wanted: &Match) -> Option<bool> {
-        Some(walk::holds(wanted, self.candidate))
+    #[inline(always)]
+    fn number(&self, field: Field) -> Number {
+        walk::value(field, self.candidate).map_or(Number::Absent, Number::Is)
     }
 
     fn count(&mut self, counter: CounterId) {
@@ -435,12 +436,14 @@ impl Walker for Foreseen<'_> {
         self.candidate
     }
 
-    fn holds(&mut self, wanted: &Match) -> Option<bool> {
-        // A session without the field (flags of a datagram) never has it.
-        if wanted.field.is_per_packet() && walk::has(wanted.field, self.candidate) {
-            return None;
+    #[inline(always)]
+    fn number(&self, field: Field) -> Number {
+        match walk::value(field, self.candidate) {
+            // A session without the field (flags of a datagram) never has it.
+            None => Number::Absent,
+            Some(_) if field.is_per_packet() => Number::Unknown,
+            Some(value) => Number::Is(value),
         }
-        Some(walk::holds(wanted, self.candidate))
     }
 
     fn count(&mut self, counter: CounterId) {
@@ -448,8 +451,7 @@ impl Walker for Foreseen<'_> {
     }
 
     fn looks_up(&mut self, wanted: &Lookup) -> Option<bool> {
-        let is_known =
-            |field: &crate::table::Field| !field.is_per_packet() || !walk::has(*field, self.candidate);
+        let is_known = |field: &Field| !field.is_per_packet() || !walk::has(*field, self.candidate);
         wanted.key.fields().iter().all(is_known).then(|| walk::looks_up(wanted, self.candidate))
     }
 

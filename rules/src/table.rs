@@ -1,8 +1,8 @@
 //! The tables that the compiler writes: chains, rules, steps and matches.
 //!
-//! A rule is a row of [`Step`]s, written as [words](crate::code), walked from left to right; the first match that fails ends the rule. Every
-//! match reads one number of the packet and compares it, so a step costs the same whatever it looks at (a set:
-//! the logarithm of its size).
+//! A rule is a row of steps, written as [words](crate::code), walked from left to right; the first match that fails ends
+//! the rule. Every match reads one number of the packet and compares it, so a step costs the same whatever it looks at (a
+//! set: the logarithm of its size).
 
 use crate::object::{CountId, LimitId, LogId, QuotaId, SetId};
 use crate::policy::Reject;
@@ -85,21 +85,6 @@ pub struct Rule {
     pub length: u16,
     /// Its name.
     pub id: RuleId,
-}
-
-/// One step of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Goes on if the number is as wanted, else ends the rule.
-    Match(Match),
-    /// Goes on if the concatenation of some numbers is, or is not, among these.
-    Lookup(Lookup),
-    /// Counts the packet.
-    Count(CounterId),
-    /// Does something that is remembered; ends the rule if that says so.
-    Act(Effect),
-    /// Ends the rule with a verdict; the last step.
-    Do(Action),
 }
 
 /// How a rule ends.
@@ -262,35 +247,6 @@ impl Lookup {
     }
 }
 
-/// A comparison of one number of the packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
-    /// The number.
-    pub field: Field,
-    /// What it is compared with.
-    pub test: Test,
-    /// Whether the comparison must fail. A packet without the field matches neither way.
-    pub negated: bool,
-}
-
-/// What a number is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Test {
-    /// This value.
-    Equal(u32),
-    /// A value from the first to the second, both included.
-    Range(u32, u32),
-    /// A value in one of these ranges, which are sorted and apart.
-    In(&'static [(u32, u32)]),
-    /// The bits of the mask have this value.
-    Masked {
-        /// The bits looked at.
-        mask: u32,
-        /// What they must be.
-        value: u32,
-    },
-}
-
 /// A number of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Field {
@@ -364,22 +320,6 @@ pub const STATUS_SNAT: u32 = 0x10;
 /// The bit of a translated destination in `ct status`, with the kernel's number.
 pub const STATUS_DNAT: u32 = 0x20;
 
-impl Test {
-    /// Whether `value` is as wanted.
-    #[must_use]
-    pub fn holds(&self, value: u32) -> bool {
-        match *self {
-            Self::Equal(wanted) => value == wanted,
-            Self::Range(first, last) => first <= value && value <= last,
-            Self::Masked { mask, value: wanted } => value & mask == wanted,
-            Self::In(ranges) => {
-                let after = ranges.partition_point(|&(first, _)| first <= value);
-                after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, last)| value <= last)
-            }
-        }
-    }
-}
-
 impl Field {
     /// All fields, in their order.
     pub const ALL: [Self; 28] = [
@@ -436,16 +376,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-
-    #[test]
-    fn a_set_holds_the_ends_of_its_ranges_and_nothing_between_them() {
-        let test = Test::In(&[(2, 4), (9, 9), (u32::MAX - 1, u32::MAX)]);
-        let held =
-            [0, 1, 2, 3, 4, 5, 8, 9, 10, u32::MAX - 2, u32::MAX - 1, u32::MAX].map(|value| test.holds(value));
-        let (t, f) = (true, false);
-        assert_eq!(held, [f, f, t, t, t, f, f, t, f, f, t, t]);
-        assert!(!Test::In(&[]).holds(0));
-    }
 
     #[test]
     fn a_concatenation_is_found_among_points_and_within_ranges() {

@@ -1,12 +1,12 @@
 //! One walk through a base chain, shared by whoever knows the packet and whoever knows only its session.
 
 use crate::candidate::{Candidate, Direction};
-use crate::code::Code;
+use crate::code::{Code, Step};
 use crate::memory::Numbers;
 use crate::policy::{Policy, Reject};
 use crate::table::{
-    Action, CounterId, Effect, Field, Gate, Key, Lookup, Match, NO_PORT, Rule, RuleId, STATUS_DNAT,
-    STATUS_SNAT, Step, Write,
+    Action, CounterId, Effect, Field, Gate, Key, Lookup, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT,
+    Write,
 };
 use crate::translation::{DestinationChoice, SourceChoice};
 use crate::tree::TREES_MAX;
@@ -20,9 +20,9 @@ const PROTOCOL_TCP: u8 = 6;
 pub trait Walker {
     /// What is known of the packet; of what trees look at, all.
     fn candidate(&self) -> &Candidate;
-    /// Whether the match holds; `None` when that is not known.
-    fn holds(&mut self, wanted: &Match) -> Option<bool>;
-    /// The same for a set of concatenations.
+    /// A number of the packet.
+    fn number(&self, field: Field) -> Number;
+    /// Whether a concatenation is, or is not, in the set; `None` when that is not known.
     fn looks_up(&mut self, wanted: &Lookup) -> Option<bool>;
     /// A counter was met.
     fn count(&mut self, counter: CounterId);
@@ -30,6 +30,14 @@ pub trait Walker {
     fn met(&mut self, _: RuleId, _: Option<Action>) {}
     /// A stateful statement was met; whether the rule goes on, `None` when that is not known.
     fn act(&mut self, effect: &Effect) -> Option<bool>;
+}
+
+/// What is known of a number of the packet.
+pub enum Number {
+    Is(u32),
+    /// The packet has none.
+    Absent,
+    Unknown,
 }
 
 /// How a base chain ended.
@@ -141,22 +149,29 @@ fn apply(code: &Code, rule: &Rule, open: &mut Gate, walker: &mut impl Walker) ->
     while let Some((step, rest)) = code.step(words) {
         words = rest;
         match step {
-            Step::Match(wanted) => match walker.holds(&wanted) {
+            Step::Compare(wanted) => {
+                let Some(field) = wanted.field() else { return Outcome::Act(Action::Drop) };
+                match walker.number(field) {
+                    Number::Is(value) => match code.holds(wanted, value) {
+                        Some(true) => {}
+                        Some(false) => return Outcome::Next,
+                        None => return Outcome::Act(Action::Drop),
+                    },
+                    Number::Absent => return Outcome::Next,
+                    Number::Unknown => sure = false,
+                }
+            }
+            Step::Lookup(wanted) => match walker.looks_up(wanted) {
                 Some(true) => {}
                 Some(false) => return Outcome::Next,
                 None => sure = false,
             },
-            Step::Lookup(wanted) => match walker.looks_up(&wanted) {
-                Some(true) => {}
-                Some(false) => return Outcome::Next,
-                None => sure = false,
-            },
-            Step::Act(Effect::Through(gate)) if gate != *open => return Outcome::Next,
+            Step::Act(Effect::Through(gate)) if *gate != *open => return Outcome::Next,
             Step::Act(Effect::Through(_)) => {}
             _ if !sure => return Outcome::Unknown,
-            Step::Act(Effect::Open(gate)) => *open = gate,
+            Step::Act(Effect::Open(gate)) => *open = *gate,
             Step::Count(counter) => walker.count(counter),
-            Step::Act(effect) => match walker.act(&effect) {
+            Step::Act(effect) => match walker.act(effect) {
                 Some(true) => {}
                 Some(false) => return Outcome::Next,
                 None => return Outcome::Unknown,
@@ -165,11 +180,6 @@ fn apply(code: &Code, rule: &Rule, open: &mut Gate, walker: &mut impl Walker) ->
         }
     }
     Outcome::Done
-}
-
-/// Whether the match holds for this packet.
-pub fn holds(wanted: &Match, candidate: &Candidate) -> bool {
-    value(wanted.field, candidate).is_some_and(|value| wanted.test.holds(value) != wanted.negated)
 }
 
 /// Whether the packet's concatenation is, or is not, in the set.
@@ -203,6 +213,7 @@ pub fn has(field: Field, candidate: &Candidate) -> bool {
 }
 
 /// The number that a field reads; `None` when the packet has no such field.
+#[inline]
 pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
     let value = match field {
         Field::InputPort => candidate.input.map_or(NO_PORT, u32::from),
@@ -230,6 +241,7 @@ pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
 }
 
 /// The number that a field reads of the packet's connection.
+#[inline(never)]
 fn of_connection(field: Field, candidate: &Candidate) -> Option<u32> {
     let connection = candidate.connection?;
     let (original, reply) = (connection.original, candidate.reply()?);
