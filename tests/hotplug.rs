@@ -2,12 +2,15 @@
 //!
 //! `WEIR_HOTPLUG_CYCLES=1000` makes the long test as long as that.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use qemu::link::Link;
 use qemu::stats::Stats;
+use serde_json::json;
 use smoltcp::wire::EthernetAddress;
 use tests::image::{SOON, busy, late_allocations, quiet, stats};
 use tests::plugged::{Guest, Plugged, UPLINK_SLOT, WORK, Way, outside, uplink_mac};
@@ -136,6 +139,46 @@ fn a_nic_that_is_torn_out_takes_its_sessions_along() {
         assert_forwards(&world, &again);
         assert_eq!(late_allocations(&stats(&world.vm)), 0);
     }
+}
+
+/// The addresses that the appliance announces on a link (RFC 5227 2.3), each once.
+fn announced(link: &mut Link, wait: Duration) -> BTreeSet<Ipv4Addr> {
+    let end = Instant::now() + wait;
+    let mut seen = BTreeSet::new();
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        link.wait(left);
+        while let Some(frame) = link.receive() {
+            let (kind, sender, target) = (frame.get(12..14), frame.get(28..32), frame.get(38..42));
+            let own: Option<[u8; 4]> = sender.and_then(|octets| octets.try_into().ok());
+            if let (Some([8, 6]), Some(own), true) = (kind, own, sender == target) {
+                seen.insert(Ipv4Addr::from(own));
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn addresses_are_announced_when_the_host_asks_for_it() {
+    let _machine = busy();
+    let mut world = Plugged::boot(Way::Native);
+    let seen = world.vm.console().lines();
+    let (mut link, _listener) = world.wire("work", 0, WORK);
+    world.line(seen, "came name=work");
+    // Once when the NIC came, and then no more.
+    assert_eq!(announced(&mut link, Duration::from_secs(2)), BTreeSet::from([[10, 0, 1, 1].into()]));
+    assert_eq!(announced(&mut link, Duration::from_secs(2)), BTreeSet::new());
+    let rounds = json!({ "initial": 50, "max": 50, "rounds": 2, "step": 0 });
+    for _ in 0..2 {
+        // As QEMU does by itself at the end of a migration.
+        world.qmp.execute("announce-self", rounds.clone()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(announced(&mut link, Duration::from_secs(1)), BTreeSet::from([[10, 0, 1, 1].into()]));
+    }
+    assert_eq!(
+        announced(&mut link, Duration::from_secs(1)),
+        BTreeSet::new(),
+        "the host has heard that it was done"
+    );
 }
 
 /// Sends the same datagram of 64 octets as fast as the wire takes it, until told to stop or the wire has no end.

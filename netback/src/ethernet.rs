@@ -22,7 +22,7 @@ pub enum Destination {
     Broadcast,
     /// A group.
     Multicast,
-    /// Another station: without the control queue a virtio device passes everything on.
+    /// Another station: unless told otherwise a virtio device passes everything on.
     Other,
 }
 

@@ -17,10 +17,12 @@ const HOST_TSO4: u64 = 1 << 11;
 const HOST_ECN: u64 = 1 << 13;
 const MRG_RXBUF: u64 = 1 << 15;
 const STATUS: u64 = 1 << 16;
+const CTRL_VQ: u64 = 1 << 17;
+const GUEST_ANNOUNCE: u64 = 1 << 21;
 const VERSION_1: u64 = 1 << 32;
 
 /// Left out on purpose: EVENT_IDX (its suppression loses wake-ups with batches), INDIRECT_DESC (allocates per frame),
-/// CTRL_VQ (the device stays promiscuous, destinations are checked).
+/// CTRL_RX (the device stays promiscuous, destinations are checked).
 const WANTED: u64 = CSUM
     | GUEST_CSUM
     | MTU
@@ -31,17 +33,26 @@ const WANTED: u64 = CSUM
     | HOST_ECN
     | MRG_RXBUF
     | STATUS
+    | CTRL_VQ
+    | GUEST_ANNOUNCE
     | VERSION_1;
 
 /// What is of use only with something else (virtio 1.2, 5.1.3.1), in this order. Segments from the device need
-/// buffers that can be put together, since none holds 64 KiB.
-const NEEDS: [(u64, u64); 4] =
-    [(GUEST_TSO4, GUEST_CSUM | MRG_RXBUF), (GUEST_ECN, GUEST_TSO4), (HOST_TSO4, CSUM), (HOST_ECN, HOST_TSO4)];
+/// buffers that can be put together, since none holds 64 KiB. The control queue has one use.
+const NEEDS: [(u64, u64); 6] = [
+    (GUEST_TSO4, GUEST_CSUM | MRG_RXBUF),
+    (GUEST_ECN, GUEST_TSO4),
+    (HOST_TSO4, CSUM),
+    (HOST_ECN, HOST_TSO4),
+    (GUEST_ANNOUNCE, CTRL_VQ | STATUS),
+    (CTRL_VQ, GUEST_ANNOUNCE),
+];
 
 /// Offsets of the configuration's fields (virtio 1.2, 5.1.4).
 const CONFIG_STATUS: usize = 6;
 const CONFIG_MTU: usize = 10;
-const LINK_UP: u16 = 1;
+const LINK_UP: u16 = 1 << 0;
+const ANNOUNCE: u16 = 1 << 1;
 
 /// Reads of the status until a reset counts as stuck.
 const RESET_READS: usize = 1000;
@@ -67,6 +78,11 @@ impl Features {
         self.0 & GUEST_CSUM != 0
     }
 
+    /// The device may wish for an announcement.
+    pub(crate) fn announces(self) -> bool {
+        self.0 & GUEST_ANNOUNCE != 0
+    }
+
     /// A frame from the device may span several buffers.
     pub(crate) fn merges(self) -> bool {
         self.0 & MRG_RXBUF != 0
@@ -81,6 +97,14 @@ impl Features {
     pub(crate) fn segments(self, is_ecn: bool) -> bool {
         self.0 & if is_ecn { HOST_ECN } else { HOST_TSO4 } != 0
     }
+}
+
+/// What a device says about its link (virtio 1.2, 5.1.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkStatus {
+    pub(crate) is_up: bool,
+    /// Our addresses are to be announced, until the device has heard that we know.
+    pub(crate) is_to_announce: bool,
 }
 
 /// How a reset ended.
@@ -159,8 +183,14 @@ pub(crate) fn mtu<T: Transport>(transport: &T, features: Features) -> Option<u16
     transport.read_config_space(CONFIG_MTU).ok().filter(|mtu| *mtu >= 68)
 }
 
-/// Whether there is carrier; a device without STATUS always has it (virtio 1.2, 5.1.4.2).
-pub(crate) fn is_up<T: Transport>(transport: &T, features: Features) -> bool {
-    features.0 & STATUS == 0
-        || transport.read_config_space::<u16>(CONFIG_STATUS).is_ok_and(|status| status & LINK_UP != 0)
+/// Carrier and wishes; a device without STATUS always has carrier.
+pub(crate) fn link<T: Transport>(transport: &T, features: Features) -> LinkStatus {
+    if features.0 & STATUS == 0 {
+        return LinkStatus { is_up: true, is_to_announce: false };
+    }
+    let status = transport.read_config_space::<u16>(CONFIG_STATUS).unwrap_or(0);
+    LinkStatus {
+        is_up: status & LINK_UP != 0,
+        is_to_announce: features.announces() && status & ANNOUNCE != 0,
+    }
 }

@@ -153,6 +153,12 @@ pub trait Link {
         false
     }
 
+    /// Whether the device wishes, as known since the last [`tick`](Self::tick), that our addresses are announced: what is
+    /// behind it has changed, such as the host (virtio 1.2, 5.1.6.5.4). Said once for each wish.
+    fn take_announcement(&mut self) -> bool {
+        false
+    }
+
     /// Whether [`tick`](Self::tick) has to be called without anything having happened: a device is to be tried again.
     fn wants_tick(&self) -> bool {
         false

@@ -117,8 +117,8 @@ pub struct PciTransport<H> {
     isr: Region,
     config: Option<Region>,
     multiplier: u32,
-    /// Where receive and transmit queue are notified.
-    doorbells: [usize; 2],
+    /// Where receive, transmit and control queue are notified.
+    doorbells: [usize; 3],
     has_msix: bool,
     /// The entry of the MSI-X table for changes of the configuration.
     config_vector: u16,
@@ -153,7 +153,7 @@ impl<H: Hal> PciTransport<H> {
             isr: map(layout.isr)?,
             config: layout.config.map(&mut map).transpose()?,
             multiplier: layout.multiplier,
-            doorbells: [usize::MAX; 2],
+            doorbells: [usize::MAX; 3],
             has_msix: false,
             config_vector: VECTOR,
             failed: false,

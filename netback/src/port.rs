@@ -3,6 +3,7 @@
 //! The device is a stranger. Every identifier that it returns is looked up in a table of what it was given; a device
 //! that lies is stopped, reset and started again (`lifecycle.rs`). What a port does in a turn is in `link.rs`.
 
+mod control;
 mod lifecycle;
 mod link;
 mod ring;
@@ -24,6 +25,7 @@ use crate::{
     segment,
 };
 
+use control::Control;
 pub use lifecycle::{Settings, StartError};
 pub use link::Port;
 use ring::Ring;
@@ -49,6 +51,7 @@ pub const fn buffers_for(ports: usize) -> usize {
 
 /// Octets that a port allocates: two rings, the heads, and what says where its buffers are.
 pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
+    + control::FOOTPRINT
     + (HEADS * HEAD_STRIDE).next_multiple_of(PAGE_SIZE)
     + RING * (size_of::<Option<Parked>>() + size_of::<Option<Outgoing>>() + 2 * size_of::<u16>())
     + HEADS * size_of::<u16>()
@@ -436,23 +439,33 @@ fn room<'a>(free: &[u16], heads: &'a mut Pages) -> Result<Room<'a>, Refused> {
 struct Rings<H: Hal> {
     receiver: Receiver<H>,
     sender: Sender<H>,
+    control: Control<H>,
 }
 
 impl<H: Hal> Rings<H> {
-    /// Two rings in fresh memory.
+    /// Rings in fresh memory.
     fn new(pool: Pool, inputs: u8) -> Result<Box<Self>, OutOfMemory> {
-        Ok(Box::new(Self { receiver: Receiver::new(pool)?, sender: Sender::new(inputs)? }))
+        Ok(Box::new(Self {
+            receiver: Receiver::new(pool)?,
+            sender: Sender::new(inputs)?,
+            control: Control::new()?,
+        }))
     }
 
     /// Tells the device where they lie (virtio 1.2, 3.1.1, step 7).
-    fn announce<T: Transport>(&self, transport: &mut T) -> Result<(), StartError> {
+    fn announce<T: Transport>(&mut self, transport: &mut T, features: Features) -> Result<(), StartError> {
         self.receiver.ring.announce(transport, RECEIVE)?;
-        self.sender.ring.announce(transport, TRANSMIT)
+        self.sender.ring.announce(transport, TRANSMIT)?;
+        if features.announces() {
+            self.control.announce(transport);
+        }
+        Ok(())
     }
 
     /// Takes everything back from a device that confirmed a reset.
     fn clear(&mut self) {
         self.receiver.clear();
         self.sender.clear();
+        self.control.clear();
     }
 }

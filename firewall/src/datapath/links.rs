@@ -122,8 +122,12 @@ impl<L: Link> Datapath<L> {
             let port = &mut self.ports[index];
             port.link.tick();
             let is_up = port.link.is_up();
-            if !core::mem::replace(&mut port.was_up, is_up) && is_up {
+            let is_asked = port.link.take_announcement();
+            let is_new = !core::mem::replace(&mut port.was_up, is_up) && is_up;
+            if is_new || is_asked {
                 self.announce(index);
+            }
+            if is_new {
                 self.neighbors.doubt(index);
             }
         }

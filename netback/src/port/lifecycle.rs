@@ -122,9 +122,9 @@ impl From<StartError> for NotStarted {
 }
 
 /// Starts a device that was reset, with empty rings (virtio 1.2, 3.1.1).
-fn start<H: Hal, T: Transport>(transport: &mut T, rings: &Rings<H>) -> Result<Features, NotStarted> {
+fn start<H: Hal, T: Transport>(transport: &mut T, rings: &mut Rings<H>) -> Result<Features, NotStarted> {
     let features = features::negotiate(transport)?;
-    rings.announce(transport)?;
+    rings.announce(transport, features)?;
     transport.set_status(RUNNING);
     if transport.get_status() == RUNNING {
         return Ok(features);
@@ -136,7 +136,7 @@ fn start<H: Hal, T: Transport>(transport: &mut T, rings: &Rings<H>) -> Result<Fe
 impl<H: Hal, T: Transport> Port<H, T> {
     /// Starts the device behind `transport`, with buffers from `pool` in its receive ring.
     ///
-    /// It takes 16 KiB for rings, 128 KiB for heads and 110 KiB of heap; no more while it runs, whatever is plugged in.
+    /// It takes 20 KiB for rings, 128 KiB for heads and 110 KiB of heap; no more while it runs, whatever is plugged in.
     pub fn new(transport: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
         let mut port = Self::absent(transport, pool, settings)?;
         port.open().map(|()| port)
@@ -162,6 +162,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             strikes: 0,
             calm: 0,
             has_changed: false,
+            is_to_announce: false,
             logged: 0,
             statistics: Statistics::default(),
         })
@@ -211,7 +212,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
         let mtu = features::mtu(&self.transport, features).unwrap_or(1500).min(MTU_MAX);
         self.mtu = self.settings.mtu.map_or(mtu, |wanted| wanted.min(mtu));
         self.features = features;
-        self.up = features::is_up(&self.transport, features);
+        self.up = features::link(&self.transport, features).is_up;
         self.standing = Standing::Running;
         self.fill();
         Ok(())
@@ -275,7 +276,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             Ok(features) => {
                 self.statistics.restarts += 1;
                 self.features = features;
-                self.up = features::is_up(&self.transport, features);
+                self.up = features::link(&self.transport, features).is_up;
                 Standing::Running
             }
             Err(reason) => {
@@ -287,8 +288,8 @@ impl<H: Hal, T: Transport> Port<H, T> {
 
     /// Starts the device with these rings, which are kept for another time if it does not start. Those that it may
     /// still reach are lost: better than given to somebody else.
-    fn run_with(&mut self, rings: Box<Rings<H>>) -> Result<Features, StartError> {
-        match start(&mut self.transport, &rings) {
+    fn run_with(&mut self, mut rings: Box<Rings<H>>) -> Result<Features, StartError> {
+        match start(&mut self.transport, &mut rings) {
             Ok(features) => {
                 self.running = Some(rings);
                 Ok(features)
@@ -335,7 +336,14 @@ impl<H: Hal, T: Transport> Port<H, T> {
         if status != RUNNING {
             return self.fail(Violation::State);
         }
-        let up = features::is_up(&self.transport, self.features);
+        let link = features::link(&self.transport, self.features);
+        if link.is_to_announce
+            && let Some(rings) = &mut self.running
+        {
+            self.is_to_announce = true;
+            rings.control.hear(&mut self.transport);
+        }
+        let up = link.is_up;
         if up != self.up {
             self.up = up;
             log::info!(target: "port", "carrier name={} up={up}", self.name);

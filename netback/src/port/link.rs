@@ -57,6 +57,8 @@ pub struct Port<H: Hal, T: Transport> {
     pub(super) calm: u8,
     /// The device has said that its configuration changed.
     pub(super) has_changed: bool,
+    /// The device wishes that our addresses are announced.
+    pub(super) is_to_announce: bool,
     /// Violations that were logged, a bit each.
     pub(super) logged: u8,
     pub(super) statistics: Statistics,
@@ -181,6 +183,10 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         core::mem::take(&mut self.has_changed)
     }
 
+    fn take_announcement(&mut self) -> bool {
+        core::mem::take(&mut self.is_to_announce)
+    }
+
     fn wants_tick(&self) -> bool {
         matches!(self.standing, Standing::Waiting | Standing::Failed)
     }
@@ -239,7 +245,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn finish(&mut self) {
-        let Some(Rings { receiver, sender }) = self.running.as_deref_mut() else { return };
+        let Some(Rings { receiver, sender, .. }) = self.running.as_deref_mut() else { return };
         let (received, sent) = (receiver.ring.publish(), sender.ring.publish());
         if !received && !sent {
             return;
@@ -255,7 +261,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn sleep(&mut self) -> bool {
-        let Some(Rings { receiver, sender }) = self.running.as_deref_mut() else {
+        let Some(Rings { receiver, sender, .. }) = self.running.as_deref_mut() else {
             return self.standing != Standing::Failed;
         };
         // A sent frame matters only if something waits for its place or for its buffer.
@@ -272,7 +278,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn wake(&mut self) {
-        if let Some(Rings { receiver, sender }) = self.running.as_deref_mut() {
+        if let Some(Rings { receiver, sender, .. }) = self.running.as_deref_mut() {
             receiver.ring.interrupts(false);
             sender.ring.interrupts(false);
         }

@@ -1,5 +1,6 @@
 //! Ports against devices that obey and devices that lie.
 
+mod announce;
 mod chaos;
 pub(crate) mod fake;
 mod hostile;
@@ -120,7 +121,9 @@ fn only_what_serves_us_is_negotiated() {
     let pool = pool(1);
     let (port, device) = port(&pool, 7);
     let offloads = 1 << 7 | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 15;
-    assert_eq!(device.with(|device| device.accepted), 1 << 32 | 1 << 16 | 1 << 5 | 1 << 3 | 0b11 | offloads);
+    let announcements = 1 << 16 | 1 << 17 | 1 << 21;
+    let accepted = 1 << 32 | announcements | 1 << 5 | 1 << 3 | 0b11 | offloads;
+    assert_eq!(device.with(|device| device.accepted), accepted);
     assert_eq!((port.mac(), port.mtu()), (EthernetAddress([2, 0, 0, 0, 0, 7]), 1500));
     assert!(port.is_up() && port.finishes_checksums());
     assert_eq!(device.with(|device| device.rings[0].waiting()), 256);
@@ -186,7 +189,7 @@ fn mtu_is_the_least_of_device_site_and_buffer() {
 fn the_device_hears_once_of_a_batch_and_only_if_it_wants() {
     let pool = pool(1);
     let (mut port, device) = port(&pool, 1);
-    let notified = || device.with(|device| device.rings.map(|ring| ring.notified));
+    let notified = || device.with(|device| [0, 1].map(|ring: usize| device.rings[ring].notified));
     assert_eq!(notified(), [1, 0]);
     for _ in 0..10 {
         port.transmit(&head(), None).unwrap();
@@ -204,7 +207,7 @@ fn the_device_hears_once_of_a_batch_and_only_if_it_wants() {
 fn interrupts_come_only_while_asleep_and_for_transmission_only_with_a_backlog() {
     let pool = pool(1);
     let (mut port, device) = port(&pool, 1);
-    let wants = || device.with(|device| device.rings.map(|ring| ring.wants_interrupts()));
+    let wants = || device.with(|device| [0, 1].map(|ring: usize| device.rings[ring].wants_interrupts()));
     assert_eq!(wants(), [false, false]);
     assert!(port.sleep());
     assert_eq!(wants(), [true, false]);

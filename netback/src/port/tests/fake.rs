@@ -78,6 +78,7 @@ pub(crate) struct Ring {
     descriptors: u64,
     driver: u64,
     device: u64,
+    size: u16,
     seen: u16,
     used: u16,
     pub(crate) notified: usize,
@@ -120,7 +121,7 @@ impl Ring {
         if self.waiting() == 0 {
             return None;
         }
-        let head: u16 = self.read(self.driver, 4 + 2 * u64::from(self.seen % 256));
+        let head: u16 = self.read(self.driver, 4 + 2 * u64::from(self.seen % self.size));
         self.seen = self.seen.wrapping_add(1);
         let (mut parts, mut next) = (Vec::new(), head);
         loop {
@@ -142,7 +143,7 @@ impl Ring {
 
     /// The same, without showing it yet.
     pub(crate) fn entry(&mut self, id: u32, length: u32) {
-        let at = 4 + 8 * u64::from(self.used % 256);
+        let at = 4 + 8 * u64::from(self.used % self.size);
         self.write(self.device, at, [id, length]);
         self.used = self.used.wrapping_add(1);
     }
@@ -165,7 +166,7 @@ pub(crate) struct Device {
     pub(crate) accepted: u64,
     pub(crate) status: DeviceStatus,
     pub(crate) config: [u8; 12],
-    pub(crate) rings: [Ring; 2],
+    pub(crate) rings: [Ring; 3],
     pub(crate) ring_max: u32,
     pub(crate) is_stuck: bool,
     pub(crate) is_gone: bool,
@@ -180,7 +181,7 @@ impl Device {
     pub(crate) fn say(&mut self, status: DeviceStatus) {
         self.status = status;
         if status.is_empty() || crate::features::is_gone(status) {
-            self.rings = [Ring::default(); 2];
+            self.rings = [Ring::default(); 3];
         }
     }
 }
@@ -198,7 +199,7 @@ impl Fake {
             accepted: 0,
             status: DeviceStatus::empty(),
             config: [2, 0, 0, 0, 0, mac, 1, 0, 0, 0, 0xdc, 0x05],
-            rings: [Ring::default(); 2],
+            rings: [Ring::default(); 3],
             ring_max: 1024,
             is_stuck: false,
             is_gone: false,
@@ -317,9 +318,10 @@ impl Transport for Fake {
         driver: PhysAddr,
         device: PhysAddr,
     ) {
-        assert_eq!(size, 256);
+        assert_eq!(size, if queue == 2 { 2 } else { 256 });
         self.with(|state| {
-            state.rings[usize::from(queue)] = Ring { descriptors, driver, device, ..Ring::default() };
+            state.rings[usize::from(queue)] =
+                Ring { descriptors, driver, device, size: size as u16, ..Ring::default() };
         });
     }
 
