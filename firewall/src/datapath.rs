@@ -457,7 +457,7 @@ impl<L: Link> Datapath<L> {
         let output = &self.ports[way.hop.port];
         head.begin(UNRESOLVED, output.mac, EthernetProtocol::Ipv4);
         head.flow = Flow { input: input as u8, number: way.flow };
-        head.offload = leaving_offload(packet, frame.offload().segments, output.mtu);
+        head.offload = leaving_offload(packet, frame.offload(), output.mtu);
         let length = packet.rewrite(head.network_mut(), way.translation).len();
         head.take(length);
         let is_cut = usize::from(packet.total_len()) > output.mtu && head.offload.segments.is_none();

@@ -136,7 +136,8 @@ struct Entry {
 pub struct Neighbors<F> {
     entries: Vec<Entry>,
     index: HashMap<Key, u16, Seeded>,
-    /// Where those that were looked up last are, by a few bits of their hash.
+    /// Where the one that was looked up last is, by port; and the last ones of all, by a few bits of their hash.
+    last: [u16; LAST],
     recent: [u16; RECENT],
     /// The packets that wait, of all neighbours, in the order they came.
     waiting: heapless::Deque<(Key, Waiting<F>), WAITING>,
@@ -149,8 +150,9 @@ pub struct Neighbors<F> {
     stations: Stations,
 }
 
-/// Neighbours that are found without a search.
+/// Neighbours that are found without a search, and those that are without a hash.
 const RECENT: usize = 64;
+const LAST: usize = 64;
 
 impl<F> Neighbors<F> {
     /// Octets that [`Neighbors::new`] allocates for so many ports.
@@ -165,6 +167,7 @@ impl<F> Neighbors<F> {
         Self {
             entries: Vec::with_capacity(NEIGHBORS),
             index: HashMap::with_capacity_and_hasher(NEIGHBORS, Seeded::new(seed)),
+            last: [0; LAST],
             recent: [0; RECENT],
             waiting: heapless::Deque::new(),
             hand: 0,
@@ -227,14 +230,26 @@ impl<F> Neighbors<F> {
     #[inline]
     fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry> {
         let key = Key::new(port, address);
+        let position = match self.last[port % LAST] {
+            last if self.entries.get(usize::from(last)).is_some_and(|entry| entry.key == key) => last,
+            _ => self.search(key)?,
+        };
+        self.entries.get_mut(usize::from(position))
+    }
+
+    /// Where a neighbour is that is not the last one of its port; it is now.
+    #[inline(never)]
+    fn search(&mut self, key: Key) -> Option<u16> {
         let recent = &mut self.recent[self.index.hasher().hash_one(key) as usize % RECENT];
         if self.entries.get(usize::from(*recent)).is_none_or(|entry| entry.key != key) {
             *recent = *self.index.get(&key)?;
         }
-        self.entries.get_mut(usize::from(*recent))
+        self.last[key.port() % LAST] = *recent;
+        Some(*recent)
     }
 
     /// The MAC of `address` on `port`, if it is known.
+    #[inline]
     pub fn lookup(&mut self, port: usize, address: Ipv4Addr, now: Instant) -> Option<EthernetAddress> {
         let entry = self.find(port, address)?;
         let trusted = entry.trusted_until();
@@ -243,7 +258,7 @@ impl<F> Neighbors<F> {
         entry.used = now;
         let mac = entry.mac;
         if is_fresh_use {
-            let due = entry.due();
+            let due = trusted - HEARD + POLL_AFTER;
             self.expect(due);
         }
         mac

@@ -45,14 +45,15 @@ fn checksum_place(packet: &Packet) -> Option<(u16, u16)> {
 
 /// A partial checksum stays partial: the outgoing link finishes it, and cuts what is to be cut into segments that it
 /// carries.
-#[inline]
-pub(super) fn leaving_offload(packet: &Packet, segments: Option<Segments>, mtu: usize) -> Offload {
-    match (packet.checksum(), checksum_place(packet)) {
-        (nat::Checksum::Partial, Some((start, offset))) => Offload {
-            checksum: netback::Checksum::Partial { start, offset },
-            segments: segments.and_then(|segments| fit(packet, segments, mtu)),
+#[inline(always)]
+pub(super) fn leaving_offload(packet: &Packet, arrived: Offload, mtu: usize) -> Offload {
+    match packet.checksum() {
+        nat::Checksum::Complete => Offload::default(),
+        // Its place is as it was: a new header is as long as the old one.
+        nat::Checksum::Partial => Offload {
+            checksum: arrived.checksum,
+            segments: arrived.segments.and_then(|segments| fit(packet, segments, mtu)),
         },
-        _ => Offload::default(),
     }
 }
 
