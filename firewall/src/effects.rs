@@ -49,6 +49,8 @@ pub(crate) struct Effects {
     site: &'static Site,
     /// What ended chains since somebody took it; when it is full, no more is kept.
     pub met: heapless::Vec<Met, MET_MAX>,
+    /// All that is met, as much as it holds, when somebody watches.
+    pub watched: Option<Vec<Met>>,
 }
 
 /// Marks to remember: one for each session, if a rule sets any.
@@ -84,6 +86,7 @@ impl Effects {
             names: names.collect(),
             site,
             met: heapless::Vec::new(),
+            watched: None,
         }
     }
 
@@ -158,6 +161,9 @@ impl Tally for Effects {
     }
 
     fn met(&mut self, met: Met) {
+        if let Some(watched) = self.watched.as_mut().filter(|watched| watched.len() < watched.capacity()) {
+            watched.push(met);
+        }
         let ends = match met {
             Met::Rule(_, action) => {
                 !matches!(action, None | Some(Action::Jump(_) | Action::Goto(_) | Action::Return))

@@ -118,12 +118,58 @@ fn the_last_line_says_what_becomes_of_a_packet() {
             "iif work ip 10.0.9.9 > 1.1.1.1 udp 5",
             "dropped ahead of the rules: 10.0.9.9 is not behind work (anti-spoofing)",
         ),
-        ("iif uplink ip 1.1.1.1 > 10.0.1.2 udp 5 state established", "dropped by rules.nft:3"),
+        (
+            "iif uplink ip 1.1.1.1 > 10.0.1.2 udp 5 state established",
+            "dropped ahead of the rules: 10.0.1.2 is none of the external addresses",
+        ),
+        (
+            "iif uplink ip 1.1.1.1 > 192.0.2.2 sctp 22",
+            "accepted: it reaches the appliance itself, at 192.0.2.2",
+        ),
         ("iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 ack", "dropped: it belongs to no connection and opens none"),
         ("iif work ip 10.0.1.2 > 1.1.1.1 udp 5 ttl 1", "dropped: its time to live ends here"),
     ] {
         assert_eq!(site.way(packet).last().map(String::as_str), Some(end), "{packet}");
     }
+}
+
+#[test]
+fn a_packet_of_a_connection_comes_behind_its_first_and_an_answer() {
+    let site = Site::new("established");
+    let rules = "table ip f {
+  chain forward {
+    type filter hook forward priority 0; policy drop;
+    ct state established tcp flags ack accept
+    iifname work ct state new accept
+    iifname uplink icmp type echo-reply drop
+    accept
+  }
+}
+";
+    fs::write(site.0.join("rules.nft"), rules).expect("a file");
+    let way = site.way("iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 ack state established");
+    assert_eq!(
+        way,
+        [
+            "first, its connection is opened:",
+            "forward",
+            "  rules.nft:3  type filter hook forward priority 0; policy drop;",
+            "    rules.nft:5  iifname work ct state new accept  -> ends here",
+            "it is answered:",
+            "forward",
+            "  rules.nft:3  type filter hook forward priority 0; policy drop;",
+            "    rules.nft:4  ct state established tcp flags ack accept  -> ends here",
+            "then comes the packet itself:",
+            "forward",
+            "  rules.nft:3  type filter hook forward priority 0; policy drop;",
+            "    rules.nft:4  ct state established tcp flags ack accept  -> ends here",
+            "accepted: it leaves by uplink, from 10.0.1.2 to 1.1.1.1:443",
+        ]
+    );
+    let way = site.way("iif work ip 10.0.1.2 > 1.1.1.1 icmp 8 state established");
+    assert_eq!(way.last().map(String::as_str), Some("dropped by rules.nft:6"), "{way:?}");
+    let way = site.way("iif work ip 10.0.1.2 > 1.1.1.1 udp 53 state established");
+    assert!(way.iter().any(|line| line.contains("no rule is asked")), "{way:?}");
 }
 
 #[test]

@@ -76,6 +76,16 @@ impl<L: Link> Datapath<L> {
         core::mem::take(&mut self.effects.met)
     }
 
+    /// From now on all that packets meet is kept until somebody takes it, at most `most` of it.
+    pub fn watch(&mut self, most: usize) {
+        self.effects.watched = Some(alloc::vec::Vec::with_capacity(most));
+    }
+
+    /// What packets have met since this was last asked; nothing without [`Datapath::watch`].
+    pub fn take_watched(&mut self) -> alloc::vec::Vec<Met> {
+        self.effects.watched.as_mut().map(|watched| watched.drain(..).collect()).unwrap_or_default()
+    }
+
     /// The policy's counters with the places of their rules.
     pub fn rule_counters(&self) -> impl Iterator<Item = (rules::Location, RuleCounter)> + '_ {
         self.policy.counters().zip(self.effects.counters.as_slice().iter().copied())

@@ -95,6 +95,16 @@ impl World {
         self.routes.lookup(source).map_or(UPLINK, |hop| hop.port)
     }
 
+    /// What packets meet is told in full, up to so much of each.
+    pub fn watch(&mut self, most: usize) {
+        self.datapath.watch(most);
+    }
+
+    /// All that packets have met since this was last asked.
+    pub fn take_watched(&mut self) -> Vec<Met> {
+        self.datapath.take_watched()
+    }
+
     /// It is this time of the capture, in microseconds; time that goes back stands still.
     ///
     /// # Errors

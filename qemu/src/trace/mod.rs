@@ -1,20 +1,28 @@
 //! `weir check --packet`: the way of one packet through the chains, from the site alone.
 //!
-//! The packet is judged by the same tables and the same walk as in the image, and routed by the same routes.
-//! What rules remember is as at the start: limits are full, quotas unused, sets that packets change hold what the
-//! file puts there.
+//! The packet goes through the appliance's own datapath, between links in memory, as it is when it has booted: limits are
+//! full, quotas unused, sets that packets change hold what the file puts there.
 
 pub mod packet;
 
 use crate::error::{Error, Result};
 use crate::image::Site;
-use firewall::route::{Routes, UPLINK};
-use rules::object::LogId;
+use crate::replay::world::{Outcome, World};
+use firewall::Dropped;
+use firewall::route::Routes;
 use rules::table::{Action, Kind};
-use rules::{Candidate, CounterId, Hook, Location, Memory, Met, RuleId, SourceNat, State, Tally, Verdict};
+use rules::{Candidate, Hook, Location, Met, RuleId, State};
 use std::collections::HashMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
+
+/// As much as a packet meets that is shown.
+const MET_MAX: usize = 4096;
+
+/// Flags of TCP (RFC 9293 3.1).
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// The way of a packet that is given in words, in lines.
 ///
@@ -27,13 +35,12 @@ pub fn way(site: &Site, words: &str) -> Result<String> {
         .map_err(|reason| Error::usage(format!("--packet: {reason}")).advise(packet::FORM))?;
     let mut trace = Trace {
         site: site.compiled,
-        routes: Routes::new(site.compiled),
-        memory: Memory::new(&site.compiled.policy, 0, 0),
+        world: World::new(site.compiled)?,
         texts: Texts::new(&site.directory),
         lines: Vec::new(),
     };
-    let end = trace.walk(packet);
-    trace.lines.push(end);
+    trace.world.watch(MET_MAX);
+    trace.walk(&packet)?;
     Ok(trace.lines.join("\n"))
 }
 
@@ -44,103 +51,119 @@ fn names(site: &'static rules::site::Site) -> Vec<&'static str> {
 
 struct Trace {
     site: &'static rules::site::Site,
-    routes: Routes,
-    memory: Memory,
+    world: World,
     texts: Texts,
     lines: Vec<String>,
 }
 
 impl Trace {
-    /// The whole way; what becomes of the packet.
-    fn walk(&mut self, mut packet: Candidate) -> String {
+    /// The whole way, and what becomes of the packet.
+    fn walk(&mut self, packet: &Candidate) -> Result<()> {
         let input = usize::from(packet.input.unwrap_or(0));
-        if let Some(reason) = self.refused_before(input, &packet) {
-            return format!("dropped ahead of the rules: {reason}");
+        if packet.state != State::Established {
+            let outcome = self.send(input, &packet::octets(packet, packet.tcp_flags))?;
+            let end = self.end(input, packet, &outcome);
+            self.lines.push(end);
+            return Ok(());
         }
-        if let Err(end) = self.at(Hook::Prerouting, &mut packet) {
-            return end;
-        }
-        if self.routes.is_own(packet.destination) {
-            return match self.at(Hook::Input, &mut packet) {
-                Err(end) => end,
-                Ok(_) => format!("accepted: it reaches the appliance itself, at {}", packet.destination),
-            };
-        }
-        let Some(hop) = self.routes.lookup(packet.destination) else {
-            return format!("dropped: no route leads to {}", packet.destination);
+        self.lines.push("first, its connection is opened:".to_owned());
+        let opened = self.send(input, &packet::octets(packet, SYN))?;
+        let Some((output, seen)) = opened.sent.first().filter(|_| opened.forwarded > 0) else {
+            let end = self.end(input, packet, &opened);
+            self.lines.push(end);
+            return Ok(());
         };
-        if packet.ttl <= 1 {
-            return "dropped: its time to live ends here".to_owned();
+        self.lines.push("it is answered:".to_owned());
+        let answer = answer_to(packet, seen);
+        let answered = self.send(*output, &answer)?;
+        if answered.forwarded == 0 {
+            let end = self.end(*output, packet, &answered);
+            self.lines.push(end);
+            return Ok(());
         }
-        packet.output = u8::try_from(hop.port).ok();
-        packet.ttl -= 1;
-        if let Err(end) = self.at(Hook::Forward, &mut packet) {
-            return end;
-        }
-        match self.at(Hook::Postrouting, &mut packet) {
-            Err(end) => end,
-            Ok(_) if packet.state == State::Invalid => {
-                "dropped: it belongs to no connection and opens none".to_owned()
-            }
-            Ok(snat) => self.leaves(&packet, hop.port, snat),
-        }
+        self.lines.push("then comes the packet itself:".to_owned());
+        let flags = if packet.tcp_flags & 0x17 == SYN { ACK } else { packet.tcp_flags };
+        let outcome = self.send(input, &packet::octets(packet, flags))?;
+        let end = self.end(input, packet, &outcome);
+        self.lines.push(end);
+        Ok(())
     }
 
-    /// Why no rule sees the packet, if none does.
-    fn refused_before(&self, input: usize, packet: &Candidate) -> Option<String> {
-        let name = names(self.site).get(input).copied().unwrap_or_default();
-        if !self.routes.source_is_behind(input, packet.source) {
-            return Some(format!("{} is not behind {name} (anti-spoofing)", packet.source));
+    /// Sends a packet, and shows what it meets.
+    fn send(&mut self, input: usize, octets: &[u8]) -> Result<Outcome> {
+        let mut outcome = self.world.receive(input, None, octets)?;
+        outcome.met = self.world.take_watched();
+        let mut hook = None;
+        let mut decided = false;
+        for met in outcome.met.clone() {
+            if let Met::Base { id, .. } = met {
+                let of = self.hook_of(id);
+                // What the appliance then says of it is another packet's way.
+                if decided && of == Some(Hook::Output) {
+                    break;
+                }
+                if of != hook {
+                    self.lines.push(of.map(|hook| format!("{hook:?}").to_lowercase()).unwrap_or_default());
+                    hook = of;
+                }
+            }
+            decided = true;
+            self.show(met);
+        }
+        if outcome.met.is_empty() && outcome.forwarded > 0 {
+            self.lines.push("    its session lets it pass: no rule is asked".to_owned());
+        }
+        Ok(outcome)
+    }
+
+    fn hook_of(&self, id: RuleId) -> Option<Hook> {
+        let hooks = Hook::ALL.into_iter().zip(self.site.policy.hooks);
+        hooks.into_iter().find(|(_, bases)| bases.iter().any(|base| base.id == id)).map(|(hook, _)| hook)
+    }
+
+    /// What became of a packet.
+    fn end(&self, input: usize, packet: &Candidate, outcome: &Outcome) -> String {
+        let policy = &self.site.policy;
+        if let Some((output, seen)) = outcome.sent.first().filter(|_| outcome.forwarded > 0) {
+            let name = names(self.site).get(*output).copied().unwrap_or_default();
+            let (source, to) = ends(packet, seen);
+            return format!("accepted: it leaves by {name}, from {source} to {to}");
+        }
+        let told = outcome.met.iter().find_map(|met| match *met {
+            Met::Rule(id, Some(Action::Drop)) => Some(format!("dropped by {}", policy.location(id))),
+            Met::Rule(id, Some(Action::Reject(how))) => {
+                Some(format!("rejected by {}, its sender is told: {how:?}", policy.location(id)))
+            }
+            Met::Policy { id, accepts: false } => Some(format!("dropped by {}", policy.location(id))),
+            _ => None,
+        });
+        if let Some(told) = told {
+            return told;
         }
         let to = packet.destination;
-        if input == UPLINK
-            && !self.routes.external().contains(&to)
-            && matches!(packet.state, State::New | State::Invalid)
-        {
-            return Some(format!("{to} is none of the external addresses"));
-        }
-        (!self.routes.is_own(to) && !self.routes.is_forwardable(to))
-            .then(|| format!("nothing is forwarded to {to}"))
-    }
-
-    /// The chains of a hook; what becomes of the packet if they end it, else its new source.
-    fn at(&mut self, hook: Hook, packet: &mut Candidate) -> std::result::Result<Option<SourceNat>, String> {
-        let policy = &self.site.policy;
-        self.lines.push(format!("{hook:?}").to_lowercase());
-        let is_later = matches!(packet.state, State::Established | State::Related);
-        let (verdict, snat) = if is_later {
-            (policy.evaluate_later(hook, packet, self), None)
-        } else {
-            let decision = policy.evaluate(hook, packet, self);
-            if let Some((address, port)) = decision.dnat {
-                let port = port.map_or_else(String::new, |port| format!(":{port}"));
-                self.lines.push(format!("    now for {address}{port}"));
+        match outcome.dropped.first().map(|(why, _)| *why) {
+            Some(Dropped::Spoofed) => {
+                let name = names(self.site).get(input).copied().unwrap_or_default();
+                format!("dropped ahead of the rules: {} is not behind {name} (anti-spoofing)", packet.source)
             }
-            (decision.verdict, decision.snat)
-        };
-        match verdict {
-            Verdict::Accept => Ok(snat),
-            Verdict::Drop(id) => Err(format!("dropped by {}", policy.location(id))),
-            Verdict::Reject(id, how) => {
-                Err(format!("rejected by {}, its sender is told: {how:?}", policy.location(id)))
+            Some(Dropped::NotOurs) => {
+                format!("dropped ahead of the rules: {to} is none of the external addresses")
             }
+            Some(Dropped::BadDestination) => {
+                format!("dropped ahead of the rules: nothing is forwarded to {to}")
+            }
+            Some(Dropped::TimeExceeded) => "dropped: its time to live ends here".to_owned(),
+            Some(Dropped::Invalid) => "dropped: it belongs to no connection and opens none".to_owned(),
+            None | Some(Dropped::Delivered | Dropped::Unsolicited) if self.is_own(to) => {
+                format!("accepted: it reaches the appliance itself, at {to}")
+            }
+            Some(why) => format!("dropped: {}", why.name()),
+            None => "it waits".to_owned(),
         }
     }
 
-    fn leaves(&self, packet: &Candidate, port: usize, snat: Option<SourceNat>) -> String {
-        let name = names(self.site).get(port).copied().unwrap_or_default();
-        let shown = match snat {
-            None => packet.source.to_string(),
-            Some(SourceNat::Masquerade { .. }) => self.routes.address(port).to_string(),
-            Some(SourceNat::Static(address)) => address.to_string(),
-            Some(SourceNat::To { first, last, .. }) if first == last => first.to_string(),
-            Some(SourceNat::To { first, last, .. }) => format!("one of {first}-{last}"),
-        };
-        let to = match packet.destination_port {
-            0 => packet.destination.to_string(),
-            port => format!("{}:{port}", packet.destination),
-        };
-        format!("accepted: it leaves by {name}, from {shown} to {to}")
+    fn is_own(&self, address: Ipv4Addr) -> bool {
+        Routes::new(self.site).is_own(address)
     }
 
     fn line(&mut self, indent: &str, id: RuleId, what: &str) {
@@ -148,18 +171,8 @@ impl Trace {
         let text = self.texts.line(location);
         self.lines.push(format!("{indent}{location}  {text}{what}"));
     }
-}
 
-impl Tally for Trace {
-    fn count(&mut self, _: CounterId, _: u32) {}
-
-    fn log(&mut self, _: LogId, _: &Candidate) {}
-
-    fn memory(&mut self) -> Option<(&mut Memory, u64)> {
-        Some((&mut self.memory, 0))
-    }
-
-    fn met(&mut self, met: Met) {
+    fn show(&mut self, met: Met) {
         match met {
             Met::Base { id, kind } => {
                 let kind = if kind == Kind::Nat { "  (first packets only)" } else { "" };
@@ -179,6 +192,45 @@ impl Tally for Trace {
             }
         }
     }
+}
+
+/// An address and a port that stand in a packet, by their places.
+fn endpoint(octets: &[u8], address: usize, port: usize) -> (Ipv4Addr, u16) {
+    let four = octets.get(address..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
+    let two = octets.get(port..).and_then(|rest| rest.first_chunk::<2>()).copied().unwrap_or_default();
+    (four.into(), u16::from_be_bytes(two))
+}
+
+/// The source and the destination of a packet as it left.
+fn ends(packet: &Candidate, seen: &[u8]) -> (String, String) {
+    let (source, (to, port)) = (endpoint(seen, 12, 20).0, endpoint(seen, 16, 22));
+    let to = if packet.has_ports { format!("{to}:{port}") } else { to.to_string() };
+    (source.to_string(), to)
+}
+
+/// The answer to a packet that was seen like this.
+fn answer_to(packet: &Candidate, seen: &[u8]) -> Vec<u8> {
+    let ((source, source_port), (destination, destination_port)) =
+        (endpoint(seen, 12, 20), endpoint(seen, 16, 22));
+    let answer = Candidate {
+        source: destination,
+        destination: source,
+        source_port: destination_port,
+        destination_port: source_port,
+        icmp: packet
+            .icmp
+            .map(|(kind, code)| if kind == 8 { (0, code) } else { (kind.saturating_add(1), code) }),
+        ttl: 64,
+        ..packet.clone()
+    };
+    let mut octets = packet::octets(&answer, SYN | ACK);
+    if packet.protocol == 1
+        && let (Some(place), Some(identifier)) = (octets.get_mut(20..), seen.get(24..28))
+    {
+        // The identifier is what it was sent with: the sums of both are one's complement.
+        packet::answer_query(place, identifier);
+    }
+    octets
 }
 
 /// The lines of the site's files.

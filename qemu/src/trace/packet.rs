@@ -1,6 +1,6 @@
 //! A packet in words: `iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 syn`.
 
-use rules::{Candidate, Connection, State};
+use rules::{Candidate, State};
 use std::net::Ipv4Addr;
 
 /// The source port of a packet that names none.
@@ -19,12 +19,8 @@ const ICMP: [(&str, (u8, u8)); 5] = [
     ("timestamp-request", (13, 0)),
 ];
 
-const STATES: [(&str, State); 4] = [
-    ("new", State::New),
-    ("established", State::Established),
-    ("related", State::Related),
-    ("invalid", State::Invalid),
-];
+/// What may be said of its connection; a segment that opens none is invalid by itself.
+const STATES: [(&str, State); 2] = [("new", State::New), ("established", State::Established)];
 
 /// What a packet may be written like.
 pub const FORM: &str = "iif NAME ip SOURCE > DESTINATION, then tcp|udp|sctp|dccp|udplite [SOURCE >] PORT [FLAGS], icmp TYPE[/CODE] or proto N, \
@@ -91,7 +87,9 @@ pub fn parse(text: &str, port: impl Fn(&str) -> Option<u8>) -> Result<Candidate,
                 let known = STATES.iter().find(|(known, _)| *known == name);
                 state = Some(
                     known
-                        .ok_or_else(|| format!("{name:?} is no state: new, established, related, invalid"))?
+                        .ok_or_else(|| {
+                            format!("{name:?} is no state that a packet can be given: new, established")
+                        })?
                         .1,
                 );
             }
@@ -108,10 +106,83 @@ pub fn parse(text: &str, port: impl Fn(&str) -> Option<u8>) -> Result<Candidate,
     // RFC 9293 3.10.7.4: a segment without SYN opens nothing.
     let opens = packet.protocol != 6 || packet.tcp_flags & 0x17 == 0x02;
     packet.state = state.unwrap_or(if opens { State::New } else { State::Invalid });
-    if packet.state != State::Invalid {
-        packet.connection = Some(Connection::opened(packet.endpoints()));
+    let least = HEADER + transport_length(packet.protocol);
+    if usize::from(packet.length) < least {
+        return Err(format!("a packet of this protocol has {least} octets at least"));
     }
     Ok(packet)
+}
+
+/// Octets of an IPv4 header without options (RFC 791 3.1).
+const HEADER: usize = 20;
+
+/// Octets of the header behind it.
+fn transport_length(protocol: u8) -> usize {
+    match protocol {
+        6 => 20,
+        1 | 17 | 136 => 8,
+        33 | 132 => 12,
+        _ => 0,
+    }
+}
+
+/// The octets of a packet, its data zero; `flags` are those of TCP.
+pub fn octets(packet: &Candidate, flags: u8) -> Vec<u8> {
+    let mut octets = vec![0; packet.length.into()];
+    let [high, low] = packet.length.to_be_bytes();
+    let [id_high, id_low] = packet.identification.to_be_bytes();
+    let mut header =
+        vec![0x45, packet.tos, high, low, id_high, id_low, 0, 0, packet.ttl, packet.protocol, 0, 0];
+    header.extend(packet.source.octets());
+    header.extend(packet.destination.octets());
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum);
+    let mut transport = Vec::new();
+    if packet.has_ports {
+        transport.extend(packet.source_port.to_be_bytes());
+        transport.extend(packet.destination_port.to_be_bytes());
+    }
+    match (packet.protocol, packet.icmp) {
+        // A header of five words (RFC 9293 3.1); each side begins with 1, and has sent nothing but a SYN.
+        (6, _) => {
+            let sequence = if flags & 2 == 0 { 2 } else { 1 };
+            let acknowledged = if flags & 0x10 == 0 { 0 } else { 2 };
+            transport.extend([0, 0, 0, sequence, 0, 0, 0, acknowledged, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        }
+        (17 | 136, _) => transport.extend((packet.length - 20).to_be_bytes()),
+        // An identifier and a sequence number.
+        (1, Some((kind, code))) => transport.extend([kind, code, 0, 0, 0, 1, 0, 1]),
+        _ => {}
+    }
+    for (place, octet) in octets.iter_mut().zip(header.into_iter().chain(transport)) {
+        *place = octet;
+    }
+    if packet.protocol == 1
+        && let Some(message) = octets.get_mut(HEADER..)
+    {
+        let sum = checksum(message);
+        message[2..4].copy_from_slice(&sum);
+    }
+    octets
+}
+
+/// Gives an ICMP message the identifier and sequence number of another one.
+pub fn answer_query(message: &mut [u8], identifier: &[u8]) {
+    message[4..8].copy_from_slice(identifier);
+    message[2..4].fill(0);
+    let sum = checksum(message);
+    message[2..4].copy_from_slice(&sum);
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(octets: &[u8]) -> [u8; 2] {
+    let words =
+        octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| low.into()));
+    let sum = words.fold(0u32, |sum, word| {
+        let sum = sum + word;
+        (sum & 0xffff) + (sum >> 16)
+    });
+    (!(sum as u16)).to_be_bytes()
 }
 
 struct Words<'a>(std::iter::Peekable<std::str::SplitWhitespace<'a>>);
