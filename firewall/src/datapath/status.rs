@@ -83,7 +83,10 @@ impl<L: Link> Datapath<L> {
 
     /// What packets have met since this was last asked; nothing without [`Datapath::watch`].
     pub fn take_watched(&mut self) -> alloc::vec::Vec<Met> {
-        self.effects.watched.as_mut().map(|watched| watched.drain(..).collect()).unwrap_or_default()
+        let Some(watched) = &mut self.effects.watched else { return alloc::vec::Vec::new() };
+        let met = watched.clone();
+        watched.clear();
+        met
     }
 
     /// The policy's counters with the places of their rules.
