@@ -8,7 +8,7 @@ use rules::{Candidate, Connection, Endpoints, State};
 use crate::icmp::Message;
 
 /// The ports of a packet whose session has none, see [`OTHER_PORTS`]; `octets` begin with its header.
-#[inline]
+#[inline(always)]
 pub(crate) fn other_ports(packet: &Packet, octets: &[u8]) -> Option<(u16, u16)> {
     if packet.tuple().is_some() || !OTHER_PORTS.contains(&packet.protocol()) {
         return None;

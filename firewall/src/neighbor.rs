@@ -227,7 +227,7 @@ impl<F> Neighbors<F> {
         self.entries.is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&mut self, port: usize, address: Ipv4Addr) -> Option<&mut Entry> {
         let key = Key::new(port, address);
         let position = match self.last[port % LAST] {
@@ -249,7 +249,7 @@ impl<F> Neighbors<F> {
     }
 
     /// The MAC of `address` on `port`, if it is known.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&mut self, port: usize, address: Ipv4Addr, now: Instant) -> Option<EthernetAddress> {
         let entry = self.find(port, address)?;
         let trusted = entry.trusted_until();

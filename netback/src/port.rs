@@ -346,7 +346,7 @@ impl<H: Hal> Sender<H> {
     }
 
     /// Gives a frame to the device; there are enough descriptors.
-    #[inline]
+    #[inline(always)]
     fn post(&mut self, mut outgoing: Outgoing) {
         let first = self.spare;
         let start = usize::from(outgoing.head) * HEAD_STRIDE;

@@ -110,6 +110,10 @@ impl Round {
         loop {
             let number = self.new.first().or(self.old.first())?;
             let share = table.get_mut(usize::from(number))?.share();
+            if share.deficit <= 0 && self.new.first().is_none() && self.old.is_single() {
+                // There is nobody to whom it could owe anything.
+                share.deficit = QUANTUM;
+            }
             if share.deficit > 0 {
                 return Some(number);
             }
