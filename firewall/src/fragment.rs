@@ -5,6 +5,9 @@
 //! put together: only which octets have passed is remembered, so that no fragment overwrites
 //! another (RFC 1858, RFC 5722).
 
+mod cut;
+mod datagram;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -13,11 +16,13 @@ use core::net::Ipv4Addr;
 use hashbrown::HashMap;
 use nat::{Fragment, Packet, Translation};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::Ipv4Packet;
 
 use crate::contract;
 use crate::hash::{Seeded, fold};
 use crate::route::Hop;
+use datagram::Datagram;
+
+pub use cut::{Piece, pieces, set_identification, set_piece};
 
 /// Datagrams of which some fragments have come.
 pub const DATAGRAMS: usize = 512;
@@ -104,56 +109,6 @@ pub enum Refused {
     Quota,
     /// The first fragment of its datagram ended.
     Ended,
-}
-
-struct Datagram {
-    key: Key,
-    fate: Fate,
-    class: u8,
-    held: u16,
-    expires: Instant,
-    /// What has come, as runs of octets: apart, in order.
-    runs: heapless::Vec<(u16, u16), RUNS>,
-    /// Where the datagram ends, once its last fragment has come.
-    end: Option<u16>,
-}
-
-impl Datagram {
-    /// Notes the octets of a fragment.
-    fn cover(&mut self, fragment: Fragment) -> Result<(), Refused> {
-        let (start, end) = (fragment.offset, fragment.end());
-        let beyond = self.end.is_some_and(|last| end > last || !fragment.more && end != last);
-        let behind = !fragment.more && self.runs.last().is_some_and(|run| run.1 > end);
-        if beyond || behind {
-            return Err(Refused::Overlap);
-        }
-        // The runs that the fragment touches: from the first that ends at its start or later.
-        let first = self.runs.iter().position(|run| run.1 >= start).unwrap_or(self.runs.len());
-        let (mut low, mut high) = (start, end);
-        let mut touched = 0;
-        for &(run_start, run_end) in self.runs.iter().skip(first).take_while(|run| run.0 <= end) {
-            if run_start <= start && end <= run_end {
-                return Err(Refused::Duplicate);
-            }
-            if run_start < end && start < run_end {
-                return Err(Refused::Overlap);
-            }
-            (low, high) = (low.min(run_start), high.max(run_end));
-            touched += 1;
-        }
-        for _ in 0..touched {
-            self.runs.remove(first);
-        }
-        self.runs.insert(first, (low, high)).map_err(|_| Refused::Overlap)?;
-        if !fragment.more {
-            self.end = Some(end);
-        }
-        Ok(())
-    }
-
-    fn is_complete(&self) -> bool {
-        matches!((self.end, self.runs.as_slice()), (Some(end), &[(0, covered)]) if covered == end)
-    }
 }
 
 /// The datagrams of which fragments have come.
@@ -391,151 +346,5 @@ impl<F> Fragments<F> {
     }
 }
 
-/// One piece of a packet that is too large for its link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Where it begins in the packet's IP payload, in octets.
-    pub start: usize,
-    /// Where it ends.
-    pub end: usize,
-}
-
-/// Cuts an IP payload of `length` octets so that each piece, with `header` octets in front, fits `mtu`
-/// (RFC 791 3.2); in order. None if not even 8 octets fit.
-pub fn pieces(header: usize, length: usize, mtu: usize) -> Option<impl Iterator<Item = Piece>> {
-    let room = mtu.checked_sub(header)? & !7;
-    (room > 0)
-        .then(|| (0..length).step_by(room).map(move |start| Piece { start, end: length.min(start + room) }))
-}
-
-/// Makes the IPv4 header, which is all of `head`, that of a piece.
-///
-/// `offset` and `more` are those of the packet that is cut; `length` is that of its IP payload.
-pub fn set_piece(head: &mut [u8], piece: Piece, offset: u16, more: bool, length: usize) {
-    if head.len() < 20 || head.len() < usize::from(head[0] & 0x0f) * 4 {
-        return;
-    }
-    let mut header = Ipv4Packet::new_unchecked(head);
-    let header_len = usize::from(header.header_len());
-    header.set_total_len((header_len + piece.end - piece.start) as u16);
-    header.set_frag_offset(offset.saturating_add(piece.start as u16));
-    header.set_more_frags(more || piece.end < length);
-    header.fill_checksum();
-}
-
-/// Gives the IPv4 header at the beginning of `head` another identification.
-pub fn set_identification(head: &mut [u8], identification: u16) {
-    if head.len() >= 20 && head.len() >= usize::from(head[0] & 0x0f) * 4 {
-        let mut header = Ipv4Packet::new_unchecked(head);
-        header.set_ident(identification);
-        header.fill_checksum();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: Key = Key { addresses: 1, rest: 2 };
-    const HELD: usize = 256;
-    const NOW: Instant = Instant::from_millis_const(5);
-
-    fn part(offset: u16, length: u16, more: bool) -> Fragment {
-        Fragment { offset, length, more }
-    }
-
-    fn key(source: u64, datagram: u64) -> Key {
-        Key { addresses: source << 32, rest: datagram }
-    }
-
-    #[test]
-    fn rfc_5722_overlaps_end_the_datagram_and_duplicates_do_not() {
-        let mut fragments = Fragments::<()>::new(HELD, 1);
-        assert!(fragments.arrive(KEY, part(0, 16, true), NOW).is_ok());
-        assert_eq!(fragments.arrive(KEY, part(0, 16, true), NOW).err(), Some(Refused::Duplicate));
-        assert_eq!(fragments.arrive(KEY, part(8, 16, true), NOW).err(), Some(Refused::Overlap));
-        assert_eq!(fragments.arrive(KEY, part(16, 16, true), NOW).err(), Some(Refused::Ended));
-    }
-
-    #[test]
-    fn nothing_lies_behind_the_last_fragment_and_there_is_one_last() {
-        for late in [part(40, 8, true), part(32, 16, false), part(16, 8, false)] {
-            let mut fragments = Fragments::<()>::new(HELD, 1);
-            assert!(fragments.arrive(KEY, part(24, 8, false), NOW).is_ok());
-            assert_eq!(fragments.arrive(KEY, late, NOW).err(), Some(Refused::Overlap), "{late:?}");
-        }
-    }
-
-    #[test]
-    fn req_14_any_order_completes_and_is_forgotten() {
-        let parts = [part(0, 16, true), part(16, 16, true), part(32, 16, true), part(48, 3, false)];
-        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
-            let mut fragments = Fragments::<()>::new(HELD, 1);
-            for (count, index) in order.into_iter().enumerate() {
-                assert!(fragments.arrive(KEY, parts[index], NOW).is_ok());
-                fragments.forget_complete(KEY);
-                assert_eq!(fragments.index.is_empty(), count == 3);
-            }
-        }
-    }
-
-    #[test]
-    fn req_14_a_flood_is_bounded_per_source_and_in_total_and_locks_nobody_out() {
-        let mut fragments = Fragments::new(HELD, 7);
-        for datagram in 0..20_000 {
-            let flood = key(10, datagram);
-            if fragments.arrive(flood, part(8, 8, true), NOW).is_ok() {
-                let _ = fragments.hold(flood, ());
-            }
-            assert!(fragments.held() <= QUOTA);
-        }
-        for source in 100..20_000 {
-            let spread = key(source, 0);
-            if fragments.arrive(spread, part(8, 8, true), NOW).is_ok() {
-                let _ = fragments.hold(spread, ());
-            }
-            assert!(fragments.held() <= HELD);
-        }
-        assert_eq!(fragments.datagrams.iter().flatten().count(), fragments.index.len());
-        // Another source's datagram still gets through, also back to front.
-        let (other, mut released) = ((11..20).map(|source| key(source, 1)), 0);
-        for other in other {
-            assert!(fragments.arrive(other, part(8, 8, false), NOW).is_ok());
-            assert_eq!(fragments.hold(other, ()), Ok(()));
-            assert!(matches!(fragments.arrive(other, part(0, 8, true), NOW), Ok(Fate::Unknown)));
-            fragments.decide(other, Fate::Ended, |()| released += 1);
-        }
-        assert_eq!(released, 9);
-    }
-
-    #[test]
-    fn what_never_completes_is_gone_after_its_time() {
-        let mut fragments = Fragments::new(HELD, 7);
-        for datagram in 0..40 {
-            assert!(fragments.arrive(key(1, datagram), part(8, 8, true), NOW).is_ok());
-            assert!(fragments.hold(key(1, datagram), ()).is_ok());
-        }
-        fragments.upkeep(NOW + TIMEOUT - Duration::from_millis(1), DATAGRAMS);
-        assert_eq!((fragments.take_lost(), fragments.held()), (None, 40));
-        fragments.upkeep(NOW + TIMEOUT, DATAGRAMS);
-        assert_eq!((fragments.take_lost(), fragments.held()), (Some((0, 40)), 0));
-        assert_eq!(fragments.next_upkeep(NOW), None);
-        assert_eq!(fragments.take_lost(), None);
-        assert!(fragments.usage.iter().all(|&usage| usage == (0, 0)));
-    }
-
-    #[test]
-    fn req_13_pieces_are_in_order_aligned_and_fit() {
-        for (length, mtu) in [(1461, 1400), (8000, 1500), (100, 68), (1380, 1400), (0, 1500)] {
-            let mut next = 0;
-            for piece in pieces(20, length, mtu).unwrap() {
-                assert_eq!(piece.start, next);
-                assert!(20 + piece.end - piece.start <= mtu);
-                assert!(piece.end == length || piece.end % 8 == 0);
-                next = piece.end;
-            }
-            assert_eq!(next, length);
-        }
-        assert!(pieces(60, 100, 67).is_none());
-    }
-}
+mod tests;
