@@ -16,7 +16,7 @@ use qemu::scratch::Scratch;
 use serde_json::json;
 use smoltcp::wire::EthernetAddress;
 use tests::image::{Inhabited, PORTS, SOON, Wired, bare, busy, late_allocations, link_figure, macs, stats};
-use tests::talk::{echo_datagrams, meanwhile};
+use tests::talk::{echo_datagrams, knock, meanwhile};
 use tests::world::frame;
 use tests::{At, udp};
 
@@ -308,4 +308,50 @@ fn the_power_button_is_heard_under_a_flood() {
         assert!(status.unwrap_or_else(|error| panic!("{error}")).success());
     });
     assert!(world.vm.console().text().contains("powers off wish=\"power button\""));
+}
+
+/// A connection to QEMU's monitor, and the arguments that make it listen.
+fn controlled(config: Config) -> (Config, Socket) {
+    let socket = Socket::new().expect("a directory");
+    let extra = config.extra.iter().cloned().chain(socket.arguments()).collect();
+    (Config { extra, ..config }, socket)
+}
+
+#[test]
+fn a_vm_that_is_saved_and_restored_goes_on_with_its_sessions() {
+    let _machine = busy();
+    let scratch = Scratch::new().expect("a temporary directory");
+    let file = scratch.join("state").display().to_string();
+    let place = |mut config: Config, ports: [Port; PORTS]| {
+        config.ports = ports.into();
+        config
+    };
+    let knocks = |world: &Inhabited| {
+        thread::scope(|scope| {
+            let server = meanwhile(scope, &world.uplink, |stack| echo_datagrams(stack, 7, 1, SOON));
+            world.work.run(|stack| knock(stack, 5000, (SERVER, 7).at(), SOON));
+            server.join().expect("the server has its datagram")[0]
+        })
+    };
+    let (config, socket) = controlled(bare(Machine::Q35));
+    let world = Wired::boot_with(config.clone(), place).with_hosts();
+    let endpoint = knocks(&world);
+    let mut qmp = socket.connect(SOON).unwrap_or_else(|error| panic!("{error}"));
+    let to = format!("exec:cat > {file}");
+    qmp.execute("migrate", json!({ "uri": to })).unwrap_or_else(|error| panic!("{error}"));
+    let state = |qmp: &mut qemu::qmp::Qmp| qmp.execute("query-migrate", json!({})).expect("an answer");
+    let deadline = Instant::now() + SOON;
+    while state(&mut qmp)["status"] != "completed" {
+        assert!(Instant::now() < deadline, "{}", state(&mut qmp));
+        thread::sleep(Duration::from_millis(50));
+    }
+    world.vm.kill();
+    drop(world);
+
+    let (mut config, _socket) = controlled(bare(Machine::Q35));
+    config.extra.extend(["-incoming".to_owned(), format!("exec:cat {file}")]);
+    let world = Wired::resume_with(config, place).with_hosts();
+    assert_eq!(knocks(&world), endpoint, "the same session");
+    assert_forwards(&world, &world.lab);
+    assert_sound(&world);
 }

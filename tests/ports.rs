@@ -149,6 +149,29 @@ fn ports_without_message_interrupts_forward() {
     }
 }
 
+/// Such as hosts have them for other guests: each of these stands for a feature that we leave alone, or take.
+#[test]
+fn ports_with_properties_of_all_kinds_forward() {
+    let _machine = busy();
+    for properties in [
+        ["iommu_platform=on,disable-legacy=on", "packed=on", "mq=on,vectors=2"],
+        ["rx_queue_size=1024", "ctrl_vq=off", "status=off,mrg_rxbuf=off"],
+        ["host_mtu=9000", "host_mtu=68", "vectors=1,tx=timer"],
+    ] {
+        let place = |mut config: Config, mut ports: [Port; PORTS]| {
+            let with = ports.iter_mut().zip(properties);
+            with.for_each(|(port, properties)| port.properties.push(properties.into()));
+            config.ports = ports.into();
+            config
+        };
+        let world = Wired::boot_with(bare(Machine::Q35), place).with_hosts();
+        assert_forwards(&world);
+        for port in ["uplink", "work", "lab"] {
+            assert_eq!(link_figure(&stats(&world.vm), port, "device_errors"), 0, "{properties:?}");
+        }
+    }
+}
+
 /// A device that wants more addresses than there are below 4 GiB has firmware move all registers up.
 #[test]
 fn ports_whose_registers_are_far_up_forward() {

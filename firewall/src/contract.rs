@@ -17,6 +17,9 @@ use crate::neighbor::Neighbors;
 use crate::route::Routes;
 use crate::syn::Syns;
 
+// What a site may say of a port, the port does.
+const _: () = assert!(rules::site::MTU_MAX == port::MTU_MAX);
+
 /// Where the image is loaded.
 const LOADED_AT: usize = 16 << 20;
 /// What is no memory of ours below 1 MiB: the first 64 KiB, and from 639 KiB on.

@@ -20,6 +20,9 @@ const STATUS: u64 = 1 << 16;
 const CTRL_VQ: u64 = 1 << 17;
 const GUEST_ANNOUNCE: u64 = 1 << 21;
 const VERSION_1: u64 = 1 << 32;
+/// The device's accesses go the platform's way (virtio 1.2, 6): straight on, since nobody switches an IOMMU on. A device
+/// that offers it may insist.
+const ACCESS_PLATFORM: u64 = 1 << 33;
 
 /// Left out on purpose: EVENT_IDX (its suppression loses wake-ups with batches), INDIRECT_DESC (allocates per frame),
 /// CTRL_RX (the device stays promiscuous, destinations are checked).
@@ -35,7 +38,8 @@ const WANTED: u64 = CSUM
     | STATUS
     | CTRL_VQ
     | GUEST_ANNOUNCE
-    | VERSION_1;
+    | VERSION_1
+    | ACCESS_PLATFORM;
 
 /// What is of use only with something else (virtio 1.2, 5.1.3.1), in this order. Segments from the device need
 /// buffers that can be put together, since none holds 64 KiB. The control queue has one use.

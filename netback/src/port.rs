@@ -26,7 +26,7 @@ use crate::{
 };
 
 use control::Control;
-pub use lifecycle::{Settings, StartError};
+pub use lifecycle::{MTU_MAX, Settings, StartError};
 pub use link::Port;
 use ring::Ring;
 

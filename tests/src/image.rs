@@ -137,6 +137,16 @@ impl Wired {
     /// # Panics
     /// If it does not boot; with the end of its console.
     pub fn boot_with(config: Config, place: impl FnOnce(Config, [Port; PORTS]) -> Config) -> Self {
+        let wired = Self::resume_with(config, place);
+        wired.vm.ready(SOON).unwrap_or_else(|error| panic!("{error}"));
+        wired
+    }
+
+    /// The same for one that does not say that it is ready, because it was.
+    ///
+    /// # Panics
+    /// If QEMU does not run; with the end of its console.
+    pub fn resume_with(config: Config, place: impl FnOnce(Config, [Port; PORTS]) -> Config) -> Self {
         let listeners = [(); PORTS].map(|()| Listener::new().unwrap_or_else(|error| panic!("{error}")));
         let mut paths = listeners.iter().map(|listener| listener.path().to_owned());
         let ports =
@@ -144,7 +154,6 @@ impl Wired {
         let vm = Vm::start(&place(config, ports)).unwrap_or_else(|error| panic!("{error}"));
         let connect = |listener| vm.connect(listener, SOON).unwrap_or_else(|error| panic!("{error}"));
         let links = listeners.iter().map(connect).collect();
-        vm.ready(SOON).unwrap_or_else(|error| panic!("{error}"));
         Self { links, vm }
     }
 

@@ -35,8 +35,8 @@ const STRIKES: u8 = 8;
 /// Ticks, about seconds, without failure until one is forgiven.
 const CALM: u8 = 60;
 
-/// The largest IP packet of a port, in octets.
-const MTU_MAX: u16 = (FRAME_MAX - ETHERNET_HEADER) as u16;
+/// The largest IP packet of a port, in octets: it lies in one buffer.
+pub const MTU_MAX: u16 = (FRAME_MAX - ETHERNET_HEADER) as u16;
 
 /// What a site may say about a port.
 #[derive(Clone, Copy, Debug, Default)]

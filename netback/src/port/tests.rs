@@ -122,7 +122,7 @@ fn only_what_serves_us_is_negotiated() {
     let (port, device) = port(&pool, 7);
     let offloads = 1 << 7 | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 15;
     let announcements = 1 << 16 | 1 << 17 | 1 << 21;
-    let accepted = 1 << 32 | announcements | 1 << 5 | 1 << 3 | 0b11 | offloads;
+    let accepted = 0b11 << 32 | announcements | 1 << 5 | 1 << 3 | 0b11 | offloads;
     assert_eq!(device.with(|device| device.accepted), accepted);
     assert_eq!((port.mac(), port.mtu()), (EthernetAddress([2, 0, 0, 0, 0, 7]), 1500));
     assert!(port.is_up() && port.finishes_checksums());

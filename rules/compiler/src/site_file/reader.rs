@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use rules::site::Prefix;
+use rules::site::{MTU_MAX, Prefix};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -187,6 +187,7 @@ impl Reader<'_> {
 
     /// RFC 791 3.1: every module must forward a datagram of 68 octets.
     pub(super) fn mtu(&mut self, section: &Section) -> Option<u16> {
-        self.number(section, "mtu", 68, 65_535, "").and_then(|mtu| u16::try_from(mtu).ok())
+        let why = " octets: a packet lies in one buffer of a port";
+        self.number(section, "mtu", 68, MTU_MAX.into(), why).and_then(|mtu| u16::try_from(mtu).ok())
     }
 }
