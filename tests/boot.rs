@@ -189,6 +189,19 @@ fn a_client_without_a_nic_waits_and_the_others_are_served() {
 }
 
 #[test]
+fn a_client_whose_nic_does_not_start_is_named_and_the_others_are_served() {
+    let _machine = busy();
+    let mut config = alone(Machine::Q35);
+    // The last port takes any NIC; a group is no station.
+    config.ports[2].mac.0[0] |= 1;
+    let vm = ready(&config);
+    assert!(vm.console().text().contains("not started name=lab"), "{}", vm.console().text());
+    let stats = stats(&vm);
+    let is_up = |name| stats.port(name).is_some_and(|port| port.up);
+    assert_eq!(["uplink", "work", "lab"].map(is_up), [true, true, false]);
+}
+
+#[test]
 fn a_machine_without_nics_says_so() {
     let _machine = busy();
     for machine in [Machine::Q35, Machine::Microvm] {

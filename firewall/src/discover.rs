@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 
 use firewall::assign::{NoUplink, Places};
 use firewall::held_frames;
+use firewall::route::UPLINK;
 use firewall::services::console::Mac;
 use netback::pci::{self, Message, PciTransport};
 use netback::port::{Settings, StartError, buffers_for};
@@ -57,15 +58,27 @@ pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<(Vec<Port>, H
     let mut ports = absent(site)?;
     let mut held = Vec::new();
     for (((place, device), chosen), mac) in devices.into_iter().zip(chosen).zip(macs) {
-        held.extend(place.map(|place| (place, chosen.ok())));
+        let mut taken = chosen.ok();
         match chosen {
             Ok(index) => {
                 let Some(port) = ports.get_mut(index) else { continue };
-                let started = port.plug(device, Device::NOTHING);
-                started.map_err(|reason| Failure::Start(name(site, index), reason))?;
+                match port.plug(device, Device::NOTHING) {
+                    Ok(()) => {}
+                    Err(reason) if index == UPLINK => {
+                        return Err(Failure::Start(name(site, index), reason));
+                    }
+                    Err(reason) => {
+                        // The others are served; another NIC may take its place.
+                        let name = name(site, index);
+                        log::error!(target: "port", "not started name={name} mac={}: {reason}", Mac(mac));
+                        places.leave(index);
+                        taken = None;
+                    }
+                }
             }
             Err(reason) => log::warn!(target: "port", "refused mac={}: {reason}", Mac(mac)),
         }
+        held.extend(place.map(|place| (place, taken)));
     }
     Ok((ports, Hotplug::new(machine, places, &held)))
 }
