@@ -150,6 +150,119 @@ mod tests {
         (read(json(directory, findings, policy)), read(sarif(directory, findings)))
     }
 
+    /// What SARIF 2.1.0 says of the parts that are used here: 3.13, 3.14, 3.18, 3.19, 3.27, 3.11, 3.28, 3.29, 3.4, 3.30.
+    fn sarif_schema() -> Value {
+        let artifact = json!({
+            "type": "object",
+            "properties": {
+                "uri": { "type": "string", "pattern": "^([a-z]+://)?([A-Za-z0-9/._~-]|%[0-9A-F]{2})*$" },
+                "uriBaseId": { "type": "string" },
+                "index": { "type": "integer", "minimum": -1 },
+                "description": { "type": "object" },
+            },
+            "additionalProperties": false,
+        });
+        let region = json!({
+            "type": "object",
+            "properties": {
+                "startLine": { "type": "integer", "minimum": 1 },
+                "startColumn": { "type": "integer", "minimum": 1 },
+                "endLine": { "type": "integer", "minimum": 1 },
+                "endColumn": { "type": "integer", "minimum": 1 },
+            },
+            "additionalProperties": false,
+        });
+        let result = json!({
+            "type": "object",
+            "properties": {
+                "level": { "enum": ["none", "note", "warning", "error"] },
+                "message": {
+                    "type": "object",
+                    "properties": { "text": { "type": "string" } },
+                    "required": ["text"],
+                    "additionalProperties": false,
+                },
+                "locations": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "physicalLocation": {
+                                "type": "object",
+                                "properties": { "artifactLocation": artifact, "region": region },
+                                "required": ["artifactLocation"],
+                                "additionalProperties": false,
+                            },
+                        },
+                        "additionalProperties": false,
+                    },
+                },
+            },
+            "required": ["message"],
+            "additionalProperties": false,
+        });
+        let driver = json!({
+            "type": "object",
+            "properties": { "name": { "type": "string" }, "version": { "type": "string" } },
+            "required": ["name"],
+            "additionalProperties": false,
+        });
+        let run = json!({
+            "type": "object",
+            "properties": {
+                "tool": { "type": "object", "properties": { "driver": driver }, "required": ["driver"], "additionalProperties": false },
+                "columnKind": { "enum": ["utf16CodeUnits", "unicodeCodePoints"] },
+                "originalUriBaseIds": { "type": "object", "additionalProperties": artifact },
+                "results": { "type": "array", "items": result },
+            },
+            "required": ["tool"],
+            "additionalProperties": false,
+        });
+        json!({
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "type": "object",
+            "properties": {
+                "$schema": { "type": "string", "format": "uri" },
+                "version": { "enum": ["2.1.0"] },
+                "runs": { "type": "array", "minItems": 0, "items": run },
+            },
+            "required": ["version", "runs"],
+            "additionalProperties": false,
+        })
+    }
+
+    #[test]
+    fn what_is_told_is_sarif() {
+        let judge = jsonschema::validator_for(&sarif_schema()).unwrap();
+        let mut seen = 0;
+        for (plan, rules) in [
+            (PLAN, "# weir: allow open\ntable ip t {\n set s { type ipv4_addr; }\n}\n"),
+            (
+                PLAN,
+                "table ip t {\n chain c { type filter hook forward priority 0\n  iifname \"w\u{f6}rk\" accept\n tcp dport 99999 drop\n",
+            ),
+            ("nonsense = 5\n[uplink]\n", ""),
+            (&" ".repeat((1 << 20) + 1), ""),
+        ] {
+            let (_, sarif) = documents(plan, rules);
+            let wrong: Vec<String> = judge.iter_errors(&sarif).map(|error| error.to_string()).collect();
+            assert_eq!(wrong, [""; 0], "{sarif}");
+            seen += sarif["runs"][0]["results"].as_array().unwrap().len();
+            for (place, value) in [
+                ("/version", json!("2.0")),
+                ("/runs/0/results/0/level", json!("fatal")),
+                ("/runs/0/results/0/message", json!("text")),
+                ("/runs/0/tool/driver", json!({})),
+                ("/runs/0/columnKind", json!("octets")),
+            ] {
+                let mut other = sarif.clone();
+                *other.pointer_mut(place).unwrap() = value;
+                assert!(!judge.is_valid(&other), "{place}");
+            }
+        }
+        assert!(seen > 4);
+    }
+
     #[test]
     fn an_error_has_its_place_and_its_label() {
         let rules = "# weir: allow open\ntable ip t {\n chain c { type filter hook forward priority 0\n  iifname \"wörk\" accept\n }\n}\n";

@@ -107,6 +107,47 @@ mod tests {
         assert_eq!(count, NAT.len() - 2 + TIMEOUT.len() - 1 + PANIC.len());
     }
 
+    #[test]
+    fn the_schema_takes_the_example_and_no_wrong_key_or_type() {
+        let schema: Value = serde_json::from_str(crate::SCHEMA).unwrap();
+        let judge = jsonschema::validator_for(&schema).unwrap();
+        let example = serde_json::to_value(EXAMPLE.parse::<toml::Table>().unwrap()).unwrap();
+        let wrong: Vec<String> = judge.iter_errors(&example).map(|error| error.to_string()).collect();
+        assert_eq!(wrong, [""; 0]);
+        for (_, place, keys) in SECTIONS {
+            for key in keys {
+                for change in [misspell as fn(&mut Value, &str) -> bool, mistype] {
+                    let mut changed = example.clone();
+                    assert!(at(&mut changed, place, &mut |table| change(table, key)), "{place:?} {key}");
+                    assert!(!judge.is_valid(&changed), "{place:?} {key}");
+                }
+            }
+        }
+    }
+
+    /// Gives a key another name.
+    fn misspell(table: &mut Value, key: &str) -> bool {
+        let Some(value) = table.as_object_mut().and_then(|table| table.remove(key)) else { return false };
+        table[format!("{key}x")] = value;
+        true
+    }
+
+    /// Gives a key a value of a type that none has.
+    fn mistype(table: &mut Value, key: &str) -> bool {
+        let Some(value) = table.get_mut(key) else { return false };
+        *value = Value::Null;
+        true
+    }
+
+    /// Changes the first table at a place that can be changed so.
+    fn at(value: &mut Value, place: &[&str], change: &mut dyn FnMut(&mut Value) -> bool) -> bool {
+        match (value, place) {
+            (Value::Array(items), _) => items.iter_mut().any(|item| at(item, place, change)),
+            (table, []) => change(table),
+            (table, [first, rest @ ..]) => table.get_mut(*first).is_some_and(|inner| at(inner, rest, change)),
+        }
+    }
+
     /// The keys of all tables at a place, lists looked into.
     fn collect(value: &toml::Value, place: &[&str], met: &mut BTreeSet<String>) {
         match (value, place) {
