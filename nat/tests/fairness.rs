@@ -2,7 +2,7 @@
 
 mod world;
 
-use nat::{Binding, ClientQuota, Endpoint, Filtering, Hit, Refusal, SourceNat, protocol};
+use nat::{ClientQuota, Endpoint, Filtering, Hit, Refusal, SourceNat, protocol};
 use world::*;
 
 const TO: Endpoint = Endpoint::new(SERVER, 53);
@@ -14,11 +14,7 @@ fn open(
     port: u16,
     octets: impl Fn(Endpoint) -> Vec<u8>,
 ) -> Result<Hit, Refusal> {
-    let packet = parse(&octets(end([10, 0, client, 7].into(), port)));
-    let original = packet.tuple().unwrap();
-    let source = SourceNat::Address(EXTERNAL);
-    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
-    world.told().bind_for(client, binding, &packet)
+    world.bind(client, &octets(end([10, 0, client, 7].into(), port)), SourceNat::Address(EXTERNAL))
 }
 
 fn udp_to(from: Endpoint) -> Vec<u8> {
@@ -67,12 +63,19 @@ fn a_client_that_takes_all_ports_it_can_leaves_the_others_their_floor_of_mapping
 
 #[test]
 fn a_ceiling_that_the_site_sets_is_kept() {
-    let mut world = World::optional(|options| {
-        options.clients = 4;
-        options.session_quota = ClientQuota { floor: Some(2), ceiling: Some(5) };
-    });
-    let opened = (2000..2100).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
-    assert_eq!(opened, 5);
+    for rest in [0, 120] {
+        let mut world = World::optional(|options| {
+            (options.clients, options.port_rest) = (4, rest);
+            options.session_quota = ClientQuota { floor: Some(2), ceiling: Some(5) };
+        });
+        // The second time their mappings come back from their rest.
+        for _ in 0..2 {
+            let opened = (2000..2100).filter(|&port| open(&mut world, 1, port, udp_to).is_ok()).count();
+            assert_eq!(opened, 5);
+            world.wait(302);
+            world.told().expire(100);
+        }
+    }
 }
 
 #[test]
@@ -149,11 +152,8 @@ fn open_from(
     port: u16,
     octets: impl Fn(Endpoint) -> Vec<u8>,
 ) -> bool {
-    let packet = parse(&octets(end([10, 0, client, host].into(), port)));
-    let original = packet.tuple().unwrap();
-    let source = SourceNat::Address(EXTERNAL);
-    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
-    world.told().bind_for(client, binding, &packet).is_ok()
+    let octets = octets(end([10, 0, client, host].into(), port));
+    world.bind(client, &octets, SourceNat::Address(EXTERNAL)).is_ok()
 }
 
 #[test]
@@ -173,6 +173,27 @@ fn a_host_that_took_all_ports_of_its_client_gives_way_to_the_others_there() {
         let opened = (2000..2100).filter(|&port| open(&mut world, client, port, udp_to).is_ok()).count();
         assert_eq!(opened, 100);
     }
+}
+
+#[test]
+fn a_host_gives_way_only_where_that_makes_room_and_ceilings_of_ports_are_kept() {
+    let mut world = World::with_both(
+        |config| config.sessions = 64,
+        |options| {
+            options.clients = 1;
+            options.mapping_quota = ClientQuota { floor: Some(0), ceiling: Some(20) };
+        },
+    );
+    let mut opened = |host, octets: fn(Endpoint) -> Vec<u8>| {
+        let opened = (2000..2100).filter(|&port| open_from(&mut world, 0, host, port, octets)).count();
+        let of = |protocol| world.nat.iter().filter(|(_, s)| s.original().protocol() == protocol).count();
+        (opened, of(protocol::UDP), of(protocol::TCP))
+    };
+    assert_eq!(opened(7, udp_to), (20, 20, 0));
+    assert_eq!(opened(7, syn_to), (20, 20, 20));
+    let (other, udp, tcp) = opened(8, udp_to);
+    assert!(other > 0);
+    assert_eq!((udp, tcp), (20, 20));
 }
 
 #[test]
@@ -206,13 +227,10 @@ fn req_8_a_stranger_takes_no_mapping_from_whom_it_talks_to() {
             (0..16u8).filter(|&n| open_from(&mut world, 0, 7 + n % 3, 2000 + u16::from(n), udp_to)).collect();
         assert_eq!(flows.len(), 16);
         for port in 2000..2016 {
-            let original = udp(end(ROUTER, 1), end(EXTERNAL, port), b"stranger");
-            let packet = parse(&original);
-            let tuple = packet.tuple().unwrap();
+            let stranger = udp(end(ROUTER, 1), end(EXTERNAL, port), b"stranger");
+            let tuple = parse(&stranger).tuple().unwrap();
             let Some(internal) = world.nat.inbound(&tuple, false) else { continue };
-            let binding =
-                Binding { original: tuple, destination: internal, source: SourceNat::None, residue: [0; 2] };
-            if let Ok(hit) = world.told().bind_for(0, binding, &packet) {
+            if let Ok(hit) = world.bind_to(0, &stranger, internal, SourceNat::None) {
                 assert_eq!(world.nat.internal(protocol::UDP, tuple.destination()), Some(internal));
                 assert_eq!(world.nat.translation(hit).destination(), internal);
             }

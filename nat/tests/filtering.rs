@@ -70,17 +70,34 @@ fn req_6_an_outsider_cannot_keep_a_mapping_by_ever_new_sessions() {
 }
 
 #[test]
+fn req_8_a_mapping_admits_while_any_session_of_its_endpoint_lives_whichever_began_it() {
+    let mut world = world(Filtering::EndpointIndependent);
+    let first_two = [53, 54].map(|port| {
+        world.udp_out(FROM, end(SERVER, port)).unwrap();
+        world.nat.iter().last().unwrap().0
+    });
+    world.nat.remove(first_two[0]);
+    // The third takes the place of the first, and goes as well.
+    world.udp_out(FROM, end(SERVER, 55)).unwrap();
+    world.nat.remove(first_two[0]);
+    assert_eq!(world.nat.iter().next().unwrap().0, first_two[1]);
+    assert_eq!(world.udp_in(end(ROUTER, 1), OUT), Ok(FROM));
+}
+
+#[test]
 fn req_9_hairpin_shows_the_external_endpoint_whatever_the_filtering() {
     let other = end(OTHER_CLIENT, 6000);
     for filtering in [Filtering::AddressAndPortDependent, Filtering::EndpointIndependent] {
         let mut world = world(filtering);
         world.udp_out(FROM, end(SERVER, 53)).unwrap();
-        let left = world.cross(&udp(other, OUT, b"hairpin")).unwrap();
-        judge(&left);
-        assert_eq!(ends(&left), (end(EXTERNAL, 6000), FROM));
-        let left = world.cross(&udp(FROM, end(EXTERNAL, 6000), b"back")).unwrap();
-        judge(&left);
-        assert_eq!(ends(&left), (OUT, other));
+        for _ in 0..3 {
+            let left = world.cross(&udp(other, OUT, b"hairpin")).unwrap();
+            judge(&left);
+            assert_eq!(ends(&left), (end(EXTERNAL, 6000), FROM));
+            let left = world.cross(&udp(FROM, end(EXTERNAL, 6000), b"back")).unwrap();
+            judge(&left);
+            assert_eq!(ends(&left), (OUT, other));
+        }
         let nobody = Endpoint::new(EXTERNAL, 7777);
         let tuple = nat::Tuple::new(protocol::UDP, other, nobody);
         assert_eq!(world.nat.inbound(&tuple, true), None);

@@ -3,7 +3,7 @@
 mod world;
 
 use core::net::Ipv4Addr;
-use nat::{Binding, Direction, Endpoint, Gone, Hit, Refusal, Reserved, SourceNat, Tuple, Unbound, protocol};
+use nat::{Direction, Endpoint, Gone, Hit, Refusal, Reserved, SourceNat, Tuple, Unbound, protocol};
 use smoltcp::time::Instant;
 use world::*;
 
@@ -13,11 +13,8 @@ const THIRD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
 
 /// A client opens a UDP session from a port, behind an external address.
 fn open(world: &mut World, client: u8, port: u16, external: Ipv4Addr) -> Result<Hit, Refusal> {
-    let packet = parse(&udp(end([10, 0, client, 7].into(), port), TO, b"data"));
-    let original = packet.tuple().unwrap();
-    let source = SourceNat::Address(external);
-    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
-    world.told().bind_for(client, binding, &packet)
+    let octets = udp(end([10, 0, client, 7].into(), port), TO, b"data");
+    world.bind(client, &octets, SourceNat::Address(external))
 }
 
 /// The external endpoint of a client's port.
@@ -74,15 +71,40 @@ fn a_client_that_is_gone_leaves_neither_sessions_nor_ports_behind() {
 #[test]
 fn sessions_from_outside_to_a_client_that_is_gone_go_too() {
     let mut world = World::optional(|options| options.clients = 4);
-    let packet = parse(&udp(end(SERVER, 4000), FORWARD, b"in"));
-    let original = packet.tuple().unwrap();
-    let binding = Binding { original, destination: FORWARDED, source: SourceNat::None, residue: [0; 2] };
-    world.told().bind_for(2, binding, &packet).unwrap();
+    let octets = udp(end(SERVER, 4000), FORWARD, b"in");
+    world.bind_to(2, &octets, FORWARDED, SourceNat::None).unwrap();
     forget(&mut world, Gone::Client(1), 64);
     assert_eq!(world.nat.counts().sessions, 1);
     forget(&mut world, Gone::Client(2), 64);
     assert_eq!(world.nat.counts().sessions, 0);
     assert_eq!(world.nat.next_expiry(), None);
+}
+
+#[test]
+fn sessions_of_others_through_the_mappings_of_a_client_that_is_gone_go_too() {
+    // With a mapping of their own besides, or without.
+    for source in [SourceNat::Address(EXTERNAL), SourceNat::None] {
+        let mut world = World::optional(|options| options.clients = 4);
+        open(&mut world, 2, 2000, EXTERNAL).unwrap();
+        let hairpin = udp(end([10, 0, 1, 7].into(), 3000), end(EXTERNAL, 2000), b"in");
+        world.bind_to(1, &hairpin, end([10, 0, 2, 7].into(), 2000), source).unwrap();
+        forget(&mut world, Gone::Client(2), 64);
+        assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0), "{source:?}");
+    }
+}
+
+#[test]
+fn sessions_without_a_mapping_go_with_the_address_that_they_are_seen_at() {
+    let mut world = World::new();
+    let octets = udp(end(CLIENT, 2000), TO, b"out");
+    world.bind(0, &octets, SourceNat::Static(SECOND)).unwrap();
+    world.udp_in(end(SERVER, 4000), FORWARD).unwrap();
+    forget(&mut world, Gone::External(THIRD), 64);
+    assert_eq!(world.nat.counts().sessions, 2);
+    forget(&mut world, Gone::External(SECOND), 64);
+    assert_eq!(world.nat.counts().sessions, 1);
+    forget(&mut world, Gone::External(EXTERNAL), 64);
+    assert_eq!(world.nat.counts().sessions, 0);
 }
 
 #[test]
@@ -152,6 +174,12 @@ fn a_share_of_an_address_that_was_taken_in_is_what_it_was() {
         let next = if address == EXTERNAL { SECOND } else { EXTERNAL };
         assert!(world.nat.take_in(next, &[]));
     }
+    // Half of the next one's ports are reserved: floors are of what is left.
+    forget(&mut world, Gone::External(SECOND), 100);
+    let half = Reserved { protocol: protocol::UDP, address: THIRD, ports: 10_000..=10_399 };
+    assert!(world.nat.take_in(THIRD, &[half]));
+    let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, THIRD).is_ok()).count();
+    assert_eq!(opened, 400 - 3 * 100);
 }
 
 #[test]
@@ -278,14 +306,11 @@ fn whatever_comes_and_goes_sessions_mappings_and_places_add_up() {
             _ => {
                 let host = random.below(4) as u8;
                 let from = end([10, 0, 0, host].into(), 4000 + random.below(2) as u16);
-                let packet = parse(&udp(from, end(SERVER, 1 + random.below(4) as u16), b"data"));
-                let original = packet.tuple().unwrap();
-                if world.told().lookup(&original).is_none() {
-                    let source = SourceNat::Address(EXTERNAL);
-                    let destination = original.destination();
-                    let binding = Binding { original, destination, source, residue: [0; 2] };
+                let to = end(SERVER, 1 + random.below(4) as u16);
+                if world.told().lookup(&udp_tuple(from, to)).is_none() {
                     // The same endpoint may be another client's the next time.
-                    let _ = world.nat.bind_for(random.below(3) as u8, binding, &packet);
+                    let client = random.below(3) as u8;
+                    let _ = world.bind(client, &udp(from, to, b"data"), SourceNat::Address(EXTERNAL));
                 }
             }
         }
@@ -308,11 +333,8 @@ fn whatever_comes_and_goes_sessions_mappings_and_places_add_up() {
     for port in 0..SESSIONS as u16 {
         // A floor is a sixth of the places, and a client may take what the others' floors leave.
         let from = end([10, 0, 0, 9].into(), 5000 + port);
-        let packet = parse(&udp(from, TO, b"data"));
-        let original = packet.tuple().unwrap();
-        let source = SourceNat::Address(EXTERNAL);
-        let binding = Binding { original, destination: TO, source, residue: [0; 2] };
-        assert!(world.told().bind_for((port / 4) as u8, binding, &packet).is_ok(), "{port}");
+        let bound = world.bind((port / 4) as u8, &udp(from, TO, b"data"), SourceNat::Address(EXTERNAL));
+        assert!(bound.is_ok(), "{port}");
     }
     assert_eq!(
         (world.nat.counts().sessions, world.nat.counts().mappings),

@@ -3,7 +3,7 @@
 mod world;
 
 use nat::blocks::{self, Blocks};
-use nat::{Binding, Endpoint, SourceNat, protocol};
+use nat::{Endpoint, Refusal, SourceNat, Unbound, protocol};
 use std::net::Ipv4Addr;
 use world::*;
 
@@ -75,11 +75,8 @@ fn places_for_mappings_are_never_lacking_for_those_at_rest() {
 }
 
 /// The external endpoint that a source gets.
-fn source(world: &mut World, from: Endpoint, source: SourceNat) -> Result<Endpoint, nat::Unbound> {
-    let packet = parse(&udp(from, TO, b"data"));
-    let original = packet.tuple().unwrap();
-    let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
-    let hit = world.told().bind(binding, &packet)?;
+fn source(world: &mut World, from: Endpoint, source: SourceNat) -> Result<Endpoint, Refusal> {
+    let hit = world.bind(0, &udp(from, TO, b"data"), source)?;
     Ok(world.nat.translation(hit).source())
 }
 
@@ -89,7 +86,7 @@ fn a_range_that_the_rule_chose_is_kept_and_exhausted_alone() {
     let range = SourceNat::Range(EXTERNAL, 6000, 6001);
     let ports = [1, 2, 3].map(|port| source(&mut world, end(CLIENT, 3000 + port), range));
     assert!(ports[..2].iter().all(|got| (6000..=6001).contains(&got.unwrap().port)), "{ports:?}");
-    assert_eq!(ports[2], Err(nat::Unbound::PortsExhausted));
+    assert_eq!(ports[2], Err(Unbound::PortsExhausted.into()));
     // The same source by another rule: a mapping of its own.
     let other = SourceNat::Range(EXTERNAL, 7000, 7000);
     world.wait(1);
@@ -157,10 +154,7 @@ fn rfc_6056_a_source_that_is_to_be_random_is_not_preserved_and_stays_endpoint_in
     for (port, range) in (3000..3100).flat_map(|port| [(port, None), (port + 200, Some((20_000, 29_999)))]) {
         let source = SourceNat::Random(EXTERNAL, range);
         let seen = [53, 54].map(|to| {
-            let packet = parse(&udp(end(CLIENT, port), end(SERVER, to), b"x"));
-            let original = packet.tuple().unwrap();
-            let binding = Binding { original, destination: original.destination(), source, residue: [0; 2] };
-            let hit = world.told().bind(binding, &packet).unwrap();
+            let hit = world.bind(0, &udp(end(CLIENT, port), end(SERVER, to), b"x"), source).unwrap();
             world.nat.session(hit.session).reply().destination().port
         });
         assert_eq!(seen[0], seen[1], "one external endpoint whatever the destination");

@@ -2,7 +2,7 @@
 
 mod world;
 
-use nat::{Unbound, protocol};
+use nat::{SourceNat, Unbound, protocol};
 use std::collections::BTreeSet;
 use world::*;
 
@@ -253,17 +253,20 @@ fn two_ways_to_one_server_cannot_share_a_tuple() {
 }
 
 #[test]
+fn a_new_mapping_and_a_static_source_cannot_share_a_tuple() {
+    let mut world = World::new();
+    let open = |world: &mut World, from, source| world.bind(0, &udp(from, end(SERVER, 53), b"x"), source);
+    open(&mut world, end(CLIENT, 5000), SourceNat::Static(EXTERNAL)).unwrap();
+    let second = open(&mut world, end(OTHER_CLIENT, 5000), SourceNat::Address(EXTERNAL));
+    assert_eq!(second, Err(Unbound::Conflict.into()));
+    assert_eq!(world.udp_in(end(SERVER, 53), end(EXTERNAL, 5000)), Ok(end(CLIENT, 5000)));
+}
+
+#[test]
 fn a_packet_to_its_own_sender_opens_nothing() {
     let mut world = World::new();
     let from = end(CLIENT, 5000);
-    let packet = parse(&udp(from, from, b"land"));
-    let binding = nat::Binding {
-        original: packet.tuple().unwrap(),
-        destination: from,
-        source: nat::SourceNat::None,
-        residue: [0; 2],
-    };
-    let bound = world.told().bind(binding, &packet);
-    assert_eq!(bound, Err(Unbound::Conflict));
+    let bound = world.bind(0, &udp(from, from, b"land"), SourceNat::None);
+    assert_eq!(bound, Err(Unbound::Conflict.into()));
     assert_eq!(world.nat.counts().sessions, 0);
 }

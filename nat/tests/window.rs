@@ -270,6 +270,16 @@ fn a_server_that_lost_its_memory_is_connected_to_anew() {
 }
 
 #[test]
+fn rfc_7323_a_connection_that_is_made_anew_may_scale_its_windows() {
+    let mut world = scaled(Some(7), Some(7));
+    // The server lost its memory: it acknowledges the SYN of a client that did so too.
+    world.cross(&segment((FROM, TO), SYN, (7_000_000, 0), (64_240, Some(7)))).unwrap();
+    world.cross(&segment((TO, OUT), SYN | ACK, (9_000_000, 7_000_001), (65_160, Some(7)))).unwrap();
+    world.cross(&segment((FROM, TO), ACK, (7_000_001, 9_000_001), (60_000, None))).unwrap();
+    world.cross(&tcp(TO, OUT, ACK, (9_000_001 + 1_000_000, 7_000_001), b"data")).unwrap();
+}
+
+#[test]
 fn rfc_6191_an_older_syn_reopens_only_if_it_is_answered() {
     let close = |world: &mut World| {
         world.cross(&tcp(FROM, TO, FIN | ACK, (101, 501), &[])).unwrap();
@@ -279,8 +289,10 @@ fn rfc_6191_an_older_syn_reopens_only_if_it_is_answered() {
     let mut world = connected();
     close(&mut world);
     world.cross(&tcp(FROM, TO, SYN, (50, 0), &[])).unwrap();
-    // Still closed: the old connection's segments are right.
+    // Still closed: the old connection's segments are right, and those of a new one are not.
     world.cross(&tcp(TO, OUT, ACK, (502, 102), &[])).unwrap();
+    world.cross(&tcp(FROM, TO, ACK, (102, 502), &[])).unwrap();
+    assert_eq!(world.cross(&tcp(TO, OUT, SYN | ACK, (5_000_000, 52), &[])), Err(Dropped::Refused));
     world.cross(&tcp(TO, OUT, SYN | ACK, (5_000_000, 51), &[])).unwrap();
     world.cross(&tcp(FROM, TO, ACK, (51, 5_000_001), &[])).unwrap();
     assert!(is_established(&world));
@@ -295,6 +307,8 @@ fn pickup_opens_in_the_middle_only_where_the_site_says_so() {
     assert!(world.cross(&tcp(FROM, TO, RST | ACK, (1, 1), &[])).is_err());
     world.cross(&middle).unwrap();
     assert!(is_established(&world));
+    // What came before it was seen is acknowledged.
+    world.cross(&tcp(FROM, TO, ACK, (1_000_004, 2_500_000), &[])).unwrap();
     // The other side was far ahead of what had been acknowledged.
     world.cross(&tcp(TO, OUT, ACK, (2_900_000, 1_000_004), b"data")).unwrap();
     world.cross(&tcp(FROM, TO, ACK, (1_000_004, 2_900_004), &[])).unwrap();

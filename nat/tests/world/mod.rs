@@ -4,8 +4,8 @@
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 use nat::{
-    Binding, Checksum, Config, Direction, Endpoint, HEAD_MAX, Hit, Nat, Options, Packet, Reserved, SourceNat,
-    Timeouts, Translation, Tuple, Unbound, protocol,
+    Binding, Checksum, Config, Direction, Endpoint, HEAD_MAX, Hit, Nat, Options, Packet, Refusal, Reserved,
+    SourceNat, Timeouts, Translation, Tuple, Unbound, protocol,
 };
 use smoltcp::time::Instant;
 
@@ -283,6 +283,25 @@ impl World {
         };
         let bound = self.told().bind(binding, packet);
         bound.map_err(Dropped::Unbound)
+    }
+
+    /// A session that a client's packet opens, whatever the world's rules.
+    pub fn bind(&mut self, client: u8, octets: &[u8], source: SourceNat) -> Result<Hit, Refusal> {
+        let destination = parse(octets).tuple_with(true).unwrap().destination();
+        self.bind_to(client, octets, destination, source)
+    }
+
+    /// The same with this destination behind us.
+    pub fn bind_to(
+        &mut self,
+        client: u8,
+        octets: &[u8],
+        destination: Endpoint,
+        source: SourceNat,
+    ) -> Result<Hit, Refusal> {
+        let packet = parse(octets);
+        let original = packet.tuple_with(true).unwrap();
+        self.told().bind_for(client, Binding { original, destination, source, residue: [0; 2] }, &packet)
     }
 
     /// The external endpoint that a client's UDP packet leaves with.
