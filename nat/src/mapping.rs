@@ -73,8 +73,8 @@ impl Session {
         self.hosts() && self.internal() == internal && self.mapped_protocol() == protocol
     }
 
-    /// What is left of the session is the mapping that lives here: no packet is its own any more,
-    /// as of no protocol of such packets.
+    /// What is left of the session is the mapping that lives here: no packet is its own any more.
+    /// Its protocol becomes one that has no ports, or none at all, and its ports are not 0.
     pub(crate) const fn leave_mapping(&mut self) {
         self.protocol = !self.protocol;
     }
@@ -157,6 +157,11 @@ impl Slab {
     /// Whether a mapping ends with one session.
     pub(crate) fn has_one_session(&self, id: u32) -> bool {
         self.awake(id).is_some_and(|host| host.mapping == 1)
+    }
+
+    /// Whether a place is free again when its session is over.
+    pub(crate) fn ends_with_session(&self, id: u32) -> bool {
+        !self.get(id).hosts() || self.has_one_session(id)
     }
 
     /// Whether the internal endpoint opened or answered one of a mapping's sessions.

@@ -52,7 +52,6 @@ const fn pool_of(protocol: u8) -> Option<usize> {
 }
 
 impl Ports {
-    /// All ports of the addresses, those at or above 1024 limited to a range.
     /// Octets that [`Ports::new`] allocates for this many addresses.
     pub(crate) const fn footprint(addresses: usize) -> usize {
         addresses * (size_of::<At>() + 3 * Tree::FOOTPRINT)
@@ -63,6 +62,7 @@ impl Ports {
         addresses * KINDS
     }
 
+    /// All ports of the addresses, those at or above 1024 limited to a range.
     pub(crate) fn new(external: &[Ipv4Addr], range: &RangeInclusive<u16>, chance: Chance) -> Self {
         let at = |&address: &Ipv4Addr| At {
             address,
@@ -107,6 +107,11 @@ impl Ports {
             pool.tree.fill();
         }
         Some(place * KINDS..(place + 1) * KINDS)
+    }
+
+    /// The addresses; an unspecified one is none's.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Ipv4Addr> {
+        self.addresses.iter().map(|at| &at.address)
     }
 
     /// Whether this address has ports at all.
@@ -171,6 +176,15 @@ impl Ports {
             protocol::ICMP => IDENTIFIERS,
             _ if preferred < 1024 => LOW,
             _ => self.high.clone(),
+        }
+    }
+
+    /// The ports on the other side of 1024, which those of a class become only if a rule says so.
+    pub(crate) fn other_class(&self, class: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+        match class {
+            _ if *class == IDENTIFIERS => None,
+            _ if *class == LOW => Some(self.high.clone()),
+            _ => Some(LOW),
         }
     }
 

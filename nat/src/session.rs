@@ -32,12 +32,12 @@ pub(crate) const REPLIED: u8 = 2;
 pub(crate) const DNAT: u8 = 4;
 /// The source was translated.
 pub(crate) const SNAT: u8 = 8;
+/// Packets of a direction refresh it, original and reply.
+const REFRESHED: [u8; 2] = [16, 32];
 /// It holds the mapping that its opener talks to, besides its own.
 pub(crate) const HOLDS: u8 = 64;
 /// The mapping that it began lives with it.
 pub(crate) const HOSTS: u8 = 128;
-/// Packets of a direction refresh it, original and reply.
-const REFRESHED: [u8; 2] = [16, 32];
 
 /// Which idle time a session has: a place among [`Lifetimes`](crate::config::Lifetimes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

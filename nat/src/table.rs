@@ -18,6 +18,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 use smoltcp::time::Instant;
 
 use crate::config::{ClientQuota, Config, Lifetimes, Options, Reserved};
@@ -62,13 +63,27 @@ pub enum SourceNat {
     None,
     /// This external address, and a port of it.
     Address(Ipv4Addr),
-    /// This external address, and a port of it from the first to the last given.
+    /// This external address, and a port of it from the first to the last given, as far as the
+    /// configured ones go. Clients have no floor among these, but of all ports.
     Range(Ipv4Addr, u16, u16),
     /// This external address, and a port of it that chance picks: from the first to the last if
     /// they are given.
     Random(Ipv4Addr, Option<(u16, u16)>),
     /// This address and the same port: the address is the source's alone (1:1).
     Static(Ipv4Addr),
+}
+
+impl SourceNat {
+    /// The external address that gives a port, and the ports that a rule names.
+    fn pool(self) -> Option<(Ipv4Addr, Option<RangeInclusive<u16>>)> {
+        match self {
+            Self::None | Self::Static(_) => None,
+            Self::Address(address) | Self::Random(address, None) => Some((address, None)),
+            Self::Range(address, first, last) | Self::Random(address, Some((first, last))) => {
+                Some((address, Some(first..=last)))
+            }
+        }
+    }
 }
 
 /// A session to be.

@@ -26,6 +26,10 @@ const AHEAD_REPLY: u8 = 128;
 const ESTABLISHED: u8 = SYN_REPLIED | ACK_ORIGINAL | ACK_REPLY;
 const CLOSED: u8 = FIN_ORIGINAL | FIN_REPLY;
 
+const SYN_ACK: u8 = SYN | ACK;
+const FIN_ACK: u8 = FIN | ACK;
+const RST_ACK: u8 = RST | ACK;
+
 /// Why a packet of a session must not pass.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Refused {
@@ -110,11 +114,11 @@ impl Connection<'_> {
             return self.follow(segment, direction);
         }
         match (segment.flags & (SYN | ACK | FIN | RST), direction) {
-            (RST, _) | (0x14, _) => self.reset(segment, direction),
+            (RST | RST_ACK, _) => self.reset(segment, direction),
             (SYN, Direction::Original) => Ok(self.syn(segment)),
             (SYN, Direction::Reply) => Ok(self.simultaneous(segment)),
-            (0x12, _) => self.syn_ack(segment, direction),
-            (ACK | 0x11, _) => self.acknowledge(segment, direction),
+            (SYN_ACK, _) => self.syn_ack(segment, direction),
+            (ACK | FIN_ACK, _) => self.acknowledge(segment, direction),
             // RFC 9293 3.10.7.4: without ACK nothing is right; SYN goes with neither FIN nor RST.
             _ => Err(Refused::Window),
         }

@@ -113,6 +113,15 @@ impl Windows {
     /// Of a session that is not TCP's.
     pub(crate) const NONE: Self = Self([Side::SILENT; 2]);
 
+    /// The sender and the receiver of a direction.
+    const fn pair(&self, direction: Direction) -> (Side, Side) {
+        let [original, reply] = self.0;
+        match direction {
+            Direction::Original => (original, reply),
+            Direction::Reply => (reply, original),
+        }
+    }
+
     #[inline(always)]
     fn sides(&mut self, direction: Direction) -> (&mut Side, &mut Side) {
         let [original, reply] = &mut self.0;
@@ -133,7 +142,7 @@ impl Windows {
         let unacknowledged = receiver.end.wrapping_sub(acknowledgement);
         if !is_at_or_after(receiver.edge(), segment.sequence)
             || !is_at_or_after(end, oldest)
-            || unacknowledged > sender.reach()
+            || unacknowledged > sender.reach() + 1
         {
             return false;
         }
@@ -220,14 +229,14 @@ impl Windows {
     }
 
     /// Whether a SYN has a number that was not used yet (RFC 6191 2, RFC 9293 3.10.7.8).
-    pub(crate) fn is_new_syn(&mut self, segment: &Segment, direction: Direction) -> bool {
-        let (sender, _) = self.sides(direction);
+    pub(crate) fn is_new_syn(&self, segment: &Segment, direction: Direction) -> bool {
+        let (sender, _) = self.pair(direction);
         !is_at_or_after(sender.end, segment.sequence)
     }
 
     /// Where a segment stands among what its sender sent before.
-    pub(crate) fn place(&mut self, segment: &Segment, direction: Direction) -> Place {
-        let (sender, receiver) = self.sides(direction);
+    pub(crate) fn place(&self, segment: &Segment, direction: Direction) -> Place {
+        let (sender, receiver) = self.pair(direction);
         let is_old = is_at_or_after(receiver.acknowledged, segment.end());
         if is_old || !is_at_or_after(receiver.edge().wrapping_add(1), segment.end()) {
             return Place::Outside;
@@ -239,19 +248,19 @@ impl Windows {
     }
 
     /// Whether a segment ends behind all that its sender sent before.
-    pub(crate) fn goes_further(&mut self, segment: &Segment, direction: Direction) -> bool {
-        !is_at_or_after(self.sides(direction).0.end, segment.end())
+    pub(crate) fn goes_further(&self, segment: &Segment, direction: Direction) -> bool {
+        !is_at_or_after(self.pair(direction).0.end, segment.end())
     }
 
     /// Whether a side acknowledged all that the other side sent.
-    pub(crate) fn is_all_acknowledged(&mut self, by: Direction) -> bool {
-        let (side, other) = self.sides(by);
+    pub(crate) fn is_all_acknowledged(&self, by: Direction) -> bool {
+        let (side, other) = self.pair(by);
         is_at_or_after(side.acknowledged, other.end)
     }
 
     /// What a reset is to its receiver.
-    pub(crate) fn reset(&mut self, segment: &Segment, direction: Direction) -> Reset {
-        let (sender, receiver) = self.sides(direction);
+    pub(crate) fn reset(&self, segment: &Segment, direction: Direction) -> Reset {
+        let (sender, receiver) = self.pair(direction);
         let sequence = segment.sequence;
         if sequence == receiver.acknowledged || sequence == sender.end {
             return Reset::Exact;

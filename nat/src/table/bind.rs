@@ -18,7 +18,7 @@ impl Nat {
     /// Begins a session with the packet that opens it, which is sure to leave.
     ///
     /// # Errors
-    /// [`Unbound`], and nothing is changed but that sessions which had expired may be gone.
+    /// As [`Nat::bind_for`], where a quota is a full table.
     pub fn bind(&mut self, binding: Binding, packet: &Packet) -> Result<Hit, Unbound> {
         self.bind_for(0, binding, packet).map_err(|refusal| match refusal {
             Refusal::Quota => Unbound::TableFull,
@@ -30,7 +30,7 @@ impl Nat {
     ///
     /// # Errors
     /// [`Refusal`], and nothing is changed but that sessions which had expired, were closed, or
-    /// were never answered may be gone.
+    /// were never answered may be gone, and mappings at rest.
     pub fn bind_for(&mut self, client: u8, binding: Binding, packet: &Packet) -> Result<Hit, Refusal> {
         let is_other = packet.tuple().is_none() && packet.tuple_with(self.options.other_protocols).is_some();
         if !packet.opens() && !is_other && !self.may_pick_up(packet) {
@@ -176,8 +176,7 @@ impl Nat {
         session
     }
 
-    /// Gives a session its place and its keys: those of the mapping that lives with it, or both of
-    /// its tuples.
+    /// Gives a session its place and its keys.
     fn place(
         &mut self,
         client: u8,
@@ -186,47 +185,65 @@ impl Nat {
         reply: &Tuple,
         mapped: Mapped,
     ) -> Result<u32, Unbound> {
-        let mut session = self.session_to_be(client, binding, reply, packet);
+        let session = self.session_to_be(client, binding, reply, packet);
         self.is_crossed |= self.may_be_mapped(&binding.original);
-        if let Mapped::Anew(spot) = mapped {
-            session.begin_mapping();
-            return self.place_anew(session, reply, spot);
-        }
-        if let Ok(item) = self.seek(reply) {
-            self.vacate(item, reply)?;
-        }
         match mapped {
-            Mapped::By(mapping) => {
-                session.mapping = mapping;
-                let host = self.sessions.get(mapping);
-                if session.is_snat() && !host.is_live() {
-                    session.take_mapping(host);
-                    self.place_with_mapping(mapping, session);
-                    return Ok(mapping);
-                }
-            }
-            _ => self.is_crossed |= self.may_be_mapped(reply),
+            Mapped::Anew(spot) => self.place_anew(session, reply, spot),
+            Mapped::By(mapping) => self.place_by(mapping, session, &binding.original, reply),
+            Mapped::Not => self.place_alone(session, &binding.original, reply),
         }
-        let id = self.place_at(session, Spot::of(self.hash(&binding.original)), self.hash(reply))?;
-        match mapped {
-            Mapped::By(mapping) if binding.source != SourceNat::None => self.sessions.own(mapping),
-            Mapped::By(_) => {}
-            _ => self.unmapped += 1,
-        }
-        Ok(id)
     }
 
     /// A session that a new mapping lives with. Its port was free: nothing has the mapping's hash.
     #[inline(always)]
-    fn place_anew(&mut self, session: Session, reply: &Tuple, internal: Spot) -> Result<u32, Unbound> {
-        if self.is_crossed
-            && let Some(item) = self.seek_own(reply)
-        {
-            self.vacate(item, reply)?;
+    fn place_anew(&mut self, mut session: Session, reply: &Tuple, internal: Spot) -> Result<u32, Unbound> {
+        if self.is_crossed {
+            self.vacate_reply(reply)?;
         }
+        session.begin_mapping();
         let id = self.place_at(session, internal, self.external_hash(reply))?;
         self.mappings.begin();
         Ok(id)
+    }
+
+    /// A session that uses a mapping in force; the caller holds one use of it.
+    fn place_by(
+        &mut self,
+        mapping: u32,
+        mut session: Session,
+        original: &Tuple,
+        reply: &Tuple,
+    ) -> Result<u32, Unbound> {
+        self.vacate_reply(reply)?;
+        session.mapping = mapping;
+        let (host, is_snat) = (self.sessions.get(mapping), session.is_snat());
+        if is_snat && !host.is_live() {
+            session.take_mapping(host);
+            self.place_with_mapping(mapping, session);
+            return Ok(mapping);
+        }
+        let id = self.place_at(session, Spot::of(self.hash(original)), self.hash(reply))?;
+        if is_snat {
+            self.sessions.own(mapping);
+        }
+        Ok(id)
+    }
+
+    /// A session without a mapping.
+    fn place_alone(&mut self, session: Session, original: &Tuple, reply: &Tuple) -> Result<u32, Unbound> {
+        self.vacate_reply(reply)?;
+        self.is_crossed |= self.may_be_mapped(reply);
+        let id = self.place_at(session, Spot::of(self.hash(original)), self.hash(reply))?;
+        self.unmapped += 1;
+        Ok(id)
+    }
+
+    /// Makes sure that no session has the tuple of the answers to one that is to be.
+    fn vacate_reply(&mut self, reply: &Tuple) -> Result<(), Unbound> {
+        match self.seek(reply) {
+            Ok(item) => self.vacate(item, reply).map(|_| ()),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A session that is found at a spot in the original direction, and by a hash in the other.
@@ -259,6 +276,8 @@ impl Nat {
             quota.take(session.client);
         }
         self.sessions.begin(id, session);
+        // The index has not changed, but there is a session that may have been sought in vain.
+        self.missed.1 = Vain::STALE;
     }
 
     /// A session that has its place gets its timer, and its share of what is counted.

@@ -24,7 +24,8 @@ impl Nat {
         let looks = if is_fair { LOOK } else { LOOK_CLOSED };
         let found = self.expendable.next(looks, |id| {
             let session = sessions.get(id);
-            session.is_closed() || is_fair && session.client == largest
+            let may_go = session.is_closed() || is_fair && session.client == largest;
+            may_go && sessions.ends_with_session(id)
         });
         if let Some(id) = found {
             self.remove(SessionId(id));
@@ -44,12 +45,23 @@ impl Nat {
     }
 
     /// A host finds that others of its client have taken what the client may have: the one that
-    /// has most, as far as a sample shows, loses an unassured session, one whose mapping is of
-    /// this kind if a kind is given. The host that has most gets nothing.
+    /// has most loses an unassured session, one whose mapping is of this kind if a kind is given.
+    /// The host that has most gets nothing.
     pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, kind: Option<usize>) -> bool {
+        match self.largest_host(client, kind) {
+            Some((owner, id)) if owner != host => {
+                self.remove(SessionId(id));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The host of a client that has most of what may go, as far as a sample shows, and a session
+    /// of it.
+    fn largest_host(&mut self, client: u8, kind: Option<usize>) -> Option<(Ipv4Addr, u32)> {
         // A majority vote: each place that says otherwise takes one voice from the candidate.
-        let mut candidate: Option<(Ipv4Addr, u32)> = None;
-        let mut voices = 0;
+        let (mut candidate, mut voices): (Option<(Ipv4Addr, u32)>, _) = (None, 0);
         let capacity = self.sessions.capacity().max(1);
         // By the golden section, from another place each time: sessions of one burst stand side by
         // side, and no few places in a row tell of all.
@@ -57,25 +69,30 @@ impl Nat {
         self.hand = (self.hand + 1) % capacity;
         for _ in 0..SAMPLE {
             self.hand = (self.hand + step) % capacity;
-            let session = self.sessions.get(self.hand);
-            let is_of_client = session.is_live() && session.client == client;
-            if !is_of_client || session.is_assured() || kind.is_some() && self.kind_of(self.hand) != kind {
+            if !self.may_give_way(self.hand, client, kind) {
                 continue;
             }
-            let owner = session.owner();
+            let owner = self.sessions.get(self.hand).owner();
             match candidate {
                 Some((other, _)) if other == owner => voices += 1,
                 Some(_) if voices > 0 => voices -= 1,
                 _ => (candidate, voices) = (Some((owner, self.hand)), 1),
             }
         }
-        match candidate {
-            Some((owner, id)) if owner != host => {
-                self.remove(SessionId(id));
-                true
+        candidate
+    }
+
+    /// Whether a session may go for another of its client, and something is free then: its place, or
+    /// a port of this kind.
+    fn may_give_way(&self, id: u32, client: u8, kind: Option<usize>) -> bool {
+        let session = self.sessions.get(id);
+        session.is_live()
+            && session.client == client
+            && !session.is_assured()
+            && match kind {
+                Some(_) => self.kind_of(id) == kind,
+                None => self.sessions.ends_with_session(id),
             }
-            _ => false,
-        }
     }
 
     /// The kind of port that a session alone keeps its mapping of.

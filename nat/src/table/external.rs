@@ -81,8 +81,10 @@ impl Nat {
     /// The external endpoint that an internal one has at an external address, if any.
     pub fn external(&self, protocol: u8, internal: Endpoint, external: Ipv4Addr) -> Option<Endpoint> {
         let tuple = Tuple::new(protocol, internal, Endpoint::new(external, 0));
-        let id = self.mapping_of(&tuple, external, &(0..=u16::MAX))?;
-        self.sessions.awake(id).map(|host| host.external())
+        let awake = |item| self.sessions.awake(item >> 1).filter(|host| host.maps(protocol, internal));
+        let at = |item| awake(item).map(|host| host.external()).filter(|found| found.address == external);
+        let found = self.index.find(self.internal_hash(&tuple), |item| at(item).is_some());
+        found.and_then(at)
     }
 
     /// The internal endpoint that a packet without a session is for, if the mapping at its
@@ -93,7 +95,7 @@ impl Nat {
     /// mappings whose internal endpoint itself sent something in a session that lives.
     pub fn inbound(&self, tuple: &Tuple, from_inside: bool) -> Option<Endpoint> {
         let (protocol, external) = (tuple.protocol(), tuple.destination());
-        if !matches!(protocol, protocol::UDP | protocol::TCP) {
+        if !matches!(protocol, protocol::UDP | protocol::TCP) || !self.ports.has(protocol, external.address) {
             return None;
         }
         let mapping = self.mapping_at(protocol, external)?;

@@ -5,6 +5,7 @@
 
 use core::net::Ipv4Addr;
 
+use super::external::Externals;
 use super::{Gone, Nat};
 use crate::config::Reserved;
 use crate::session::{Session, SessionId};
@@ -14,8 +15,8 @@ impl Nat {
     /// one, from `from` on, which is 0 in the first call. Returns where to go on, or nothing at the
     /// end.
     ///
-    /// No session of a client may be bound meanwhile; at an external address none is, but for 1:1
-    /// translation. With the last call the address's reservations are gone too, and its place is
+    /// No session of what is gone may be bound meanwhile: none of the client, none to or from the
+    /// address. With the last call the address's reservations are gone too, and its place is
     /// free for [`Nat::take_in`].
     ///
     /// ```
@@ -57,8 +58,14 @@ impl Nat {
         }
         if let Gone::External(address) = gone {
             self.ports.clear(address);
+            self.find_externals();
         }
         None
+    }
+
+    /// The external addresses are others.
+    fn find_externals(&mut self) {
+        self.externals = self.ports.addresses().fold(Externals::NONE, Externals::with);
     }
 
     fn forget_session(&mut self, gone: Gone, id: u32) {
@@ -82,7 +89,7 @@ impl Nat {
         let Some(kinds) = self.ports.open(address) else {
             return false;
         };
-        self.externals = self.externals.with(&address);
+        self.find_externals();
         // Where sessions go may be to a mapping now, as far as their tuples tell.
         self.is_crossed = true;
         reserved.iter().for_each(|run| self.ports.reserve(run));

@@ -3,6 +3,11 @@
 //! The session that a mapping lives with is found by the mapping's endpoints: packets of the
 //! original direction by their source, the internal endpoint, answers by their destination, the
 //! external one. All other sessions are found by their whole tuples.
+//!
+//! Of those others, one that uses a mapping has two tuples, of which each either goes to an external
+//! address or comes from the mapping's internal endpoint, and the mapping is found by that. So where
+//! a source has no mapping, a tuple that goes to no external address can only be that of a session
+//! which has none either; and those are counted.
 
 use core::net::Ipv4Addr;
 

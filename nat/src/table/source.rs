@@ -1,5 +1,6 @@
 //! The external endpoint of a session: its mapping, or a new one.
 
+use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
 use super::bind::RECLAIM;
@@ -11,6 +12,11 @@ use crate::ports::Ports;
 use crate::quota::Quota;
 use crate::session::NONE;
 use crate::timers::TIMEOUT_MAX;
+
+/// All ports.
+const ANY: RangeInclusive<u16> = 0..=u16::MAX;
+/// Ports of a class that are looked at for one that rests.
+const LOOK: usize = 64;
 
 /// The mapping of a session to be.
 #[derive(Clone, Copy, Debug)]
@@ -27,15 +33,13 @@ impl Nat {
     /// Whether the client's session would take a place that its mapping keeps.
     #[inline(never)]
     pub(super) fn is_awaited(&self, client: u8, binding: &Binding) -> bool {
-        let (address, first, last) = match binding.source {
-            _ if self.sessions.vacated() == self.mappings.at_rest() => return false,
-            SourceNat::None | SourceNat::Static(_) => return false,
-            SourceNat::Address(address) | SourceNat::Random(address, None) => (address, 0, u16::MAX),
-            SourceNat::Range(address, first, last) | SourceNat::Random(address, Some((first, last))) => {
-                (address, first, last)
-            }
+        if self.sessions.vacated() == self.mappings.at_rest() {
+            return false;
+        }
+        let Some((address, ports)) = binding.source.pool() else {
+            return false;
         };
-        let found = self.mapping_of(&binding.original, address, &(first..=last));
+        let found = self.mapping_of(&binding.original, address, &ports.unwrap_or(ANY));
         let host = found.and_then(|id| self.sessions.awake(id));
         host.is_some_and(|host| !host.is_live() && host.client == client)
     }
@@ -48,12 +52,11 @@ impl Nat {
         vain: &Vain,
     ) -> Result<(Endpoint, Mapped), Refusal> {
         let (protocol, internal) = (binding.original.protocol(), binding.original.source());
-        let (address, ports) = match binding.source {
-            SourceNat::None => return Ok((internal, self.mapped_already(binding))),
-            SourceNat::Static(address) => return Ok((Endpoint::new(address, internal.port), Mapped::Not)),
-            SourceNat::Address(address) => (address, None),
-            SourceNat::Range(address, first, last) => (address, Some(first..=last)),
-            SourceNat::Random(address, ports) => (address, ports.map(|(first, last)| first..=last)),
+        let Some((address, named)) = binding.source.pool() else {
+            return Ok(match binding.source {
+                SourceNat::Static(address) => (Endpoint::new(address, internal.port), Mapped::Not),
+                _ => (internal, self.mapped_already(binding)),
+            });
         };
         if !matches!(protocol, protocol::ICMP | protocol::TCP | protocol::UDP) {
             // Without ports the first client to a peer has the address; a second is a conflict.
@@ -63,23 +66,67 @@ impl Nat {
             };
         }
         let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
-        let any = 0..=u16::MAX;
-        let among = ports.as_ref().unwrap_or(&any);
         if vain.is_mapped
-            && let Some(mapping) = self.mapping_of(&binding.original, address, among)
+            && let Some(mapping) = self.mapping_of(&binding.original, address, named.as_ref().unwrap_or(&ANY))
         {
             return self.known(client, mapping);
         }
-        let class = ports.unwrap_or_else(|| self.ports.class(protocol, internal.port));
+        let own = self.ports.class(protocol, internal.port);
+        let port = match named {
+            None => self.begin_mapping(client, binding, (address, place), &own),
+            Some(named) => self.begin_mapping_within(client, binding, (address, place), &own, &named),
+        };
+        Ok((Endpoint::new(address, port?), Mapped::Anew(vain.spot)))
+    }
+
+    /// The port of a new mapping among those that a rule names: one of the internal port's own class
+    /// before others (RFC 4787 REQ-3 a).
+    fn begin_mapping_within(
+        &mut self,
+        client: u8,
+        binding: &Binding,
+        at: (Ipv4Addr, usize),
+        own: &RangeInclusive<u16>,
+        named: &RangeInclusive<u16>,
+    ) -> Result<u16, Refusal> {
+        let mut refusal = Unbound::PortsExhausted.into();
+        let other = self.ports.other_class(own);
+        for class in [Some(own), other.as_ref()].into_iter().flatten() {
+            let common = *class.start().max(named.start())..=*class.end().min(named.end());
+            if common.is_empty() {
+                continue;
+            }
+            match self.begin_mapping(client, binding, at, &common) {
+                Ok(port) => return Ok(port),
+                Err(refused) => refusal = refused,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The port of a new mapping at an external address, which has this place: one of this class, on
+    /// the client's account.
+    #[inline]
+    fn begin_mapping(
+        &mut self,
+        client: u8,
+        binding: &Binding,
+        (address, place): (Ipv4Addr, usize),
+        class: &RangeInclusive<u16>,
+    ) -> Result<u16, Refusal> {
+        let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let kind = Ports::kind_at(place, protocol, *class.start());
         self.share(client, internal, kind)?;
         let preferred = match binding.source {
-            SourceNat::Random(..) => self.ports.draw(&class),
+            SourceNat::Random(..) => self.ports.draw(class),
             _ => internal.port,
         };
-        let port = self.port(&class, kind, preferred).ok_or(Unbound::PortsExhausted)?;
-        self.count_mapping(Ports::kind_at(place, protocol, port), client, Quota::take);
-        Ok((Endpoint::new(address, port), Mapped::Anew(vain.spot)))
+        let port = match self.port(class, kind, preferred) {
+            Some(port) => port,
+            None => self.port_at_rest(protocol, address, (class, kind), preferred)?,
+        };
+        self.count_mapping(kind, client, Quota::take);
+        Ok(port)
     }
 
     /// The mapping that a packet came through, if any, is its session's.
@@ -150,7 +197,8 @@ impl Nat {
         }
     }
 
-    /// An external port that is free by now, or whose rest has to be short.
+    /// An external port that is free by now.
+    #[inline]
     fn port(&mut self, class: &RangeInclusive<u16>, kind: usize, preferred: u16) -> Option<u16> {
         // One more than may have come.
         for _ in 0..2 {
@@ -159,15 +207,34 @@ impl Nat {
             };
             self.end_resting(rested);
         }
-        let mut allocation = self.ports.allocate_in(kind, class, preferred);
-        if allocation.is_none() {
-            self.expire(RECLAIM);
-            if let Some(oldest) = self.mappings.oldest_within(&self.sessions, kind, class) {
-                self.end_resting(oldest);
-            }
-            allocation = self.ports.allocate_in(kind, class, preferred);
+        self.ports.allocate_in(kind, class, preferred).map(|allocation| allocation.port)
+    }
+
+    /// An external port whose rest has to be short, as no other is free: that of a mapping that rests
+    /// longest, or of any among the class.
+    #[cold]
+    fn port_at_rest(
+        &mut self,
+        protocol: u8,
+        address: Ipv4Addr,
+        (class, kind): (&RangeInclusive<u16>, usize),
+        preferred: u16,
+    ) -> Result<u16, Unbound> {
+        self.expire(RECLAIM);
+        let any = self.ports.draw(class);
+        let oldest = self.mappings.oldest_within(&self.sessions, kind, class);
+        let resting = oldest.or_else(|| {
+            let mut from_any = (any..=*class.end()).chain(*class.start()..any).take(LOOK);
+            from_any.find_map(|port| {
+                let mapping = self.mapping_at(protocol, Endpoint::new(address, port))?;
+                self.sessions.get(mapping).is_resting().then_some(mapping)
+            })
+        });
+        if let Some(resting) = resting {
+            self.end_resting(resting);
         }
-        allocation.map(|allocation| allocation.port)
+        let allocation = self.ports.allocate_in(kind, class, preferred);
+        allocation.map(|allocation| allocation.port).ok_or(Unbound::PortsExhausted)
     }
 
     /// One session less uses a mapping, which may be none.
