@@ -156,11 +156,8 @@ impl Ports {
             low if low % 2 == 0 => LOW,
             _ => self.high.clone(),
         };
-        let Some(at) = self.addresses.get(kind / KINDS) else {
-            return 0;
-        };
-        let free = |port: &u16| at.pools.get(kind % KINDS / 2).is_some_and(|p| p.tree.is_free(number(*port)));
-        class.filter(free).count() as u32
+        let at = self.addresses.get(kind / KINDS);
+        at.and_then(|at| at.pools.get(kind % KINDS / 2)).map_or(0, |pool| pool.free_in(&class))
     }
 
     /// Keeps ports for ever, as those of a static forward.
@@ -342,6 +339,18 @@ mod tests {
             assert!(used.insert(port));
             assert!(used.contains(&any));
         }
+        assert_eq!(ports.pool_len(1), 64_512 - used.len() as u32);
+    }
+
+    #[test]
+    fn what_is_free_is_counted_from_end_to_end() {
+        let mut ports = ports(2001..=2007, 9);
+        assert_eq!([0, 1, 2, 3, 4].map(|kind| ports.pool_len(kind)), [1023, 7, 1023, 7, 65_536]);
+        for (port, left) in [(2001, 6), (2007, 5), (2000, 5), (2008, 5), (2004, 4)] {
+            ports.reserve(&Reserved { protocol: protocol::UDP, address: ADDRESS, ports: port..=port });
+            assert_eq!(ports.pool_len(1), left);
+        }
+        assert_eq!(ports.pool_len(KINDS), 0);
     }
 
     #[test]

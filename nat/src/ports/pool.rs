@@ -60,6 +60,12 @@ impl Pool {
         Some(Allocation { port: port(found), read })
     }
 
+    /// How many ports of a range are free.
+    pub(super) fn free_in(&self, range: &RangeInclusive<u16>) -> u32 {
+        let runs = [0, 1].map(|parity| run(range, parity));
+        runs.into_iter().flatten().map(|(first, last)| self.tree.count(first, last)).sum()
+    }
+
     /// The run of a parity had nothing from a random start on: what is before it, then the other
     /// parity's run, once around.
     #[cold]

@@ -86,6 +86,17 @@ impl Tree {
         word.is_some_and(|word| word >> (number % 64) & 1 != 0)
     }
 
+    /// How many are free from one number to another.
+    pub(super) fn count(&self, first: u16, last: u16) -> u32 {
+        let below = |number: u32| {
+            let (whole, rest) = (number / WORD, number % WORD);
+            let words = self.words.iter().take(whole as usize).map(|word| word.count_ones());
+            let word = self.words.get(whole as usize).copied().unwrap_or(0);
+            words.sum::<u32>() + (word & !from_bit(rest)).count_ones()
+        };
+        below(u32::from(last) + 1) - below(first.into())
+    }
+
     /// Takes a number if it is free.
     #[inline]
     pub(super) fn take(&mut self, number: u16) -> bool {
