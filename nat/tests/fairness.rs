@@ -62,6 +62,20 @@ fn a_client_that_takes_all_ports_it_can_leaves_the_others_their_floor_of_mapping
 }
 
 #[test]
+fn a_range_of_ports_across_1024_leaves_the_others_their_floor_too() {
+    let four = |options: &mut nat::Options| options.clients = 4;
+    let mut world = World::with_both(|config| config.external_ports = 1024..=1823, four);
+    let range = SourceNat::Range(EXTERNAL, 1000, 1823);
+    let mut opened = |client, ports: core::ops::Range<u16>| {
+        let open =
+            |&port: &u16| world.bind(client, &udp_to(end([10, 0, client, 7].into(), port)), range).is_ok();
+        ports.filter(open).count()
+    };
+    opened(1, 2000..4000);
+    assert_eq!([0, 2, 3].map(|client| opened(client, 2000..2100)), [100; 3]);
+}
+
+#[test]
 fn a_ceiling_that_the_site_sets_is_kept() {
     for rest in [0, 120] {
         let mut world = World::optional(|options| {
@@ -142,6 +156,45 @@ fn beyond_its_floor_a_client_takes_unassured_sessions_of_the_largest_until_they_
     let opened = (2000..4000).filter(|&port| open(&mut world, 0, port, udp_to).is_ok()).count();
     // Two share what the floors of the other two leave.
     assert!((295..=305).contains(&opened), "{opened}");
+}
+
+#[test]
+fn sessions_of_one_endpoint_give_way_as_those_of_many_do() {
+    for (rest, each) in [(0, 1), (0, 2), (120, 2), (120, 3)] {
+        let mut world = World::with_both(
+            |config| config.sessions = 800,
+            |options| {
+                (options.clients, options.port_rest) = (4, rest);
+                options.mapping_quota.floor = Some(0);
+            },
+        );
+        // Client 1 takes all that it may have, so many sessions an endpoint.
+        for (port, to) in (2000..3000).flat_map(|port| (53..53 + each).map(move |to| (port, to))) {
+            let _ = open(&mut world, 1, port, |from| udp(from, end(SERVER, to), b"data"));
+        }
+        // An even share is 300: up to there nothing is refused.
+        let opened = (2000..2290).filter(|&port| open(&mut world, 2, port, udp_to).is_ok()).count();
+        assert_eq!(opened, 290, "rest {rest}, {each} sessions an endpoint");
+    }
+}
+
+#[test]
+fn a_floor_is_there_whatever_gave_way_among_the_hosts_of_another() {
+    let exact = ClientQuota { floor: Some(32), ceiling: Some(32) };
+    for (quota, floor) in [(ClientQuota::default(), 16), (exact, 32)] {
+        for others in 0..40 {
+            let mut world = World::with_both(
+                |config| config.sessions = 64,
+                |options| (options.clients, options.session_quota) = (2, quota),
+            );
+            for (port, to) in (2000..2032).flat_map(|port| [(port, 53), (port, 54)]) {
+                let _ = open(&mut world, 1, port, |from| udp(from, end(SERVER, to), b"data"));
+            }
+            (5000..5000 + others).for_each(|port| _ = open_from(&mut world, 1, 8, port, udp_to));
+            let opened = (2000..2000 + floor).filter(|&port| open(&mut world, 0, port, udp_to).is_ok());
+            assert_eq!(opened.count(), usize::from(floor), "after {others}");
+        }
+    }
 }
 
 /// A host of a client opens a session from a port.

@@ -141,6 +141,36 @@ fn an_address_that_is_gone_takes_its_sessions_mappings_and_reservations_along() 
 }
 
 #[test]
+fn a_flow_to_an_external_endpoint_keeps_its_tuple_when_another_asks_for_that_endpoint() {
+    // The address is ours already, or comes when the flow is there.
+    for address in [EXTERNAL, SECOND] {
+        let mut world = World::with(|config| config.external = &[EXTERNAL, Ipv4Addr::UNSPECIFIED]);
+        let (from, to) = (end(CLIENT, 5000), end(address, 7000));
+        let octets = udp(from, to, b"data");
+        let first = world.bind_to(0, &octets, FORWARDED, SourceNat::Address(EXTERNAL)).unwrap();
+        assert!(world.nat.take_in(SECOND, &[]));
+        let back = udp(end(OTHER_CLIENT, 7000), from, b"data");
+        assert_eq!(world.bind(0, &back, SourceNat::Address(address)), Err(Unbound::Conflict.into()));
+        assert_eq!(world.told().lookup(&udp_tuple(from, to)), Some(first));
+    }
+}
+
+#[test]
+fn a_tuple_that_was_looked_up_in_vain_is_not_bound_twice() {
+    let mut world = two_addresses();
+    open(&mut world, 1, 2000, EXTERNAL).unwrap();
+    world.wait(302);
+    world.told().expire(100);
+    // The mapping rests: the next session takes its place.
+    let (from, to) = (end([10, 0, 1, 7].into(), 2000), end(SERVER, 54));
+    assert_eq!(world.told().lookup(&udp_tuple(from, to)), None);
+    let octets = udp(from, to, b"data");
+    world.bind(1, &octets, SourceNat::Address(EXTERNAL)).unwrap();
+    let again = world.bind(1, &octets, SourceNat::Address(SECOND));
+    assert_eq!(again, Err(Unbound::Conflict.into()));
+}
+
+#[test]
 fn an_address_is_taken_in_where_none_was_known_in_the_beginning() {
     let nobody = Ipv4Addr::UNSPECIFIED;
     let mut world = World::with(|config| config.external = &[Ipv4Addr::UNSPECIFIED]);

@@ -4,6 +4,7 @@ mod world;
 
 use nat::blocks::{self, Blocks};
 use nat::{Endpoint, Refusal, SourceNat, Unbound, protocol};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use world::*;
 
@@ -98,6 +99,49 @@ fn a_range_that_the_rule_chose_is_kept_and_exhausted_alone() {
 }
 
 #[test]
+fn a_range_across_1024_gives_all_its_ports_and_gets_them_back() {
+    for (first, last) in [(1014, 1023), (1019, 1028)] {
+        let mut world = resting();
+        // The second time all of them rest, the third time their rest is over.
+        for (from, pause) in [(5000, 302), (6000, 302 + 302), (7000, 0)] {
+            let mut open =
+                |port| source(&mut world, end(CLIENT, port), SourceNat::Range(EXTERNAL, first, last));
+            let opened = (from..from + 20).filter(|&port| open(port).is_ok()).count();
+            assert_eq!(opened, 10, "{first}-{last}");
+            pass(&mut world, pause);
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_names_ports_takes_none_beyond_those_of_the_site() {
+    let (first, last) = (9_900, 10_199);
+    for rule in [SourceNat::Range(EXTERNAL, first, last), SourceNat::Random(EXTERNAL, Some((first, last)))] {
+        let mut world = World::with(|config| config.external_ports = 10_000..=10_099);
+        let got: BTreeSet<_> = (first..=last)
+            .filter_map(|port| source(&mut world, end(CLIENT, port), rule).ok())
+            .map(|external| external.port)
+            .collect();
+        assert_eq!((got.len(), got.first(), got.last()), (100, Some(&10_000), Some(&10_099)));
+    }
+}
+
+#[test]
+fn rfc_7422_a_block_whose_ports_all_rest_is_not_exhausted_however_many_others_rest() {
+    for others in [0, 63, 64, 1000] {
+        let mut world = resting();
+        (0..others).for_each(|n| _ = world.udp_out(end(OTHER_CLIENT, 2000 + n), TO).unwrap());
+        world.wait(1);
+        for from in [5000, 6000] {
+            let mut open =
+                |port| source(&mut world, end(CLIENT, port), SourceNat::Range(EXTERNAL, 40_000, 40_063));
+            assert_eq!((from..from + 100).filter(|&port| open(port).is_ok()).count(), 64, "{others} others");
+            pass(&mut world, 302);
+        }
+    }
+}
+
+#[test]
 fn a_static_source_keeps_its_port_and_has_no_mapping() {
     let mut world = World::new();
     let own = Ipv4Addr::new(203, 0, 113, 9);
@@ -114,7 +158,7 @@ fn a_static_source_keeps_its_port_and_has_no_mapping() {
 fn req_2_one_client_one_external_address_and_all_are_used() {
     let world = World::new();
     let addresses: Vec<_> = (1..=4).map(|host| Ipv4Addr::new(203, 0, 113, host)).collect();
-    let mut used = std::collections::BTreeMap::new();
+    let mut used = BTreeMap::new();
     for host in 0..=255 {
         let internal = Ipv4Addr::new(10, 0, 0, host);
         let paired = world.nat.paired(internal, &addresses).unwrap();

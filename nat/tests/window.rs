@@ -220,6 +220,25 @@ fn a_fin_counts_only_inside_the_window() {
 }
 
 #[test]
+fn rfc_9293_a_fin_behind_a_full_window_counts_and_what_was_lost_before_it_is_asked_for() {
+    for (window, scale) in [(65_535, 0), (65_535, 2), (1039, 7)] {
+        let mut world = scaled(Some(scale), Some(scale));
+        world.cross(&segment((FROM, TO), ACK, (101, 501), (window, None))).unwrap();
+        // The FIN has the first number beyond the edge.
+        let edge = 501 + (u32::from(window) << scale);
+        for at in (501..edge).step_by(1460) {
+            let length = 1460.min(edge - at);
+            let flags = if at + length == edge { FIN | ACK } else { ACK };
+            world.cross(&tcp(TO, OUT, flags, (at, 101), &vec![0; length as usize])).unwrap();
+        }
+        assert!(!is_established(&world), "{window} << {scale}");
+        // The first segment was lost behind us.
+        let again = world.cross(&tcp(FROM, TO, ACK, (101, 501), &[]));
+        assert!(again.is_ok(), "{window} << {scale}");
+    }
+}
+
+#[test]
 fn null_xmas_and_contradictions_are_refused_on_a_live_session_too() {
     for flags in [0, FIN, FIN | 0x28, SYN | FIN, SYN | RST, SYN | FIN | ACK, SYN | RST | ACK, FIN | RST] {
         let mut world = connected();
