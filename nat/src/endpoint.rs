@@ -13,6 +13,10 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// DCCP (RFC 4340); it has no ports here.
+    pub(crate) const DCCP: u8 = 33;
+    /// UDP-Lite (RFC 3828); it has no ports here.
+    pub(crate) const UDP_LITE: u8 = 136;
 }
 
 /// An address and a port. For ICMP queries see [`Tuple`].

@@ -58,6 +58,10 @@ impl Packet {
             (protocol::UDP, 0) => self.read_first_udp(at, payload),
             (protocol::TCP, 0) => self.read_first_tcp(at, payload),
             (protocol::ICMP, 0) => self.read_first_icmp(at, payload),
+            (protocol::DCCP | protocol::UDP_LITE, 0) => {
+                self.read_covered(at, payload);
+                Ok(())
+            }
             // RFC 3128: it would overwrite the flags that were judged.
             (protocol::TCP, 8) => Err(Malformed::TinyFragment),
             _ => Ok(()),

@@ -43,6 +43,8 @@ pub(crate) enum Transport {
     Reply,
     /// An ICMP error.
     Error,
+    /// DCCP or UDP-Lite: a protocol without ports here, whose checksum covers the addresses.
+    Covered,
 }
 
 /// The checked headers of one IPv4 packet.
@@ -156,6 +158,7 @@ impl Packet {
             protocol::UDP => return self.read_udp(at, payload),
             protocol::TCP => return self.read_tcp(at, payload),
             protocol::ICMP => self.read_icmp(at, payload)?,
+            protocol::DCCP | protocol::UDP_LITE => self.read_covered(at, payload),
             _ => {}
         }
         match self.checksum {
@@ -182,6 +185,15 @@ impl Packet {
         self.head_len = (at + N) as u8;
         self.transport = transport;
         self.usual = at == IPV4;
+    }
+
+    /// Reads the start of a header that has a checksum where UDP's has it (RFC 3828 3.1, RFC 4340 5.1);
+    /// what is too short for one is let be.
+    #[cold]
+    pub(crate) fn read_covered(&mut self, at: usize, payload: &[u8]) {
+        if let Some(header) = payload.first_chunk::<UDP>() {
+            self.take(at, header, Transport::Covered);
+        }
     }
 
     #[inline(always)]
@@ -336,7 +348,7 @@ impl Packet {
     #[inline]
     pub const fn tuple(&self) -> Option<Tuple> {
         match self.transport {
-            Transport::Opaque | Transport::Error => None,
+            Transport::Opaque | Transport::Error | Transport::Covered => None,
             _ => Some(Tuple::of(self.protocol(), self.ends)),
         }
     }

@@ -226,6 +226,10 @@ impl Packet {
             Transport::Tcp => at + TCP_CHECKSUM,
             Transport::Query => return head.set_id(at, ends.source().port, transport),
             Transport::Reply => return head.set_id(at, ends.destination().port, transport),
+            Transport::Covered if self.protocol() == protocol::UDP_LITE => {
+                return head.update_udp(at + UDP_CHECKSUM, transport);
+            }
+            Transport::Covered => return head.update(at + UDP_CHECKSUM, transport),
             Transport::Opaque | Transport::Error => return,
         };
         self.rewrite_ports(at, checksum, head, translation);

@@ -94,3 +94,33 @@ fn req_4_an_error_about_another_protocol_shows_the_client_what_it_sent() {
         assert_eq!((quoted.header_checksum, transport), (quoted.calc_header_checksum(), &[7; 8][..]));
     }
 }
+
+/// UDP's checksum at the same place, of the same octets, is the judge: DCCP's and UDP-Lite's are sums
+/// over the pseudo-header and the datagram too.
+#[test]
+fn rfc_3828_rfc_4340_a_checksum_that_covers_addresses_follows_them() {
+    for (number, is_fragment) in [(33, false), (136, false), (136, true)] {
+        let sum = |octets: &[u8], number: u8| {
+            let words = octets[12..20].chunks(2).chain(octets[20..].chunks(2));
+            let all = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+            let total: u32 = all.sum::<u32>() + u32::from(number) + octets.len() as u32 - 20;
+            ((total & 0xffff) + (total >> 16)) as u16
+        };
+        let mut octets = ipv4(CLIENT, SERVER, number, &[7; 24]);
+        octets[26..28].fill(0);
+        let checksum = !sum(&octets, number);
+        octets[26..28].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(sum(&octets, number), 0xffff);
+        if is_fragment {
+            octets[6] |= 0x20;
+            octets[10..12].fill(0);
+            let header = Ipv4Header::from_slice(&octets).unwrap().0;
+            octets[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+        }
+        let mut world = allowing();
+        let hit = open(&mut world, &parse(&octets), SourceNat::Address(EXTERNAL)).unwrap();
+        let head = head(&parse(&octets), world.nat.translation(hit));
+        octets[..head.len()].copy_from_slice(&head);
+        assert_eq!((head.len(), sum(&octets, number)), (28, 0xffff), "protocol {number}");
+    }
+}
