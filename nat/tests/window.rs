@@ -2,7 +2,7 @@
 
 mod world;
 
-use etherparse::{TcpHeader, TcpOptionElement};
+use etherparse::TcpHeader;
 use nat::{Endpoint, protocol};
 use world::*;
 
@@ -20,18 +20,8 @@ fn is_established(world: &World) -> bool {
     world.nat.iter().any(|(_, session)| session.original().source() == FROM && session.is_tcp_established())
 }
 
-/// A segment with this window, and if `scale` says so an offer to scale.
 fn segment(ends: (Endpoint, Endpoint), flags: u8, numbers: (u32, u32), window: (u16, Option<u8>)) -> Vec<u8> {
-    let mut header = TcpHeader::new(ends.0.port, ends.1.port, numbers.0, window.0);
-    header.acknowledgment_number = numbers.1;
-    (header.syn, header.ack) = (flags & SYN != 0, flags & ACK != 0);
-    if let Some(scale) = window.1 {
-        let options = [TcpOptionElement::MaximumSegmentSize(1460), TcpOptionElement::Noop];
-        header.set_options(&[&options[..], &[TcpOptionElement::WindowScale(scale)]].concat()).unwrap();
-    }
-    let (from, to) = (ends.0.address.octets(), ends.1.address.octets());
-    header.checksum = header.calc_checksum_ipv4_raw(from, to, &[]).unwrap();
-    ipv4(ends.0.address, ends.1.address, protocol::TCP, &header.to_bytes())
+    scaled_tcp(ends, flags, numbers, window, &[])
 }
 
 /// A connection whose sides offer these scales and then a window of 1000.

@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use core::net::Ipv4Addr;
-use etherparse::{Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
+use etherparse::{
+    Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, TcpOptionElement, UdpHeader,
+};
 use nat::{
     Binding, Checksum, Config, Direction, Endpoint, HEAD_MAX, Hit, Nat, Options, Packet, Refusal, Reserved,
     SourceNat, Timeouts, Translation, Tuple, Unbound, protocol,
@@ -93,12 +95,23 @@ pub fn tcp_segment(
     numbers: (u32, u32),
     payload: &[u8],
 ) -> Vec<u8> {
+    tcp_segment_with((source, destination), flags, numbers, payload, |_| {})
+}
+
+fn tcp_segment_with(
+    (source, destination): (Endpoint, Endpoint),
+    flags: u8,
+    numbers: (u32, u32),
+    payload: &[u8],
+    change: impl FnOnce(&mut TcpHeader),
+) -> Vec<u8> {
     let mut header = TcpHeader::new(source.port, destination.port, numbers.0, 8192);
     header.acknowledgment_number = numbers.1;
     header.fin = flags & FIN != 0;
     header.syn = flags & SYN != 0;
     header.rst = flags & RST != 0;
     header.ack = flags & ACK != 0;
+    change(&mut header);
     let (from, to) = (source.address.octets(), destination.address.octets());
     header.checksum = header.calc_checksum_ipv4_raw(from, to, payload).unwrap();
     [&header.to_bytes(), payload].concat()
@@ -113,6 +126,24 @@ pub fn tcp(
 ) -> Vec<u8> {
     let segment = tcp_segment(source, destination, flags, numbers, payload);
     ipv4(source.address, destination.address, protocol::TCP, &segment)
+}
+
+/// A segment with this window, and if the window has a scale, an offer to scale by it.
+pub fn scaled_tcp(
+    ends: (Endpoint, Endpoint),
+    flags: u8,
+    numbers: (u32, u32),
+    (window, scale): (u16, Option<u8>),
+    payload: &[u8],
+) -> Vec<u8> {
+    let segment = tcp_segment_with(ends, flags, numbers, payload, |header| {
+        header.window_size = window;
+        if let Some(scale) = scale {
+            let options = [TcpOptionElement::MaximumSegmentSize(1460), TcpOptionElement::Noop];
+            header.set_options(&[&options[..], &[TcpOptionElement::WindowScale(scale)]].concat()).unwrap();
+        }
+    });
+    ipv4(ends.0.address, ends.1.address, protocol::TCP, &segment)
 }
 
 pub fn icmp_message(icmp_type: u8, code: u8, word: [u8; 4], payload: &[u8]) -> Vec<u8> {
