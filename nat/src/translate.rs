@@ -331,6 +331,8 @@ impl Head<'_> {
                     self.update(transport + TCP_CHECKSUM, difference);
                 }
             }
+            protocol::UDP_LITE => self.update_udp(transport + UDP_CHECKSUM, difference),
+            protocol::DCCP => self.update(transport + UDP_CHECKSUM, difference),
             // By address alone.
             _ => {}
         }
