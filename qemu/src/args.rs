@@ -276,6 +276,9 @@ pub struct Bench {
     /// Measure a Linux VM with the same policy as well, and compare
     #[arg(long)]
     pub linux: bool,
+    /// The same with Linux at its best: a flowtable, and a kernel with init_on_alloc=0 and mitigations=off
+    #[arg(long)]
+    pub linux_best: bool,
     /// Measure a wire as well, an image that only forwards frames from one port to the other: the ceiling here
     #[arg(long)]
     pub wire: bool,
@@ -385,10 +388,17 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let all = bench("weir bench");
-        assert!(all.wants(What::Boot) && all.wants(What::Memory) && !all.linux && all.seconds == 10);
+        assert!(
+            all.wants(What::Boot)
+                && all.wants(What::Memory)
+                && !all.linux
+                && !all.linux_best
+                && all.seconds == 10
+        );
         let some =
             bench("weir bench --linux --only udp,conns --seconds 3 --json out --accel tcg --machine pc");
         assert!(some.wants(What::Udp) && some.wants(What::Conns) && !some.wants(What::Tcp) && some.linux);
+        assert!(!some.linux_best && bench("weir bench --linux-best").linux_best);
         assert_eq!((some.seconds, some.machine.machine), (3, Machine::Pc));
     }
 

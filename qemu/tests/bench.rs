@@ -55,8 +55,10 @@ fn a_generator_without_an_answer_says_so() {
 
 #[test]
 fn linux_on_microvm_is_refused_with_what_to_do() {
-    let output = weir("bench --linux --machine microvm");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("--machine q35"), "{said}");
+    for option in ["--linux", "--linux-best"] {
+        let output = weir(&format!("bench {option} --machine microvm"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("--machine q35"), "{said}");
+    }
 }

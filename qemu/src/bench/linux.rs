@@ -27,6 +27,64 @@ const MODULES: [&str; 9] = [
     "nft_counter",
 ];
 
+/// What a table of flows needs besides.
+const FLOW_MODULES: [&str; 2] = ["nft_flow_offload", "nf_flow_table_inet"];
+
+/// What lets established connections through, in the rules of the site.
+const ESTABLISHED: &str = "    ct state established,related counter accept\n";
+const FLOW_ADD: &str = "    ip protocol { tcp, udp } ct state established flow add @flows\n";
+
+/// Where the table of the rules begins, and the table of flows there.
+const TABLE: &str = "table inet firewall {\n";
+const FLOWTABLE: &str =
+    "  flowtable flows { hook ingress priority 0; devices = { \"client\", \"uplink\" }; }\n";
+
+/// How Linux is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tuning {
+    /// As a distribution has it.
+    Default,
+    /// As fast as it goes in software: established flows pass by the rules in a flowtable, memory is not cleared when it
+    /// is allocated, and nothing is done against flaws of processors.
+    Best,
+}
+
+impl Tuning {
+    /// The name of the column.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "Linux",
+            Self::Best => "Linux best",
+        }
+    }
+
+    fn modules(self) -> Vec<&'static str> {
+        match self {
+            Self::Default => MODULES.into(),
+            Self::Best => [&MODULES[..], &FLOW_MODULES].concat(),
+        }
+    }
+
+    fn append(self) -> &'static [&'static str] {
+        match self {
+            Self::Default => &[],
+            Self::Best => &["init_on_alloc=0", "mitigations=off"],
+        }
+    }
+
+    /// The rules of the site, for this.
+    fn rules(self, rules: &str) -> Result<String> {
+        if self == Self::Default {
+            return Ok(rules.to_owned());
+        }
+        let missing =
+            |text: &str| Error::new(format!("the rules of the benchmark have no {:?}", text.trim()));
+        let (head, body) = rules.split_once(TABLE).ok_or_else(|| missing(TABLE))?;
+        let (before, after) = body.split_once(ESTABLISHED).ok_or_else(|| missing(ESTABLISHED))?;
+        Ok([head, TABLE, FLOWTABLE, before, FLOW_ADD, ESTABLISHED, after].concat())
+    }
+}
+
 /// The table of connections is as large as a firewall's should be, not as the little memory suggests. Rules come before
 /// forwarding: a flow that slips through before them stays untranslated.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -60,15 +118,18 @@ while :; do sleep 3600; done
 ///
 /// # Errors
 /// There is no kernel, no nft, or no room for the RAM disk.
-pub fn config(site: &Site, accel: Accel, scratch: &Scratch) -> Result<(Config, u64)> {
+pub fn config(site: &Site, accel: Accel, tuning: Tuning, scratch: &Scratch) -> Result<(Config, u64)> {
     let kernel = Kernel::find()?;
-    let mut archive = kernel.ram_disk(&MODULES, &init(site)?)?;
-    archive.copy("etc/rules.nft", &site.directory.join("rules.nft"))?;
+    let mut archive = kernel.ram_disk(&tuning.modules(), &init(site)?)?;
+    let rules = site.directory.join("rules.nft");
+    let rules = fs::read_to_string(&rules).context(|| format!("cannot read {}", rules.display()))?;
+    archive.file("etc/rules.nft", tuning.rules(&rules)?.as_bytes());
     add_program(&mut archive, "bin/nft", &nft()?)?;
-    let initrd = packed(scratch, &archive.finish())?;
+    let initrd = packed(scratch, tuning, &archive.finish())?;
     let size = |path: &Path| fs::metadata(path).map(|data| data.len()).unwrap_or(0);
     let octets = size(&kernel.image) + size(&initrd);
-    let append = ["console=ttyS0", "quiet", "panic=-1"].map(str::to_owned).into();
+    let append = [&["console=ttyS0", "quiet", "panic=-1"], tuning.append()].concat();
+    let append = append.into_iter().map(str::to_owned).collect();
     let config = Config::new(&kernel.image, accel);
     Ok((Config { memory: MEMORY, initrd: Some(initrd), append, ..config }, octets))
 }
@@ -109,8 +170,9 @@ fn shared_objects(text: &str) -> Vec<&str> {
 }
 
 /// Writes the RAM disk, compressed as distributions do.
-fn packed(scratch: &Scratch, octets: &[u8]) -> Result<PathBuf> {
-    let (plain, packed) = (scratch.join("linux.cpio"), scratch.join("linux.cpio.gz"));
+fn packed(scratch: &Scratch, tuning: Tuning, octets: &[u8]) -> Result<PathBuf> {
+    let name = tuning.name().to_lowercase().replace(' ', "-");
+    let (plain, packed) = (scratch.join(&format!("{name}.cpio")), scratch.join(&format!("{name}.cpio.gz")));
     fs::write(&plain, octets).context(|| format!("cannot write {}", plain.display()))?;
     let file = File::create(&packed).context(|| format!("cannot write {}", packed.display()))?;
     let status = Command::new("gzip").args(["-9", "-n", "-c"]).arg(&plain).stdout(file).status();
@@ -121,6 +183,20 @@ fn packed(scratch: &Scratch, octets: &[u8]) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image;
+
+    #[test]
+    fn the_best_linux_has_the_rules_of_the_site_and_a_flowtable_ahead_of_them() {
+        let rules = fs::read_to_string(image::workspace().unwrap().join("qemu/bench/rules.nft")).unwrap();
+        assert_eq!(Tuning::Default.rules(&rules).as_deref(), Ok(rules.as_str()));
+        let best = Tuning::Best.rules(&rules).unwrap();
+        let at = |text: &str| best.find(text).unwrap_or_else(|| panic!("{text} in {best}"));
+        assert!(at(FLOWTABLE) < at("chain forward") && at(FLOW_ADD) < at(ESTABLISHED));
+        assert_eq!(best.replace(FLOWTABLE, "").replace(FLOW_ADD, ""), rules);
+        assert!(Tuning::Best.rules("table ip nat {\n}\n").is_err());
+        let best = Tuning::Best.modules();
+        assert!(best.starts_with(&MODULES) && best.ends_with(&FLOW_MODULES));
+    }
 
     #[test]
     fn shared_objects_are_the_paths_of_ldd() {

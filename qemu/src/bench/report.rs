@@ -165,7 +165,7 @@ pub fn json(columns: &[Column], run: Map<String, Value>) -> Value {
     let mut object = Map::new();
     object.insert("run".to_owned(), Value::Object(run));
     for column in columns {
-        object.insert(column.name.to_lowercase(), json!(column.figures));
+        object.insert(column.name.to_lowercase().replace(' ', "_"), json!(column.figures));
     }
     Value::Object(object)
 }
@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn json_has_an_object_for_each() {
-        let value = json(&[column("Weir", &[("boot_s", 0.5)])], Map::new());
-        assert_eq!(value, json!({"run": {}, "weir": {"boot_s": 0.5}}));
+        let value =
+            json(&[column("Weir", &[("boot_s", 0.5)]), column("Linux best", &[("boot_s", 3.5)])], Map::new());
+        assert_eq!(value, json!({"run": {}, "weir": {"boot_s": 0.5}, "linux_best": {"boot_s": 3.5}}));
     }
 }
