@@ -26,10 +26,26 @@ fn wanted(site: &'static rules::site::Site, image: u64) -> u32 {
 /// What is wrong with the memory that a site declares, for an image that takes so many octets.
 pub fn shortage(site: &'static rules::site::Site, image: u64) -> Option<String> {
     let (declared, wanted) = (site.memory?, wanted(site, image));
-    let contract = Contract::of(site);
-    let parts = contract.parts().into_iter().filter(|(_, octets)| *octets > 0);
-    let parts: Vec<_> = parts.map(|(name, octets)| format!("{name} {} KiB", kib(octets as u64))).collect();
-    (declared < wanted).then(|| format!("the site wants {wanted} MiB, not {declared}: {}", parts.join(", ")))
+    let parts = || line(parts(site, image));
+    (declared < wanted).then(|| format!("the site wants {wanted} MiB, not {declared}: {}", parts()))
+}
+
+/// What a site wants of its VM before there is an image, and the parts of it, in one line.
+pub fn summary(site: &'static rules::site::Site) -> String {
+    let wanted = wanted(site, IMAGE);
+    let has = site.memory.unwrap_or(DEFAULT.max(wanted));
+    format!("memory: needs {wanted} MiB of {has}: {}", line(parts(site, IMAGE)))
+}
+
+/// The parts that take something, in octets: the image that takes so many, then what it allocates.
+fn parts(site: &'static rules::site::Site, image: u64) -> impl Iterator<Item = (&'static str, u64)> {
+    let heap = Contract::of(site).parts().map(|(name, octets)| (name, octets as u64));
+    std::iter::once(("image and stacks", image)).chain(heap).filter(|(_, octets)| *octets > 0)
+}
+
+fn line(parts: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let parts: Vec<_> = parts.map(|(name, octets)| format!("{name} {} KiB", kib(octets))).collect();
+    parts.join(", ")
 }
 
 /// Memory for the VM in MiB: what was asked for, else what the site declares, else what is usual and enough.
@@ -56,15 +72,11 @@ pub fn describe(site: &Site, image: &Image) -> Result<String> {
     if let Some(shortage) = shortage(site.compiled, image.loaded) {
         return Err(Error::new(shortage).advise("raise `memory` in weir.toml, or lower `sessions`"));
     }
-    let contract = Contract::of(site.compiled);
     let mut text = format!("{} MiB wanted", wanted(site.compiled, image.loaded));
     if let Some(declared) = site.plan.memory {
         let _ = write!(text, ", {declared} declared");
     }
-    let image = ("image and stacks", image.loaded);
-    let parts = contract.parts().map(|(name, octets)| (name, octets as u64));
-    let parts = std::iter::once(image).chain(parts).filter(|(_, octets)| *octets > 0);
-    for (name, octets) in parts {
+    for (name, octets) in parts(site.compiled, image.loaded) {
         // A string takes everything.
         let _ = write!(text, "\n          {:>7} KiB  {name}", kib(octets));
     }

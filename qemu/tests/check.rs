@@ -72,7 +72,27 @@ fn the_chains_of_each_hook_are_a_table() {
     assert_eq!(rows[0], ["hook", "priority", "type", "chain", "policy", "rules"]);
     assert_eq!(rows[1], ["prerouting", "-100", "nat", "ip", "n", "pre", "accept", "1"]);
     assert_eq!(rows[3], ["forward", "0", "filter", "inet", "f", "forward", "drop", "3"]);
-    assert_eq!(rows.len(), 5);
+    assert_eq!((rows.len(), rows[5][0]), (6, "memory:"));
+}
+
+#[test]
+fn the_memory_that_a_site_needs_is_told_with_its_parts_although_there_is_enough() {
+    let site = Site::new("memory");
+    let told = || {
+        let output = site.check(&[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().find_map(|line| line.strip_prefix("memory: needs ").map(str::to_owned)).expect("a line")
+    };
+    let needs = |text: &str| -> u32 { text.split(' ').next().expect("a word").parse().expect("MiB") };
+    let usual = told();
+    for part in [" MiB of 32: image and stacks ", ", sessions and indexes ", ", buffers ", " KiB"] {
+        assert!(usual.contains(part), "{part} in {usual}");
+    }
+    let plan = PLAN.replacen("[uplink]", "memory = \"96M\"\n[uplink]", 1);
+    fs::write(site.0.join("weir.toml"), format!("{plan}[nat]\nsessions = 131072\n")).expect("a file");
+    let large = told();
+    assert!(large.contains(" MiB of 96: ") && needs(&large) > needs(&usual), "{large} after {usual}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ pub mod document;
 use crate::args::{self, Format};
 use crate::error::{Error, Result};
 use crate::image::{self, Site};
-use crate::{table, trace, watch};
+use crate::{memory, table, trace, watch};
 use rules_compiler::{Compiled, Diagnostics};
 use std::path::Path;
 use std::process::Command;
@@ -101,6 +101,8 @@ fn text(arguments: &args::Check, compiled: Compiled, directory: &Path) -> Seen {
     for line in table::columns(&compiled.hooks()) {
         text.push_str(&format!("{line}\n"));
     }
+    // The figures of the site want one that stays, as the comparison with what it declares does.
+    text.push_str(&format!("{}\n", memory::summary(compiled.clone().leak())));
     if arguments.explain {
         text.push_str(&format!("\n{}\n", compiled.explain()));
     }
