@@ -58,7 +58,7 @@ impl Packet {
             (protocol::UDP, 0) => self.read_first_udp(at, payload),
             (protocol::TCP, 0) => self.read_first_tcp(at, payload),
             (protocol::ICMP, 0) => self.read_first_icmp(at, payload),
-            (protocol::DCCP | protocol::UDP_LITE, 0) => {
+            (_, 0) => {
                 self.read_covered(at, payload);
                 Ok(())
             }

@@ -154,12 +154,18 @@ impl Packet {
     #[inline(always)]
     fn read_transport(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
         match self.protocol() {
-            _ if self.is_fragment() => return self.read_fragment(at, payload),
-            protocol::UDP => return self.read_udp(at, payload),
-            protocol::TCP => return self.read_tcp(at, payload),
+            _ if self.is_fragment() => self.read_fragment(at, payload),
+            protocol::UDP => self.read_udp(at, payload),
+            protocol::TCP => self.read_tcp(at, payload),
+            _ => self.read_other(at, payload),
+        }
+    }
+
+    #[inline(never)]
+    fn read_other(&mut self, at: usize, payload: &[u8]) -> Result<(), Malformed> {
+        match self.protocol() {
             protocol::ICMP => self.read_icmp(at, payload)?,
-            protocol::DCCP | protocol::UDP_LITE => self.read_covered(at, payload),
-            _ => {}
+            _ => self.read_covered(at, payload),
         }
         match self.checksum {
             Checksum::Complete => Ok(()),
@@ -187,11 +193,14 @@ impl Packet {
         self.usual = at == IPV4;
     }
 
-    /// Reads the start of a header that has a checksum where UDP's has it (RFC 3828 3.1, RFC 4340 5.1);
-    /// what is too short for one is let be.
+    /// Reads the start of a header that has a checksum over the addresses where UDP's has it
+    /// (RFC 3828 3.1, RFC 4340 5.1); what is too short for one, or another protocol, is let be.
     #[cold]
+    #[inline(never)]
     pub(crate) fn read_covered(&mut self, at: usize, payload: &[u8]) {
-        if let Some(header) = payload.first_chunk::<UDP>() {
+        if let (protocol::DCCP | protocol::UDP_LITE, Some(header)) =
+            (self.protocol(), payload.first_chunk::<UDP>())
+        {
             self.take(at, header, Transport::Covered);
         }
     }

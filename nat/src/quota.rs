@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 pub(crate) struct Quota {
     used: Vec<u32>,
     pool: u32,
+    /// What the site said of floor and ceiling.
+    given: (Option<u32>, Option<u32>),
     floor: u32,
     ceiling: u32,
     in_use: u32,
@@ -25,26 +27,27 @@ impl Quota {
     /// The floor is a client's even share of half of the pool unless given; the ceiling is what
     /// the others' floors leave.
     pub(crate) fn new(pool: u32, clients: u8, floor: Option<u32>, ceiling: Option<u32>) -> Self {
-        let count = u32::from(clients).max(1);
-        let floor = floor.unwrap_or(pool / (2 * count)).min(pool / count);
-        Self {
+        let mut quota = Self {
             used: vec![0; usize::from(clients)],
-            pool,
-            floor,
-            ceiling: ceiling.unwrap_or(pool),
+            pool: 0,
+            given: (floor, ceiling),
+            floor: 0,
+            ceiling: 0,
             in_use: 0,
-            owed: if clients == 0 { 0 } else { floor * count },
-        }
+            owed: 0,
+        };
+        quota.replace_pool(pool);
+        quota
     }
 
     /// Another pool in place of this one, of which nobody has anything any more.
     pub(crate) fn replace_pool(&mut self, pool: u32) {
-        let count = self.used.len().max(1) as u32;
+        let (count, (floor, ceiling)) = (self.used.len() as u32, self.given);
+        let even = pool / count.max(1);
         self.pool = pool;
-        self.floor = self.floor.min(pool / count);
-        if !self.is_off() {
-            self.owed = self.floor * count;
-        }
+        self.floor = floor.unwrap_or(even / 2).min(even);
+        self.ceiling = ceiling.unwrap_or(pool);
+        self.owed = self.floor * count;
     }
 
     fn is_off(&self) -> bool {

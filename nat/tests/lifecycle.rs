@@ -204,12 +204,17 @@ fn a_share_of_an_address_that_was_taken_in_is_what_it_was() {
         let next = if address == EXTERNAL { SECOND } else { EXTERNAL };
         assert!(world.nat.take_in(next, &[]));
     }
-    // Half of the next one's ports are reserved: floors are of what is left.
+    // Half of the next one's ports are reserved: floors are of what is left, and grow again.
     forget(&mut world, Gone::External(SECOND), 100);
     let half = Reserved { protocol: protocol::UDP, address: THIRD, ports: 10_000..=10_399 };
     assert!(world.nat.take_in(THIRD, &[half]));
-    let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, THIRD).is_ok()).count();
-    assert_eq!(opened, 400 - 3 * 100);
+    let mut opened = |address| {
+        let opened = (2000..4000).filter(|&port| open(&mut world, 1, port, address).is_ok()).count();
+        forget(&mut world, Gone::External(address), 100);
+        assert!(world.nat.take_in(EXTERNAL, &[]));
+        opened
+    };
+    assert_eq!([THIRD, EXTERNAL].map(&mut opened), [400 - 3 * 50, 800 - 3 * 100]);
 }
 
 #[test]
