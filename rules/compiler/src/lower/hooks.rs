@@ -66,13 +66,14 @@ impl Lowering<'_> {
         self.forward_is_filtered(ruleset);
     }
 
-    /// Behind the translation a chain would see the new source; the policy does not know its port.
+    /// Behind the translation a chain would see the new source, which is chosen when all rules have spoken.
     fn after_srcnat(&mut self, bases: &[(&BaseSpec, Base)]) {
         let translates = bases.iter().any(|(spec, _)| spec.kind == Kind::Nat);
         for (spec, _) in bases {
             if translates && spec.kind == Kind::Filter && spec.priority >= nat_priority(spec.hook) {
-                let message = "a filter chain at postrouting behind srcnat is not in this version's subset";
-                self.refuse::<()>(spec.span.clone(), message);
+                let message = "a filter chain at postrouting behind srcnat would see translated sources, which are chosen only after all rules";
+                let label = "put it ahead of srcnat (a priority below 100), and match ip saddr as it is before translation";
+                self.refuse_with::<()>(spec.span.clone(), message, Some(label.to_owned()));
             }
         }
     }
