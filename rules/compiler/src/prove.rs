@@ -22,7 +22,7 @@ use walk::{End, Go, Walk};
 pub(crate) use world::World;
 
 /// The steps that the proofs of all assertions may take.
-const STEPS_MAX: u64 = 800_000;
+const STEPS_MAX: u64 = 1_800_000;
 
 /// An assertion that was read.
 #[derive(Debug, Clone)]
