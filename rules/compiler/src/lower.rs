@@ -107,8 +107,10 @@ struct Lowering<'a> {
     told: Vec<Vec<Told>>,
     /// The sources that are believed on each port.
     believed: Vec<Ranges>,
-    /// How many rules are for sources that are not.
-    unbelieved: usize,
+    /// How many rules are for addresses that no packet there has.
+    elsewhere: usize,
+    /// The destinations of packets that the appliance itself may take: its own, and whatever is no host's.
+    delivered: Ranges,
     /// The maps of tables in which something is wrong, and was told.
     unsound_maps: HashSet<(usize, String)>,
     /// The gates of rules with maps.
@@ -128,6 +130,7 @@ pub(crate) fn lower(
     plan: &Plan,
     diagnostics: &mut Diagnostics,
 ) -> Program {
+    let world = World::new(plan);
     let mut lowering = Lowering {
         source,
         plan,
@@ -148,8 +151,9 @@ pub(crate) fn lower(
         updated: HashSet::new(),
         looked_into: HashMap::new(),
         told: Vec::new(),
-        believed: if plan.is_sound { World::new(plan).believed } else { Vec::new() },
-        unbelieved: 0,
+        delivered: if plan.is_sound { world.delivered() } else { vec![(0, u32::MAX)] },
+        believed: if plan.is_sound { world.believed } else { Vec::new() },
+        elsewhere: 0,
         unsound_maps: HashSet::new(),
         gates: 0,
         budget: ELEMENTS_MAX,

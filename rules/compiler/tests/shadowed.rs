@@ -236,6 +236,41 @@ fn rules_for_sources_that_nobody_believes() {
 }
 
 #[test]
+fn rules_at_input_for_destinations_that_are_not_the_appliance() {
+    let never = "no packet comes to this rule: its destinations are no addresses of the appliance";
+    let input = |rule: &str| {
+        let chain =
+            format!("{{\nchain i {{ type filter hook input priority filter; policy drop\n{rule}\n}}\n");
+        told(&forward("accept").replacen("{\n", &chain, 1))
+    };
+    for rule in [
+        "ip daddr 203.0.113.5 accept",
+        "iifname work ip daddr 10.0.1.2 tcp dport 22 accept",
+        "ip daddr { 10.0.1.2, 10.0.2.16/28, 8.8.8.8 } counter",
+        "ip daddr != { 0.0.0.0-10.255.255.255, 127.0.0.0/8, 192.0.2.0/24, 192.0.3.0-255.255.255.255 } accept",
+    ] {
+        assert_eq!(input(rule), [format!("rules.nft:3:1: {never}")], "{rule}");
+    }
+    for rule in [
+        "ip daddr { 8.8.8.8, 10.0.1.1 } accept",
+        "ip daddr 10.0.2.0/24 accept",
+        "ip daddr { 192.0.2.3, 10.0.1.255 } accept",
+        "ip daddr 10.137.0.1 accept",
+        "ip daddr 192.0.2.255 drop",
+        "ip daddr 10.0.1.0 drop",
+        "ip daddr 255.255.255.255 drop",
+        "ip daddr 224.0.0.251 drop",
+        "ip daddr 127.0.0.1 drop",
+        "ip daddr != 10.0.1.1 drop",
+        "iifname lo ip daddr 203.0.113.5 accept",
+    ] {
+        assert_eq!(input(rule), [""; 0], "{rule}");
+    }
+    // A chain that forward calls too is for other destinations.
+    assert_eq!(told(&forward("ip daddr 203.0.113.5 accept")), [""; 0]);
+}
+
+#[test]
 fn a_jump_to_a_chain_that_ends_all_is_the_last_of_its_chain() {
     let table = |body: &str, chains: &str| forward(body).replacen("{\n", &format!("{{\n{chains}\n"), 1);
     let told = "no packet comes to this rule: the chain that the one of line 5 jumps to ends all; if that is meant, say so: comment \"weir: allow shadowed\"";

@@ -317,6 +317,7 @@ impl Lowering<'_> {
                 return;
             }
             self.is_believed(&packets, context, &told.span);
+            self.is_delivered(&packets, context, &told.span);
             let is_taken = !told.allows_shadowed
                 && (self.is_taken(&packets, &takers, told)
                     || self.is_taken_by_several(&packets, &takers, &world, told));

@@ -1,5 +1,5 @@
 //! Rules that no packet comes to because several earlier ones take them all, or because no such source is
-//! believed.
+//! believed, no such destination the appliance's.
 //!
 //! One packet of the rule is taken, and the earlier rule that takes it is cut off from what is left; then one of
 //! what is left, and so on. A packet that nobody takes ends the search at once, which is what most rules have.
@@ -16,8 +16,8 @@ use super::{Context, Lowering, Span};
 /// The most cuts for one rule.
 const CUTS_MAX: usize = 256;
 
-/// The most rules that are told to be for sources which nobody believes.
-const UNBELIEVED_MAX: usize = 10;
+/// The most rules that are told to be for addresses which no packet there has.
+const ELSEWHERE_MAX: usize = 10;
 
 /// The most lines that are named.
 const NAMED_MAX: usize = 4;
@@ -172,13 +172,25 @@ impl Lowering<'_> {
         };
         let mut ports = (0u32..).zip(&self.believed).filter(|(port, _)| comes_by(*port)).peekable();
         if ports.peek().is_some() && ports.all(|(_, believed)| intersection(sources, believed).is_empty()) {
-            // So much of it is meant, or nobody reads on.
-            self.unbelieved += 1;
-            if self.unbelieved > UNBELIEVED_MAX {
-                return;
-            }
             let message =
                 "no packet comes to this rule: its sources are not behind the ports that it is about";
+            self.is_elsewhere(message, span);
+        }
+    }
+
+    /// Warns of a rule at input for destinations that the appliance does not have.
+    pub(super) fn is_delivered(&mut self, packets: &Packets, context: &Context, span: &Span) {
+        let Some(destinations) = packets.of(Field::Destination) else { return };
+        if context.only_at(&[Hook::Input]) && intersection(destinations, &self.delivered).is_empty() {
+            let message = "no packet comes to this rule: its destinations are no addresses of the appliance";
+            self.is_elsewhere(message, span);
+        }
+    }
+
+    /// So much of it is meant, or nobody reads on.
+    fn is_elsewhere(&mut self, message: &str, span: &Span) {
+        self.elsewhere += 1;
+        if self.elsewhere <= ELSEWHERE_MAX {
             self.warning(span.clone(), message.to_owned());
         }
     }

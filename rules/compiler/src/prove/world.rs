@@ -79,6 +79,11 @@ impl World {
         Self { own, external, forwardable, behind, believed }
     }
 
+    /// Where packets that are not forwarded may be sent to: own addresses, broadcast, multicast and loopback.
+    pub fn delivered(&self) -> Ranges {
+        normalise([self.own.clone(), without(&[(0, u32::MAX)], &self.forwardable)].concat()).0
+    }
+
     /// First packets of connections as they come in: a piece for each port and kind of protocol.
     pub(super) fn arriving(&self, plan: &Plan) -> Vec<Space> {
         let all = Space::all();
