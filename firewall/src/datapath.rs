@@ -20,7 +20,7 @@ use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use nat::{
-    Binding, Direction, Endpoint, Fragment, Hit, Malformed, Nat, Packet, Translation, Tuple, Unbound,
+    Binding, Direction, Endpoint, Fragment, Guess, Hit, Malformed, Nat, Packet, Translation, Tuple, Unbound,
     protocol,
 };
 use netback::ethernet::{self, Destination};
@@ -84,7 +84,7 @@ pub struct Datapath<L: Link> {
     replies: Limiter,
     notices: Limiter,
     /// The frames at hand; empty between turns.
-    batch: Vec<L::Frame>,
+    batch: Vec<(L::Frame, Guess)>,
     upkeep_due: Instant,
     ticked: Option<Instant>,
 }
@@ -180,14 +180,14 @@ impl<L: Link> Datapath<L> {
                 for _ in 0..BATCH {
                     let Some(frame) = self.ports[input].link.receive() else { break };
                     received += 1;
-                    self.take(input, frame, &mut scratch, now);
+                    self.take(input, frame, Guess::NONE, &mut scratch, now);
                 }
                 continue;
             }
             self.receive(input, &mut batch);
             received += batch.len();
-            for frame in batch.drain(..) {
-                self.take(input, frame, &mut scratch, now);
+            for (frame, guess) in batch.drain(..) {
+                self.take(input, frame, guess, &mut scratch, now);
             }
         }
         self.batch = batch;
@@ -198,22 +198,22 @@ impl<L: Link> Datapath<L> {
         received > FEW || more
     }
 
-    /// The next frames of a port. What their sessions are found by is loaded before the first of them is
-    /// looked at: the misses of a batch overlap.
+    /// The next frames of a port. Their sessions are foreseen before the first of them is looked at: the
+    /// misses of a batch overlap.
     #[inline]
-    fn receive(&mut self, input: usize, batch: &mut Vec<L::Frame>) {
+    fn receive(&mut self, input: usize, batch: &mut Vec<(L::Frame, Guess)>) {
         for _ in 0..BATCH {
             let Some(frame) = self.ports[input].link.receive() else { break };
-            self.nat.warm(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
+            let guess = self.nat.foresee(frame.octets().get(ETHERNET_HEADER..).unwrap_or_default());
             // It was made for so many.
-            batch.push(frame);
+            batch.push((frame, guess));
         }
     }
 
     /// One frame, to its end.
     #[inline(always)]
-    fn take(&mut self, input: usize, frame: L::Frame, scratch: &mut Scratch, now: Instant) {
-        if let Err(reason) = self.walk(input, frame, scratch, now) {
+    fn take(&mut self, input: usize, frame: L::Frame, guess: Guess, scratch: &mut Scratch, now: Instant) {
+        if let Err(reason) = self.walk(input, frame, guess, scratch, now) {
             self.ports[input].counters.drop(reason);
         }
     }
@@ -224,6 +224,7 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         frame: L::Frame,
+        guess: Guess,
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Dropped> {
@@ -257,7 +258,7 @@ impl<L: Link> Datapath<L> {
         }
         match packet.fragment() {
             None => {
-                let step = self.decide(input, packet, now);
+                let step = self.decide(input, packet, guess, now);
                 self.act(input, frame, sender, scratch, step, now)
             }
             Some(fragment) => self.walk_fragment(input, frame, sender, fragment, scratch, now),
@@ -265,7 +266,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// What becomes of a packet: its session knows, or the rules do.
-    fn decide(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
+    fn decide(&mut self, input: usize, packet: &Packet, guess: Guess, now: Instant) -> Result<Step, Refusal> {
         if let Some(embedded) = packet.embedded() {
             let hit = self.nat.lookup_error(embedded, packet.destination());
             return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
@@ -279,7 +280,7 @@ impl<L: Link> Datapath<L> {
         let answers = |hit: &Hit| {
             tuple.protocol() != protocol::ICMP || packet.opens() == (hit.direction == Direction::Original)
         };
-        match self.nat.lookup(&tuple).filter(answers) {
+        match self.nat.lookup_at(&tuple, guess).filter(answers) {
             Some(hit) => self.proceed(input, packet, hit),
             None => self.open(input, packet, tuple, now),
         }

@@ -1,22 +1,29 @@
 //! Where things are found: a table of fixed size, of 4-octet entries.
 //!
 //! Open addressing by Robin Hood hashing: the entries of one home stand together, homes in order,
-//! and an entry knows its distance from home. A search compares only what has the same home, and
-//! ends at the first entry that is nearer to its own. Removal shifts back; nothing is ever left
-//! behind, so a table that was full for years is as quick as a new one.
+//! and an entry knows its distance from home. A search compares only what has the same home and the
+//! same tag, and ends at the first entry that is nearer to its own. Removal shifts back; nothing is
+//! ever left behind, so a table that was full for years is as quick as a new one.
+//!
+//! ```text
+//!   distance from home + 1 | tag, of the hash | item
+//!           8 bits                24 - n          n, as many as the items need
+//! ```
 //!
 //! The keys are the owner's: it hashes them, and compares the items that it is shown.
 
 use alloc::boxed::Box;
 use alloc::vec;
 
-/// An entry's low bits: the item.
-const ITEM_BITS: u32 = 24;
-const ITEM: u32 = (1 << ITEM_BITS) - 1;
+/// An entry's low bits: item and tag.
+const KEY_BITS: u32 = 24;
+const KEY: u32 = (1 << KEY_BITS) - 1;
 /// The largest number of items that an index can hold.
-pub(crate) const ITEMS_MAX: u32 = 1 << ITEM_BITS;
+pub(crate) const ITEMS_MAX: u32 = 1 << KEY_BITS;
 /// An entry's high bits: distance from home plus one; 0 is an empty place.
 const DISTANCE_MAX: u32 = 255;
+/// Places from a home on where nearly all of its items are.
+const NEAR: usize = 4;
 /// How far an insertion may shift: at two thirds full, runs of this length do not happen.
 const RUN_MAX: usize = 1024;
 
@@ -25,6 +32,9 @@ pub(crate) struct Index {
     /// Homes, and behind them room for what the last homes displace: nothing wraps around.
     places: Box<[u32]>,
     homes: u32,
+    /// The bits of a key that are the item, and the others, the tag.
+    item: u32,
+    tag: u32,
     /// How often it has changed.
     changes: u64,
 }
@@ -57,18 +67,20 @@ impl Spot {
 }
 
 const fn distance(entry: u32) -> u32 {
-    entry >> ITEM_BITS
+    entry >> KEY_BITS
 }
 
-const ONE_FURTHER: u32 = 1 << ITEM_BITS;
+const ONE_FURTHER: u32 = 1 << KEY_BITS;
 /// No entry below can be moved on.
-const FURTHEST: u32 = DISTANCE_MAX << ITEM_BITS;
+const FURTHEST: u32 = DISTANCE_MAX << KEY_BITS;
 
 impl Index {
     /// An index for this many items, two thirds full when it holds them all.
     pub(crate) fn new(items: u32) -> Self {
         let homes = Self::homes(items);
-        Self { places: vec![0; Self::places(homes)].into_boxed_slice(), homes, changes: 0 }
+        let places = vec![0; Self::places(homes)].into_boxed_slice();
+        let item = items.next_power_of_two() - 1;
+        Self { places, homes, item, tag: KEY & !item, changes: 0 }
     }
 
     const fn homes(items: u32) -> u32 {
@@ -89,16 +101,30 @@ impl Index {
         ((u64::from(hash) * u64::from(self.homes)) >> 32) as usize
     }
 
+    /// What entries with this hash have between distance and item. The home is of the hash's upper
+    /// bits, so the tag is of its lower ones.
+    #[inline]
+    const fn tag(&self, hash: u32) -> u32 {
+        hash.rotate_left(16) & self.tag
+    }
+
+    /// The item of an entry, if it is so far from its home and has this tag.
+    #[inline]
+    const fn item(&self, entry: u32, steps: u32, tag: u32) -> Option<u32> {
+        let item = entry.wrapping_sub(steps << KEY_BITS | tag);
+        if item <= self.item { Some(item) } else { None }
+    }
+
     /// Finds the item with this hash that `is_it` recognises.
     #[inline]
     pub(crate) fn search(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Found {
         let mut found = Found { item: None, place: self.home(hash), steps: 0 };
+        let tag = self.tag(hash);
         while let Some(&entry) = self.places.get(found.place) {
             found.steps += 1;
             // What has the same home is as far from it.
-            let item = entry.wrapping_sub(found.steps << ITEM_BITS);
-            if item <= ITEM && is_it(item) {
-                found.item = Some(item);
+            found.item = self.item(entry, found.steps, tag).filter(|&item| is_it(item));
+            if found.item.is_some() {
                 break;
             }
             if distance(entry) < found.steps {
@@ -115,13 +141,26 @@ impl Index {
         self.search(hash, is_it).item
     }
 
-    /// The item whose home is that of this hash and which stands so far from it, if there is one:
-    /// the one with this hash, or another.
+    /// The item with the home and tag of this hash which stands so far from home, if there is one:
+    /// the one with this hash, or seldom another.
     #[inline]
     pub(crate) fn away(&self, hash: u32, steps: u32) -> Option<u32> {
         let place = self.places.get(self.home(hash) + steps as usize)?;
-        let item = place.wrapping_sub((steps + 1) << ITEM_BITS);
-        (item <= ITEM).then_some(item)
+        self.item(*place, steps + 1, self.tag(hash))
+    }
+
+    /// The item with this hash, if tag and distance of what is near its home tell right. No branch
+    /// depends on what is found: the processor need not wait for it.
+    #[inline]
+    pub(crate) fn guess(&self, hash: u32) -> u32 {
+        let rest = self.places.get(self.home(hash)..).unwrap_or_default();
+        let near = rest.first_chunk::<NEAR>().copied().unwrap_or_default();
+        let (mut guess, tag) = (u32::MAX, self.tag(hash));
+        for (steps, entry) in near.into_iter().enumerate().rev() {
+            let item = entry.wrapping_sub((steps as u32 + 1) << KEY_BITS | tag);
+            guess = core::hint::select_unpredictable(item <= self.item, item, guess);
+        }
+        guess
     }
 
     /// As [`Index::find`]; where there is no such item, the spot for one.
@@ -157,27 +196,27 @@ impl Index {
         if !self.is_current(&spot) {
             spot = self.new_spot(spot.hash);
         }
-        let at = spot.place as usize;
+        let (at, key) = (spot.place as usize, self.tag(spot.hash) | item);
         let steps = (at - self.home(spot.hash)) as u32 + 1;
         if steps > DISTANCE_MAX {
             return None;
         }
         let place = self.places.get_mut(at)?;
         if *place != 0 {
-            return self.insert_before_others(at, steps, item);
+            return self.insert_before_others(at, steps, key);
         }
-        *place = steps << ITEM_BITS | item;
+        *place = steps << KEY_BITS | key;
         self.changes = self.changes.wrapping_add(1);
         Some(steps)
     }
 
     /// The place is another's, which is nearer to its home.
     #[inline(never)]
-    fn insert_before_others(&mut self, at: usize, steps: u32, item: u32) -> Option<u32> {
+    fn insert_before_others(&mut self, at: usize, steps: u32, key: u32) -> Option<u32> {
         let end = self.places.len().min(at + RUN_MAX);
         let run = self.places.get_mut(at..end)?;
         // Each takes the place of the next one, which moves on by one.
-        let mut moving = steps << ITEM_BITS | item;
+        let mut moving = steps << KEY_BITS | key;
         for (moved, place) in run.iter_mut().enumerate() {
             let entry = core::mem::replace(place, moving);
             if entry == 0 {
@@ -207,8 +246,8 @@ impl Index {
     /// Takes an item out, and returns the steps that it took.
     pub(crate) fn remove(&mut self, hash: u32, item: u32) -> u32 {
         let home = self.home(hash);
+        let (mut steps, mut entry) = (0, self.tag(hash) | item);
         let run = self.places.get_mut(home..).unwrap_or_default();
-        let (mut steps, mut entry) = (0, item);
         loop {
             let place = run.get(steps as usize).copied().unwrap_or(0);
             (steps, entry) = (steps + 1, entry.wrapping_add(ONE_FURTHER));
@@ -304,6 +343,20 @@ mod tests {
         for item in 0..items {
             assert_eq!(model.find(model.keys[item as usize]).item, Some(item));
         }
+    }
+
+    #[test]
+    fn at_full_load_a_guess_is_right_for_nearly_all() {
+        let (items, key) = (1 << 14, Key::new([3, 4]));
+        let mut index = Index::new(items);
+        let hash = |item: u32| key.hash([item.into(), 0]);
+        for item in 0..items {
+            index.insert(hash(item), item).expect("room");
+        }
+        let right = (0..items).filter(|&item| index.guess(hash(item)) == item).count();
+        assert!(right > items as usize * 9 / 10, "{right}");
+        let wrong = (items..2 * items).filter(|&item| index.guess(hash(item)) < items).count();
+        assert!(wrong < items as usize / 100, "{wrong}");
     }
 
     #[test]

@@ -46,6 +46,6 @@ pub use malformed::Malformed;
 pub use packet::{Checksum, HEAD_MAX, Packet};
 pub use segment::{Segment, flags as tcp_flags};
 pub use session::{Session, SessionId};
-pub use table::{Admitted, Binding, Counts, Gone, Hit, Nat, Refusal, SourceNat, Unbound};
+pub use table::{Admitted, Binding, Counts, Gone, Guess, Hit, Nat, Refusal, SourceNat, Unbound};
 pub use tcp::Refused;
 pub use translate::Translation;

@@ -102,9 +102,10 @@ pub struct Session {
 }
 
 impl Session {
+    /// None. No packet has its tuples: protocol 0 has no ports.
     pub(crate) const VACANT: Self = Self {
         addresses: [0; 2],
-        ports: [0; 2],
+        ports: [u32::MAX; 2],
         residue: [0; 2],
         protocol: 0,
         flags: 0,
@@ -147,12 +148,13 @@ impl Session {
     /// How packets of a direction are translated.
     #[inline(always)]
     pub const fn translation(&self, direction: Direction) -> Translation {
-        let changes = match direction {
-            Direction::Original => self.changes,
-            Direction::Reply => self.changes.reversed(),
-        };
         // What leaves is the inverse of what comes back.
-        Translation::of(self.ends(direction.opposite()).inverted(), changes)
+        match direction {
+            Direction::Original => Translation::of(self.ends(Direction::Reply).inverted(), self.changes),
+            Direction::Reply => {
+                Translation::of(self.ends(Direction::Original).inverted(), self.changes.reversed())
+            }
+        }
     }
 
     /// Makes these the endpoints of both directions.

@@ -34,6 +34,7 @@ use crate::session::{Session, SessionId, Slab};
 use crate::timers::Wheel;
 use crate::window::Windows;
 use external::Externals;
+pub use lookup::Guess;
 use lookup::Vain;
 
 /// The session that a packet belongs to.

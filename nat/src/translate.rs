@@ -6,7 +6,7 @@
 use crate::checksum::{self, Difference};
 use crate::endpoint::{Endpoint, Ends, Tuple, protocol};
 use crate::icmp::{self, Embedded};
-use crate::packet::{Checksum, HEAD_MAX, IPV4, Packet, TCP, Transport, UDP};
+use crate::packet::{Checksum, HEAD_MAX, IPV4, Packet, TCP, Transport, UDP, put};
 
 /// Offset of the checksum in its header: IPv4 (RFC 791 3.1), UDP (RFC 768), TCP (RFC 9293 3.1),
 /// ICMP (RFC 792).
@@ -181,12 +181,14 @@ impl Packet {
         // Lengths and offsets are constants here.
         match (self.usual, self.transport) {
             (true, Transport::Udp) => {
-                self.rewrite_addresses(IPV4 + UDP, &mut head, translation);
+                self.copy::<UDP>(&mut head);
+                self.rewrite_addresses(&mut head, translation);
                 self.rewrite_ports(IPV4, IPV4 + UDP_CHECKSUM, &mut head, translation);
                 head.first(IPV4 + UDP)
             }
             (true, Transport::Tcp) => {
-                self.rewrite_addresses(IPV4 + TCP, &mut head, translation);
+                self.copy::<TCP>(&mut head);
+                self.rewrite_addresses(&mut head, translation);
                 self.rewrite_ports(IPV4, IPV4 + TCP_CHECKSUM, &mut head, translation);
                 head.first(IPV4 + TCP)
             }
@@ -201,19 +203,28 @@ impl Packet {
     fn rewrite_any(&self, head: &mut Head, translation: Translation) {
         match self.embedded() {
             None => {
-                self.rewrite_addresses(HEAD_MAX, head, translation);
+                *head.octets = self.head;
+                self.rewrite_addresses(head, translation);
                 self.rewrite_transport(self.header_len(), head, translation);
             }
             Some(embedded) => self.rewrite_error(head, embedded, translation),
         }
     }
 
-    /// Copies so many octets of the head, and translates the IPv4 header.
+    /// Copies an IPv4 header without options and a transport header of so many octets, in the parts
+    /// in which they were written: what was written a moment ago is read from memory in no others
+    /// without a wait.
     #[inline(always)]
-    fn rewrite_addresses(&self, length: usize, head: &mut Head, translation: Translation) {
-        if let Some((to, from)) = head.octets.get_mut(..length).zip(self.head.get(..length)) {
-            to.copy_from_slice(from);
+    fn copy<const TRANSPORT: usize>(&self, head: &mut Head) {
+        if let Some((network, rest)) = self.head.split_first_chunk::<IPV4>() {
+            put(head.octets, 0, network);
+            rest.first_chunk().inspect(|header: &&[u8; TRANSPORT]| put(head.octets, IPV4, header));
         }
+    }
+
+    /// Translates the IPv4 header.
+    #[inline(always)]
+    fn rewrite_addresses(&self, head: &mut Head, translation: Translation) {
         head.lower_ttl();
         head.update(IPV4_CHECKSUM, translation.changes.network);
         head.set_addresses(0, translation.ends());

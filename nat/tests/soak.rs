@@ -2,7 +2,7 @@
 
 mod world;
 
-use nat::{Endpoint, Filtering, Gone, Hit, SourceNat, Timeouts, Tuple, protocol};
+use nat::{Endpoint, Filtering, Gone, Guess, Hit, SourceNat, Timeouts, Tuple, protocol};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use world::*;
@@ -31,6 +31,8 @@ struct Life {
     random: Random,
     /// What is about to be gone, and where to go on.
     going: Option<(Gone, u32)>,
+    /// What was foreseen of a packet, some time ago.
+    guess: Guess,
 }
 
 impl Life {
@@ -50,7 +52,7 @@ impl Life {
                 options.tcp_filtering = Filtering::AddressDependent;
             },
         );
-        Self { world, random: Random(seed), going: None }
+        Self { world, random: Random(seed), going: None, guess: Guess::NONE }
     }
 
     fn any<T: Copy>(&mut self, of: &[T]) -> T {
@@ -128,7 +130,7 @@ impl Life {
         let tuple = packet.tuple_with(true).unwrap();
         // Now and then nobody looks before a session is bound.
         let looks = self.random.below(10) > 0;
-        match looks.then(|| self.world.told().lookup(&tuple)).flatten() {
+        match looks.then(|| self.lookup(&octets, &tuple)).flatten() {
             Some(hit) => {
                 let _ = self.world.told().admit(hit, &packet);
                 let head = head(&packet, self.world.nat.translation(hit));
@@ -136,6 +138,18 @@ impl Life {
             }
             None => self.open(&octets, tuple),
         }
+    }
+
+    /// Whatever is foreseen, the same is found.
+    fn lookup(&mut self, octets: &[u8], tuple: &Tuple) -> Option<Hit> {
+        let found = self.world.told().lookup(tuple);
+        for guess in [self.guess, self.world.nat.foresee(octets), Guess::NONE] {
+            assert_eq!(self.world.nat.lookup_at(tuple, guess), found);
+        }
+        if self.random.below(4) == 0 {
+            self.guess = self.world.nat.foresee(octets);
+        }
+        found
     }
 
     /// A policy that lets clients do anything, and outsiders what the mappings let them.

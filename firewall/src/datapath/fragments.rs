@@ -50,7 +50,7 @@ impl<L: Link> Datapath<L> {
 
     /// What becomes of a datagram's first fragment.
     fn decide_first(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
-        let mut step = self.decide(input, packet, now)?;
+        let mut step = self.decide(input, packet, Guess::NONE, now)?;
         if let Step::Forward(way) = &mut step {
             way.identification = self.identifications.fresh(packet, &way.translation);
         }

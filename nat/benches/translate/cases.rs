@@ -3,7 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant as Clock};
 
-use nat::{Binding, Checksum, Config, HEAD_MAX, Hit, Nat, Options, Packet, SourceNat, Timeouts};
+use nat::{
+    Binding, Checksum, Config, Guess, HEAD_MAX, Hit, Nat, Options, Packet, SourceNat, Timeouts, Tuple,
+};
 use smoltcp::time::Instant;
 
 use crate::floor::Floor;
@@ -76,10 +78,21 @@ impl Gate {
     /// room.
     #[inline(always)]
     fn translate(&mut self, octets: &Octets) -> Option<&[u8]> {
+        let tuple = self.read(octets)?;
+        let hit = self.nat.lookup(&tuple);
+        self.leave(hit)
+    }
+
+    #[inline(always)]
+    fn read(&mut self, octets: &Octets) -> Option<Tuple> {
+        self.packet.read(octets, Checksum::Complete).ok()?;
+        self.packet.tuple()
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, hit: Option<Hit>) -> Option<&[u8]> {
         let Self { nat, packet, head } = self;
-        packet.read(octets, Checksum::Complete).ok()?;
-        let tuple = packet.tuple()?;
-        let Some(hit) = nat.lookup(&tuple) else {
+        let Some(hit) = hit else {
             let hit = Self::open(nat, packet, 0)?;
             return Some(packet.rewrite(head, nat.translation(hit)));
         };
@@ -91,6 +104,13 @@ impl Gate {
     #[inline(always)]
     fn pass(&mut self, octets: &Octets) {
         assert!(black_box(self.translate(octets)).is_some());
+    }
+
+    #[inline(always)]
+    fn pass_foreseen(&mut self, octets: &Octets, guess: Guess) {
+        let tuple = self.read(octets).expect("a packet");
+        let hit = self.nat.lookup_at(&tuple, guess);
+        assert!(black_box(self.leave(hit)).is_some());
     }
 
     /// Begins a session; out of the way of known packets, as in the datapath.
@@ -118,25 +138,27 @@ fn known(packets: Vec<Octets>, mut step: impl FnMut(&mut Octets) + 'static) -> R
 }
 
 /// The same in batches: of each packet what it needs is loaded before the first is translated.
-fn known_ahead<T: 'static>(
+fn known_ahead<T: 'static, G: Copy + 'static>(
     mut translator: T,
-    warm: impl Fn(&T, &Octets) + 'static,
-    mut step: impl FnMut(&mut T, &mut Octets) + 'static,
+    nothing: G,
+    warm: impl Fn(&T, &Octets) -> G + 'static,
+    mut step: impl FnMut(&mut T, &mut Octets, G) + 'static,
 ) -> Run {
     let packets: Vec<_> = (0..MANY).map(|flow| packets::outbound(Kind::Udp, flow)).collect();
     let mut random = Random(1);
     let mut batch = [[0; 64]; BATCH];
+    let mut guesses = [nothing; BATCH];
     Box::new(move |rounds| {
         let start = Clock::now();
         for _ in 0..rounds.div_ceil(BATCH as u64) {
             for octets in &mut batch {
                 *octets = packets[random.below(packets.len())];
             }
-            for octets in black_box(&batch) {
-                warm(&translator, octets);
+            for (octets, guess) in black_box(&batch).iter().zip(&mut guesses) {
+                *guess = warm(&translator, octets);
             }
-            for octets in &mut batch {
-                step(&mut translator, octets);
+            for (octets, guess) in batch.iter_mut().zip(guesses) {
+                step(&mut translator, octets, guess);
                 black_box(octets);
             }
         }
@@ -183,7 +205,8 @@ fn hits(kind: Kind, flows: usize) -> Run {
 
 fn batches() -> Run {
     let gate = Gate::with_flows(Kind::Udp, MANY);
-    known_ahead(gate, |gate, octets| gate.nat.warm(octets), |gate, octets| gate.pass(octets))
+    let foresee = |gate: &Gate, octets: &Octets| gate.nat.foresee(octets);
+    known_ahead(gate, Guess::NONE, foresee, |gate, octets, guess| gate.pass_foreseen(octets, guess))
 }
 
 fn errors() -> Run {
@@ -262,7 +285,7 @@ fn floor_batches() -> Run {
     let warm = |floor: &Floor, octets: &Octets| {
         black_box(floor.warm(octets));
     };
-    known_ahead(floor(MANY, MANY), warm, |floor, octets| assert!(floor.translate(octets)))
+    known_ahead(floor(MANY, MANY), (), warm, |floor, octets, ()| assert!(floor.translate(octets)))
 }
 
 fn floor_new_flows() -> Run {

@@ -15,7 +15,7 @@ use super::{Hit, Nat};
 use crate::endpoint::{Direction, Ends, Tuple};
 use crate::icmp::Embedded;
 use crate::index::Spot;
-use crate::session::SessionId;
+use crate::session::{NONE, SessionId};
 use crate::translate::Translation;
 
 /// A search in vain: no session has the tuple.
@@ -30,6 +30,15 @@ pub(super) struct Vain {
 impl Vain {
     /// One that tells nothing.
     pub(super) const STALE: Self = Self { spot: Spot::of(0), is_mapped: true };
+}
+
+/// Where a session probably is: good for a packet or none, and for as long as a lookup finds it so.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess(u32);
+
+impl Guess {
+    /// Nothing is foreseen.
+    pub const NONE: Self = Self(NONE);
 }
 
 impl Nat {
@@ -131,13 +140,27 @@ impl Nat {
         near.or_else(|| self.lookup_away(*tuple, hash))
     }
 
+    /// As [`Nat::lookup`], where it was foreseen.
+    #[inline(always)]
+    pub fn lookup_at(&mut self, tuple: &Tuple, guess: Guess) -> Option<Hit> {
+        match guess.0 != NONE && self.is_current(tuple, guess.0) {
+            true => Some(hit(guess.0)),
+            false => self.lookup(tuple),
+        }
+    }
+
+    /// Whether an item is a session's that has this tuple and did not expire.
+    #[inline(always)]
+    fn is_current(&self, tuple: &Tuple, item: u32) -> bool {
+        let session = self.sessions.get(item >> 1);
+        session.has(tuple, direction(item)) && !self.wheel.is_past(session.expires)
+    }
+
     /// The session with this tuple, if its item stands so far from the home of this hash.
     #[inline(always)]
     fn found_away(&self, tuple: &Tuple, hash: u32, steps: u32) -> Option<Hit> {
         let item = self.index.away(hash, steps)?;
-        let session = self.sessions.get(item >> 1);
-        let is_it = session.has(tuple, direction(item)) && !self.wheel.is_past(session.expires);
-        is_it.then(|| hit(item))
+        self.is_current(tuple, item).then(|| hit(item))
     }
 
     /// The same for one whose item does not stand at home, if anywhere.
@@ -156,24 +179,23 @@ impl Nat {
         }
     }
 
-    /// Loads what the lookup of an IPv4 packet will read, so that the misses of a batch overlap.
+    /// Where the session of an IPv4 packet probably is. What its lookup will read is loaded, so that
+    /// the misses of a batch overlap.
     ///
-    /// A hint that changes nothing: the octets are not judged, and what is no UDP or TCP packet
-    /// without options is let be.
+    /// The octets are not judged, and of what is no UDP or TCP packet without options nothing is
+    /// foreseen.
     #[inline]
-    pub fn warm(&self, octets: &[u8]) {
+    pub fn foresee(&self, octets: &[u8]) -> Guess {
         let Some(&[0x45, _, _, _, _, _, _, _, _, protocol, _, _, ref rest @ ..]) = octets.first_chunk::<24>()
         else {
-            return;
+            return Guess::NONE;
         };
         let [a, b, c, d, e, f, g, h, ref ports @ ..] = *rest;
         let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         let tuple = Tuple::of(protocol, Ends { addresses, ports: u32::from_ne_bytes(*ports) });
-        let hash = self.likely_hash(&tuple);
-        // Of those that have its home the first: seldom are there more.
-        if let Some(item) = self.index.away(hash, 0).or_else(|| self.index.away(hash, 1)) {
-            core::hint::black_box(self.sessions.get(item >> 1).expires);
-        }
+        let guess = self.index.guess(self.likely_hash(&tuple));
+        core::hint::black_box(self.sessions.get(guess >> 1).expires);
+        Guess(guess)
     }
 
     /// The session that an ICMP error is about, in the direction in which the error travels.
