@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use firewall::Dropped;
+use smoltcp::wire::EthernetAddress;
 use tests::flags::{ACK, FIN, PSH, RST, SYN};
 use tests::packet::address;
 use tests::{Connection, World, echo, echo_reply, icmp_error, site, tcp, udp};
@@ -502,4 +503,22 @@ fn output_port_names_are_those_of_the_route_after_dnat() {
     world.cross("uplink", "work", tcp(SERVER, "192.0.2.2:8080", SYN, b""));
     assert_eq!(count(&world, &rules, "dport 80 counter").0, 1);
     world.refuse("uplink", udp(SERVER, "192.0.2.2:8080", b"x"), Dropped::Policy);
+}
+
+#[test]
+fn each_packet_is_asked_for_its_station_where_a_rule_wants_it() {
+    let rules = forward(
+        "iifname work ether saddr != 02:00:0a:00:01:07 counter drop\n\
+         ct state established,related counter accept\niifname \"work\" accept",
+    );
+    let mut world = World::new(site::PLAN, &rules);
+    world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    world.cross("uplink", "work", udp(SERVER, EXTERNAL, b"x"));
+    world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    // The same flow, by another station of the link.
+    world.moved.insert(address("10.0.1.7"), EthernetAddress([2, 0, 0, 0, 0, 9]));
+    world.refuse("work", udp(CLIENT, SERVER, b"x"), Dropped::Policy);
+    world.refuse("work", udp("10.0.1.7:5001", SERVER, b"x"), Dropped::Policy);
+    assert_eq!(count(&world, &rules, "counter drop").0, 2);
+    assert_eq!(count(&world, &rules, "counter accept").0, 2);
 }

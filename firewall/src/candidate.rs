@@ -2,14 +2,14 @@
 
 use etherparse::{IpNumber, Ipv4Header};
 use nat::{Direction, Endpoint, Packet, Session, Tuple, protocol};
+use netback::ETHERNET_HEADER;
 use rules::policy::OTHER_PORTS;
-use rules::{Candidate, Connection, Endpoints, State};
+use rules::{Candidate, Connection, Endpoints, State, Stations};
 
 use crate::icmp::Message;
 
 /// The ports of a packet whose session has none, see [`OTHER_PORTS`]; `octets` begin with its header.
-#[inline(always)]
-pub(crate) fn other_ports(packet: &Packet, octets: &[u8]) -> Option<(u16, u16)> {
+fn other_ports(packet: &Packet, octets: &[u8]) -> Option<(u16, u16)> {
     if packet.tuple().is_some() || !OTHER_PORTS.contains(&packet.protocol()) {
         return None;
     }
@@ -18,15 +18,12 @@ pub(crate) fn other_ports(packet: &Packet, octets: &[u8]) -> Option<(u16, u16)> 
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
-/// A packet as the policy sees it when it comes in; its ports are those of its session, or these.
-pub(crate) fn candidate(
-    input: usize,
-    packet: &Packet,
-    others: Option<(u16, u16)>,
-    state: State,
-) -> Candidate {
+/// A packet as the policy sees it when it comes in, in this frame.
+pub(crate) fn candidate(input: usize, frame: &[u8], packet: &Packet, state: State) -> Candidate {
     let tuple = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
-    let ports = tuple.map(|tuple| (tuple.source().port, tuple.destination().port)).or(others);
+    let ports = tuple.map(|tuple| (tuple.source().port, tuple.destination().port));
+    let ports = ports.or_else(|| other_ports(packet, frame.get(ETHERNET_HEADER..)?));
+    let station = |at: usize| frame.get(at..).and_then(|rest| rest.first_chunk()).copied();
     let mut candidate = Candidate {
         input: Some(input as u8),
         output: None,
@@ -46,6 +43,7 @@ pub(crate) fn candidate(
         dnat: false,
         snat: false,
         mark: 0,
+        stations: station(0).zip(station(6)).map(|(destination, source)| Stations { source, destination }),
         connection: None,
     };
     if state == State::New {
@@ -81,6 +79,7 @@ pub(crate) fn own(port: usize, message: &Message, state: State) -> Option<Candid
         dnat: false,
         snat: false,
         mark: 0,
+        stations: None,
         connection: None,
     })
 }
@@ -135,6 +134,8 @@ pub(crate) fn foreseen(tuple: &Tuple, direction: Direction, state: State) -> Can
         dnat: false,
         snat: false,
         mark: 0,
+        // Some, which are not known.
+        stations: Some(Stations { source: [0; 6], destination: [0; 6] }),
         connection: None,
     }
 }

@@ -30,7 +30,7 @@ use rules::{Candidate, Hook, Point, Policy, Reject, Residue, SourceNat, Stage, S
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
-use crate::candidate::{answered, candidate, connection, foreseen, other_ports, own};
+use crate::candidate::{answered, candidate, connection, foreseen, own};
 use crate::config::{held_fragments, held_syns, nat_config, nat_options, static_forwards};
 use crate::counters::{Dropped, RuleCounter, RuleCounters};
 use crate::effects::Effects;
@@ -252,24 +252,30 @@ impl<L: Link> Datapath<L> {
         let packet = &mut scratch.packet;
         self.effects.segment = None;
         parse(packet, &frame)?;
-        self.effects.ports = other_ports(packet, octets);
         if !self.routes.source_is_behind(input, packet.source()) {
             return Err(Dropped::Spoofed);
         }
         match packet.fragment() {
             None => {
-                let step = self.decide(input, packet, guess, now);
+                let step = self.decide(input, frame.octets(), packet, guess, now);
                 self.act(input, frame, sender, scratch, step, now)
             }
             Some(fragment) => self.walk_fragment(input, frame, sender, fragment, scratch, now),
         }
     }
 
-    /// What becomes of a packet: its session knows, or the rules do.
-    fn decide(&mut self, input: usize, packet: &Packet, guess: Guess, now: Instant) -> Result<Step, Refusal> {
+    /// What becomes of the packet of a frame: its session knows, or the rules do.
+    fn decide(
+        &mut self,
+        input: usize,
+        frame: &[u8],
+        packet: &Packet,
+        guess: Guess,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
         if let Some(embedded) = packet.embedded() {
             let hit = self.nat.lookup_error(embedded, packet.destination());
-            return self.relate(input, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
+            return self.relate(input, frame, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
         }
         // TCP, UDP, ICMP queries; by address alone SCTP, GRE, ESP and whatever else.
         let Some(tuple) = packet.tuple_with(true) else {
@@ -281,13 +287,13 @@ impl<L: Link> Datapath<L> {
             tuple.protocol() != protocol::ICMP || packet.opens() == (hit.direction == Direction::Original)
         };
         match self.nat.lookup_at(&tuple, guess).filter(answers) {
-            Some(hit) => self.proceed(input, packet, hit),
-            None => self.open(input, packet, tuple, now),
+            Some(hit) => self.proceed(input, frame, packet, hit),
+            None => self.open(input, frame, packet, tuple, now),
         }
     }
 
     /// A packet of a session: what the policy left to do, then what TCP allows.
-    fn proceed(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
+    fn proceed(&mut self, input: usize, frame: &[u8], packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
         let session = self.nat.session(hit.session);
         let residue = Residue::from_bits(session.residue(hit.direction));
@@ -296,7 +302,7 @@ impl<L: Link> Datapath<L> {
             hop => {
                 let replied = session.has_reply() || hit.direction == Direction::Reply;
                 let state = if replied { State::Established } else { State::New };
-                match self.judge(input, hop, packet, &translation, hit, state)? {
+                match self.judge((input, frame), hop, packet, &translation, hit, state)? {
                     Judged::On(hop) => hop,
                     Judged::Untracked(step) => return Ok(step),
                 }
@@ -317,7 +323,7 @@ impl<L: Link> Datapath<L> {
 
     /// An ICMP error about a session (`ct state related`): it neither ends nor refreshes it
     /// (RFC 5508 REQ-6).
-    fn relate(&mut self, input: usize, packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
+    fn relate(&mut self, input: usize, frame: &[u8], packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
         let session = self.nat.session(hit.session);
         let side = session.tuple(hit.direction).source().address;
@@ -325,7 +331,7 @@ impl<L: Link> Datapath<L> {
             return Err(Dropped::Spoofed.into());
         }
         let hop = self.hop(packet, translation.destination().address);
-        let hop = match self.judge(input, hop, packet, &translation, hit, State::Related)? {
+        let hop = match self.judge((input, frame), hop, packet, &translation, hit, State::Related)? {
             Judged::On(hop) => hop,
             Judged::Untracked(step) => return Ok(step),
         };
@@ -333,7 +339,14 @@ impl<L: Link> Datapath<L> {
     }
 
     /// A packet without a session: the rules decide, and a session remembers what they said.
-    fn open(&mut self, input: usize, packet: &Packet, tuple: Tuple, now: Instant) -> Result<Step, Refusal> {
+    fn open(
+        &mut self,
+        input: usize,
+        frame: &[u8],
+        packet: &Packet,
+        tuple: Tuple,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
         let local = match input {
             UPLINK => self.routes.external().contains(&packet.destination()),
             _ => self.routes.is_own(packet.destination()),
@@ -347,7 +360,7 @@ impl<L: Link> Datapath<L> {
         let is_portless = packet.tuple().is_none();
         let opens = packet.opens() || is_portless || self.nat.may_pick_up(packet);
         let state = if opens { State::New } else { State::Invalid };
-        let mut candidate = candidate(input, packet, self.effects.ports, state);
+        let mut candidate = candidate(input, frame, packet, state);
         self.look_at(None);
         if self.ahead_of_tracking(packet, &mut candidate)? {
             return self.route_untracked(packet, &mut candidate);

@@ -33,8 +33,6 @@ pub(crate) struct Effects {
     pub counters: RuleCounters,
     /// The maximum segment size that rules set for the packet that is looked at, see [`Tally::segment`].
     pub segment: Option<Clamp>,
-    /// The ports of the packet that is looked at, if its session has none.
-    pub ports: Option<(u16, u16)>,
     /// The time of the packets that are looked at.
     pub now: Instant,
     memory: Memory,
@@ -76,7 +74,6 @@ impl Effects {
         Self {
             counters: RuleCounters::new(policy.counters().len()),
             segment: None,
-            ports: None,
             now: Instant::ZERO,
             memory: Memory::new(policy, seed, 0),
             marks: vec![0; marks(site)].into_boxed_slice(),

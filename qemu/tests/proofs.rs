@@ -69,6 +69,10 @@ const MATCHES: &[&str] = &[
     "ct direction original",
     "ct original ip daddr 192.0.2.2",
     "fib daddr type local",
+    "ether saddr 02:00:00:00:00:09",
+    "ether saddr != { 02:00:00:00:00:09, 02:00:00:00:00:0b }",
+    "ether saddr & 00:00:00:00:00:01 == 00:00:00:00:00:00",
+    "ether daddr 52:54:00:00:00:01",
 ];
 
 const OUTPUTS: &[&str] =
@@ -158,9 +162,10 @@ fn packet(chance: &mut Chance) -> (String, String) {
         _ => "ip protocol gre".to_owned(),
     };
     let dscp = if end.ends_with("tos 32") { "cs1" } else { "cs0" };
-    let text = format!("iif {iif} ip {source} > {to} {end}");
+    let sender = chance.one(&["02:00:00:00:00:09", "02:00:00:00:00:0a"]);
+    let text = format!("iif {iif} ip {source} > {to} {end} ether {sender} > 52:54:00:00:00:01");
     let matches = format!(
-        "iifname {iif} ip saddr {source} ip daddr {to} {matches} ip dscp {dscp} ip ecn not-ect ip ttl 64 meta length 60 ip id 1"
+        "iifname {iif} ether saddr {sender} ether daddr 52:54:00:00:00:01 ip saddr {source} ip daddr {to} {matches} ip dscp {dscp} ip ecn not-ect ip ttl 64 meta length 60 ip id 1"
     );
     (text, matches)
 }

@@ -96,6 +96,15 @@ impl Connection {
     }
 }
 
+/// The Ethernet header that a packet came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stations {
+    /// Who has sent the frame.
+    pub source: [u8; 6],
+    /// Whom it was for.
+    pub destination: [u8; 6],
+}
+
 /// A packet as the policy sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -135,6 +144,8 @@ pub struct Candidate {
     pub snat: bool,
     /// `meta mark`: 0 as received.
     pub mark: u32,
+    /// The stations of the frame that brought it; `None` for the appliance's own packets.
+    pub stations: Option<Stations>,
     /// Its connection; `None` for packets that belong to none and open none.
     pub connection: Option<Connection>,
 }

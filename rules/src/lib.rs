@@ -25,7 +25,7 @@ pub mod translation;
 pub mod tree;
 mod walk;
 
-pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State};
+pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State, Stations};
 pub use count::Counts;
 pub use forward::Forward;
 pub use memory::Memory;

@@ -306,6 +306,14 @@ pub enum Field {
     ReplySourcePort,
     /// `ct reply proto-dst`, of TCP and UDP only.
     ReplyDestinationPort,
+    /// The first two octets of `ether saddr`; like all that follow, not of the appliance's own packets.
+    SourceStation,
+    /// The other four.
+    SourceStationRest,
+    /// The first two octets of `ether daddr`.
+    DestinationStation,
+    /// The other four.
+    DestinationStationRest,
 }
 
 /// The value of a port field that has no port.
@@ -322,7 +330,7 @@ pub const STATUS_DNAT: u32 = 0x20;
 
 impl Field {
     /// All fields, in their order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 32] = [
         Self::InputPort,
         Self::OutputPort,
         Self::Source,
@@ -351,6 +359,10 @@ impl Field {
         Self::ReplyDestination,
         Self::ReplySourcePort,
         Self::ReplyDestinationPort,
+        Self::SourceStation,
+        Self::SourceStationRest,
+        Self::DestinationStation,
+        Self::DestinationStationRest,
     ];
 
     /// Whether the number may differ between packets of one direction of one session.
@@ -366,6 +378,11 @@ impl Field {
                 | Self::Identification
                 // A packet of either direction may set it.
                 | Self::ConnectionMark
+                // Hosts may have more than one way to here.
+                | Self::SourceStation
+                | Self::SourceStationRest
+                | Self::DestinationStation
+                | Self::DestinationStationRest
         )
     }
 }

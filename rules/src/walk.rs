@@ -235,9 +235,23 @@ pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
         Field::Identification => candidate.identification.into(),
         Field::State => candidate.state.bit(),
         Field::Mark => candidate.mark,
+        Field::SourceStation => upper(candidate.stations?.source),
+        Field::SourceStationRest => lower(candidate.stations?.source),
+        Field::DestinationStation => upper(candidate.stations?.destination),
+        Field::DestinationStationRest => lower(candidate.stations?.destination),
         field => return of_connection(field, candidate),
     };
     Some(value)
+}
+
+/// The first two octets of a station's address.
+const fn upper([a, b, ..]: [u8; 6]) -> u32 {
+    u16::from_be_bytes([a, b]) as u32
+}
+
+/// The other four.
+const fn lower([.., a, b, c, d]: [u8; 6]) -> u32 {
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// The number that a field reads of the packet's connection.

@@ -24,6 +24,11 @@ const TABLE: &str = "  set hosts {
     typeof ip protocol
     elements = { tcp, icmp }
   }
+  set stations {
+    type ether_addr
+    flags interval
+    elements = { 02:00:0a:00:01:02, 02:00:0a:00:02:02-02:00:0a:00:02:05 }
+  }
   set pairs {
     type ipv4_addr . inet_service
     elements = { 10.0.1.2 . 80, 10.0.2.5 . 5000, 198.51.100.9 . 443 }
@@ -187,6 +192,19 @@ const MATCHES: &[&str] = &[
     "fib daddr oif missing",
     "fib saddr oif exists",
     "ether type ip",
+    "ether saddr 02:00:0a:00:01:02",
+    "ether saddr != 02:00:0a:00:01:02",
+    "ether saddr { 02:00:0a:00:01:02, 02:00:c0:00:02:01, 02:00:0a:00:02:05 }",
+    "ether saddr 02:00:0a:00:01:00-02:00:0a:00:01:ff",
+    "ether saddr 02:00:0a:00:02:00/40",
+    "ether saddr & 00:00:00:00:00:01 == 00:00:00:00:00:01",
+    "ether saddr > 02:00:0a:00:02:00",
+    "ether saddr @stations",
+    "ether saddr != @stations",
+    "ether daddr 02:ff:00:00:00:01",
+    "ether daddr != { 02:ff:00:00:00:01, 02:ff:00:00:00:02 }",
+    "ether saddr . ip saddr { 02:00:0a:00:01:02 . 10.0.1.2, 02:00:c0:00:02:01 . 198.51.100.0/24 }",
+    "iifname . ether saddr != { work . 02:00:0a:00:01:02, lab . 02:00:0a:00:02:05 }",
     "ip saddr . tcp dport { 10.0.1.2 . 80, 10.0.2.5 . 5000, 198.51.100.9 . 22 }",
     "ip saddr . udp dport @pairs",
     "ip saddr . tcp dport @spans",
@@ -253,6 +271,10 @@ const STATEMENTS: &[&str] = &[
     "tcp flags & (syn | rst) == syn tcp option maxseg size set 1300 counter",
     "tcp dport 80 tcp option maxseg size set rt mtu counter",
     "add @clients { ip saddr }",
+    "add @senders { ether saddr . ip daddr }",
+    "ether saddr . ip daddr @senders counter",
+    "ether saddr vmap { 02:00:0a:00:01:02 : jump side, 02:00:c0:00:02:01 : goto side }",
+    "meta mark set ether saddr map { 02:00:0a:00:01:02 : 0x41, * : 0x42 } counter",
     "ip saddr @clients counter",
     "ip daddr @clients counter",
     "update @talks { ip saddr . tcp dport timeout 1h }",
@@ -268,6 +290,11 @@ const STATEMENTS: &[&str] = &[
 /// Sets that packets change.
 const CHANGING: &str = "  set clients {
     type ipv4_addr
+    size 1000
+    flags dynamic
+  }
+  set senders {
+    type ether_addr . ipv4_addr
     size 1000
     flags dynamic
   }

@@ -19,7 +19,7 @@ impl<L: Link> Datapath<L> {
             Fate::Ended => Err(Dropped::Fragment),
             Fate::Unknown if fragment.offset > 0 => self.fragments.hold(key, frame).map_err(unfit),
             Fate::Unknown => {
-                let step = self.decide_first(input, &scratch.packet, now);
+                let step = self.decide_first(input, frame.octets(), &scratch.packet, now);
                 let is_echo = matches!(step, Ok(Step::Deliver)) && scratch.packet.icmp() == Some((8, 0));
                 let way = match &step {
                     Ok(Step::Forward(way)) => {
@@ -49,8 +49,14 @@ impl<L: Link> Datapath<L> {
     }
 
     /// What becomes of a datagram's first fragment.
-    fn decide_first(&mut self, input: usize, packet: &Packet, now: Instant) -> Result<Step, Refusal> {
-        let mut step = self.decide(input, packet, Guess::NONE, now)?;
+    fn decide_first(
+        &mut self,
+        input: usize,
+        frame: &[u8],
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
+        let mut step = self.decide(input, frame, packet, Guess::NONE, now)?;
         if let Step::Forward(way) = &mut step {
             way.identification = self.identifications.fresh(packet, &way.translation);
         }

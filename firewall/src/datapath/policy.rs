@@ -15,7 +15,7 @@ impl<L: Link> Datapath<L> {
     /// speaks against that: it is asked between prerouting and forward.
     pub(super) fn judge(
         &mut self,
-        input: usize,
+        (input, frame): (usize, &[u8]),
         hop: Result<Hop, Refusal>,
         packet: &Packet,
         translation: &Translation,
@@ -24,7 +24,7 @@ impl<L: Link> Datapath<L> {
     ) -> Result<Judged, Refusal> {
         self.look_at(Some(hit));
         let session = self.nat.session(hit.session);
-        let mut candidate = candidate(input, packet, self.effects.ports, state);
+        let mut candidate = candidate(input, frame, packet, state);
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
         let place = hit.session.index();
         candidate.connection = Some(connection(session, hit.direction, self.effects.mark(place)));

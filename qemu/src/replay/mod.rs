@@ -182,7 +182,7 @@ impl Replay {
             }
         }
         let number = record.number.to_string();
-        let (to, octets) = match strip(record) {
+        let (stations, octets) = match strip(record) {
             Ok(stripped) => stripped,
             Err(reason) => {
                 self.summary.count(Verdict::Skipped);
@@ -194,7 +194,7 @@ impl Replay {
         let port = self.port.unwrap_or_else(|| {
             show::source(&octets).map_or(firewall::route::UPLINK, |source| self.world.port_of(source))
         });
-        let outcome = self.world.receive(port, to, &octets)?;
+        let outcome = self.world.receive(port, stations, &octets)?;
         let (verdict, told) = self.told(&outcome, show::follows(&octets));
         self.summary.count(verdict);
         lines.push(self.line(&number, self.name(port), &show::packet(&octets), &told));
@@ -290,14 +290,17 @@ impl Replay {
     }
 }
 
-/// The destination of the frame, if there was one, and the IPv4 packet; or why there is none.
+/// Whom the frame was for and from, if there was one.
+type Stations = (Option<EthernetAddress>, Option<EthernetAddress>);
+
+/// The stations of the frame, and the IPv4 packet; or why there is none.
 ///
 /// What the capture has cut is filled up with zeros: nothing looks at data.
-fn strip(record: &Record) -> std::result::Result<(Option<EthernetAddress>, Vec<u8>), String> {
+fn strip(record: &Record) -> std::result::Result<(Stations, Vec<u8>), String> {
     let mut octets = record.octets.clone();
     octets.resize(record.length.min(WHOLE_MAX).max(octets.len()), 0);
-    let (to, packet) = match record.layer {
-        Layer::Raw => (None, octets),
+    let (stations, packet) = match record.layer {
+        Layer::Raw => ((None, None), octets),
         Layer::Ethernet => {
             let captured = record.octets.get(..ETHERNET_HEADER).ok_or("no whole Ethernet header")?;
             match captured.get(12..) {
@@ -306,12 +309,12 @@ fn strip(record: &Record) -> std::result::Result<(Option<EthernetAddress>, Vec<u
                 Some([high, low]) => return Err(format!("type {high:02x}{low:02x}, not IPv4")),
                 _ => return Err("no type".to_owned()),
             }
-            let to = captured.get(..6).map(EthernetAddress::from_bytes);
-            (to, octets.split_off(ETHERNET_HEADER))
+            let station = |at: usize| captured.get(at..at + 6).map(EthernetAddress::from_bytes);
+            ((station(0), station(6)), octets.split_off(ETHERNET_HEADER))
         }
     };
     match packet.first().map(|first| first >> 4) {
         Some(6) if record.layer == Layer::Raw => Err("IPv6".to_owned()),
-        _ => Ok((to, packet)),
+        _ => Ok((stations, packet)),
     }
 }

@@ -59,6 +59,8 @@ struct Figures {
 pub struct World {
     datapath: Datapath<Wire>,
     wires: Vec<Wire>,
+    /// The hardware address of each port.
+    macs: Vec<EthernetAddress>,
     routes: Routes,
     gateway: Option<Ipv4Addr>,
     /// The capture's time of the first packet.
@@ -72,15 +74,30 @@ impl World {
     /// # Errors
     /// It does not come to rest.
     pub fn new(site: &'static Site) -> Result<Self> {
+        Self::with_station(site, None)
+    }
+
+    /// The same, with a port of this hardware address.
+    ///
+    /// # Errors
+    /// It does not come to rest.
+    pub fn with_station(site: &'static Site, of_port: Option<(usize, EthernetAddress)>) -> Result<Self> {
+        let macs = std::iter::once(site.uplink.mac).chain(site.clients.iter().map(|client| client.mac));
+        let macs = macs.enumerate().map(|(port, mac)| match of_port {
+            Some((of, station)) if of == port => station,
+            _ => mac.map_or_else(|| own(port), EthernetAddress),
+        });
+        let macs: Vec<_> = macs.collect();
         let mtus = std::iter::once(site.uplink.mtu).chain(site.clients.iter().map(|client| client.mtu));
-        let wire = |(port, mtu): (usize, Option<u16>)| {
+        let wire = |(mtu, &mac): (Option<u16>, &EthernetAddress)| {
             let mtu = mtu.unwrap_or(MTU);
-            Wire::new(Settings { mac: own(port), mtu, capacity: CAPACITY, ..Settings::default() })
+            Wire::new(Settings { mac, mtu, capacity: CAPACITY, ..Settings::default() })
         };
-        let wires: Vec<Wire> = mtus.enumerate().map(wire).collect();
+        let wires: Vec<Wire> = mtus.zip(&macs).map(wire).collect();
         let mut world = Self {
             datapath: Datapath::new(site, wires.clone(), SEED),
             wires,
+            macs,
             routes: Routes::new(site),
             gateway: site.uplink.gateway,
             origin: None,
@@ -122,19 +139,27 @@ impl World {
         Ok(self.outcome(&before, sent))
     }
 
-    /// An IPv4 packet arrives at a port, in a frame to this station if it is a group.
+    /// An IPv4 packet arrives at a port, in a frame to this station if it is a group, and from this one if it is
+    /// a host's.
     ///
     /// # Errors
     /// The appliance does not come to rest.
-    pub fn receive(&mut self, port: usize, to: Option<EthernetAddress>, packet: &[u8]) -> Result<Outcome> {
+    pub fn receive(
+        &mut self,
+        port: usize,
+        (to, from): (Option<EthernetAddress>, Option<EthernetAddress>),
+        packet: &[u8],
+    ) -> Result<Outcome> {
         let before = self.figures();
         let source = super::show::source(packet).unwrap_or(Ipv4Addr::UNSPECIFIED);
         let sender = match port {
             UPLINK => self.gateway.unwrap_or(source),
             _ => source,
         };
-        let to = to.filter(|to| !to.is_unicast()).unwrap_or_else(|| own(port));
-        self.inject(port, &frame(to, station(sender), EthernetProtocol::Ipv4, packet));
+        let own = self.macs.get(port).copied().unwrap_or(EthernetAddress::BROADCAST);
+        let to = to.filter(|to| !to.is_unicast()).unwrap_or(own);
+        let from = from.filter(|from| from.is_unicast() && *from != own).unwrap_or_else(|| station(sender));
+        self.inject(port, &frame(to, from, EthernetProtocol::Ipv4, packet));
         let sent = self.settle()?;
         Ok(self.outcome(&before, sent))
     }

@@ -11,7 +11,8 @@ use crate::replay::world::{Outcome, World};
 use firewall::Dropped;
 use firewall::route::Routes;
 use rules::table::{Action, Kind};
-use rules::{Candidate, Hook, Location, Met, RuleId, State};
+use rules::{Candidate, Hook, Location, Met, RuleId, State, Stations};
+use smoltcp::wire::EthernetAddress;
 use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -35,13 +36,19 @@ pub fn way(site: &Site, words: &str) -> Result<String> {
         .map_err(|reason| Error::usage(format!("--packet: {reason}")).advise(packet::FORM))?;
     let mut trace = Trace {
         site: site.compiled,
-        world: World::new(site.compiled)?,
+        world: World::with_station(site.compiled, station_of_port(&packet))?,
         texts: Texts::new(&site.directory),
         lines: Vec::new(),
     };
     trace.world.watch(MET_MAX);
     trace.walk(&packet)?;
     Ok(trace.lines.join("\n"))
+}
+
+/// The station that the packet's port is to be, if that is said.
+fn station_of_port(packet: &Candidate) -> Option<(usize, EthernetAddress)> {
+    let destination = EthernetAddress(packet.stations?.destination);
+    destination.is_unicast().then_some((packet.input?.into(), destination))
 }
 
 /// The names of the ports, by their numbers.
@@ -61,13 +68,13 @@ impl Trace {
     fn walk(&mut self, packet: &Candidate) -> Result<()> {
         let input = usize::from(packet.input.unwrap_or(0));
         if packet.state != State::Established {
-            let outcome = self.send(input, &packet::octets(packet, packet.tcp_flags))?;
+            let outcome = self.send(input, packet.stations, &packet::octets(packet, packet.tcp_flags))?;
             let end = self.end(input, packet, &outcome);
             self.lines.push(end);
             return Ok(());
         }
         self.lines.push("first, its connection is opened:".to_owned());
-        let opened = self.send(input, &packet::octets(packet, SYN))?;
+        let opened = self.send(input, packet.stations, &packet::octets(packet, SYN))?;
         let Some((output, seen)) = opened.sent.first().filter(|_| opened.forwarded > 0) else {
             let end = self.end(input, packet, &opened);
             self.lines.push(end);
@@ -75,7 +82,7 @@ impl Trace {
         };
         self.lines.push("it is answered:".to_owned());
         let answer = answer_to(packet, seen);
-        let answered = self.send(*output, &answer)?;
+        let answered = self.send(*output, None, &answer)?;
         if answered.forwarded == 0 {
             let end = self.end(*output, packet, &answered);
             self.lines.push(end);
@@ -83,15 +90,16 @@ impl Trace {
         }
         self.lines.push("then comes the packet itself:".to_owned());
         let flags = if packet.tcp_flags & 0x17 == SYN { ACK } else { packet.tcp_flags };
-        let outcome = self.send(input, &packet::octets(packet, flags))?;
+        let outcome = self.send(input, packet.stations, &packet::octets(packet, flags))?;
         let end = self.end(input, packet, &outcome);
         self.lines.push(end);
         Ok(())
     }
 
     /// Sends a packet, and shows what it meets.
-    fn send(&mut self, input: usize, octets: &[u8]) -> Result<Outcome> {
-        let mut outcome = self.world.receive(input, None, octets)?;
+    fn send(&mut self, input: usize, sender: Option<Stations>, octets: &[u8]) -> Result<Outcome> {
+        let sender = sender.map(|stations| EthernetAddress(stations.source));
+        let mut outcome = self.world.receive(input, (None, sender), octets)?;
         outcome.met = self.world.take_watched();
         let mut hook = None;
         let mut decided = false;

@@ -1,6 +1,7 @@
 //! A packet in words: `iif work ip 10.0.1.2 > 1.1.1.1 tcp 443 syn`.
 
-use rules::{Candidate, State};
+use rules::{Candidate, State, Stations};
+use smoltcp::wire::EthernetAddress;
 use std::net::Ipv4Addr;
 
 /// The source port of a packet that names none.
@@ -24,7 +25,7 @@ const STATES: [(&str, State); 2] = [("new", State::New), ("established", State::
 
 /// What a packet may be written like.
 pub const FORM: &str = "iif NAME ip SOURCE > DESTINATION, then tcp|udp|sctp|dccp|udplite [SOURCE >] PORT [FLAGS], icmp TYPE[/CODE] or proto N, \
-                        then state S, length N, ttl N, tos N or id N where they matter";
+                        then state S, length N, ttl N, tos N, id N or ether SENDER [> PORT] where they matter";
 
 /// Reads a packet; `port` finds the number of an interface.
 ///
@@ -52,6 +53,7 @@ pub fn parse(text: &str, port: impl Fn(&str) -> Option<u8>) -> Result<Candidate,
         dnat: false,
         snat: false,
         mark: 0,
+        stations: None,
         connection: None,
     };
     let mut has_addresses = false;
@@ -97,6 +99,7 @@ pub fn parse(text: &str, port: impl Fn(&str) -> Option<u8>) -> Result<Candidate,
             "ttl" => packet.ttl = words.parse("a time to live")?,
             "tos" => packet.tos = words.parse("a number")?,
             "id" => packet.identification = words.parse("a number")?,
+            "ether" => packet.stations = Some(words.stations()?),
             _ => return Err(format!("{word:?} was not expected")),
         }
     }
@@ -204,6 +207,16 @@ impl<'a> Words<'a> {
         word.parse().map_err(|_| format!("{word:?} is not {wanted}"))
     }
 
+    /// `sender [> port]`; a port that is not named is as it is.
+    fn stations(&mut self) -> Result<Stations, String> {
+        let EthernetAddress(source) = self.parse("an Ethernet address")?;
+        let EthernetAddress(destination) = match self.0.next_if_eq(&">") {
+            Some(_) => self.parse("an Ethernet address")?,
+            None => EthernetAddress::BROADCAST,
+        };
+        Ok(Stations { source, destination })
+    }
+
     /// `[source >] destination`
     fn ports(&mut self, protocol: u8, packet: &mut Candidate) -> Result<(), String> {
         (packet.protocol, packet.source_port, packet.has_ports) = (protocol, SOURCE_PORT, true);
@@ -272,6 +285,7 @@ mod tests {
             ("iif work ip 1.1.1.1 > 1.1.1.2 udp", "a port is missing at the end"),
             ("iif work ip 1.1.1.1 > 1.1.1.2 udp 70000", "\"70000\" is not a port"),
             ("iif work ip 1.1.1.1 > 1.1.1.2", "an interface, two addresses and a protocol are wanted"),
+            ("iif work ether 52:54", "\"52:54\" is not an Ethernet address"),
             ("iif work nonsense", "\"nonsense\" was not expected"),
             ("", "an interface, two addresses and a protocol are wanted"),
         ] {

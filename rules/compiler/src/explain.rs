@@ -149,6 +149,11 @@ fn wanted(program: &Program, field: Field, test: &Test) -> String {
     }
 }
 
+/// Octets of a station's address.
+fn octets(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":")
+}
+
 /// A number as people read it.
 fn value(program: &Program, field: Field, number: u32) -> String {
     match field {
@@ -163,6 +168,8 @@ fn value(program: &Program, field: Field, number: u32) -> String {
         | Field::OriginalDestination
         | Field::ReplySource
         | Field::ReplyDestination => Ipv4Addr::from_bits(number).to_string(),
+        Field::SourceStation | Field::DestinationStation => octets(&number.to_be_bytes()[2..]),
+        Field::SourceStationRest | Field::DestinationStationRest => octets(&number.to_be_bytes()),
         _ => number.to_string(),
     }
 }
@@ -197,5 +204,9 @@ fn name(field: Field) -> &'static str {
         Field::ReplyDestination => "reply daddr",
         Field::ReplySourcePort => "reply sport",
         Field::ReplyDestinationPort => "reply dport",
+        Field::SourceStation => "ether saddr",
+        Field::SourceStationRest => "its rest",
+        Field::DestinationStation => "ether daddr",
+        Field::DestinationStationRest => "its rest",
     }
 }

@@ -18,6 +18,7 @@ mod rule;
 mod sets;
 mod shadow;
 mod stateful;
+mod station;
 mod translation;
 mod union;
 mod value;

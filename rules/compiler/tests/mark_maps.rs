@@ -223,12 +223,6 @@ chain i {{ type filter hook input priority filter; policy drop; }}
 fn what_cannot_be_had_says_what_to_do_instead() {
     refuses(&[
         (
-            "ether saddr 52:54:00:00:00:01 accept",
-            &[
-                r#"4:1: "ether saddr" has no place here: rules see packets without their Ethernet header; a host that uses another one's address is held off by anti-spoofing: name it in hosts of weir.toml, or give it a port of its own"#,
-            ],
-        ),
-        (
             "ip dscp set ef accept",
             &[
                 r#"4:1: "ip dscp set" has no place here: headers keep their DSCP; mark packets where they come from, or behind the firewall"#,

@@ -227,7 +227,7 @@ table inet nat {
         (
             r#"# weir: allow open
 table inet f {
-  set a { type ether_addr; }
+  set a { type ct_status; }
   set b { type inet_servce; }
   set c { elements = { 1 }; }
   set d { type ipv4_addr; elements = { 10.0.0.0/8 }; }
@@ -245,7 +245,7 @@ table inet f {
 }
 "#,
             &[
-                "3:16: sets of type ether_addr are not in this version's subset",
+                "3:16: sets of type ct_status are not in this version's subset",
                 r#"4:16: "inet_servce" is no type of a set; did you mean "inet_service"?"#,
                 r#"5:7: the set has no type, such as "type ipv4_addr""#,
                 r#"6:7: a set with ranges or prefixes needs "flags interval""#,

@@ -77,6 +77,10 @@ fn asks_for_state(step: &Step) -> bool {
                 | Field::Ttl
                 | Field::Length
                 | Field::Identification
+                | Field::SourceStation
+                | Field::SourceStationRest
+                | Field::DestinationStation
+                | Field::DestinationStationRest
         )
     };
     match step {

@@ -6,6 +6,7 @@ use super::ipv6::narrowed;
 use super::known::Known;
 use super::ranges::{Ranges, Shared, intersection, meets, normalise};
 use super::sets::Held;
+use super::station::halves;
 use super::{Context, Lowering, Premises};
 use crate::program::{Lookup, Step};
 use crate::syntax::keys::{self, Datatype, Subject, type_names};
@@ -21,6 +22,19 @@ pub(super) struct Rows {
 
 /// One element: a range for every key.
 pub(super) type Row = Vec<(u128, u128)>;
+
+/// An element as the numbers that are looked up: more than one element for ranges of wide values.
+pub(super) fn numbers(row: &Row, types: &[Datatype]) -> Vec<(u32, u32)> {
+    let mut rows = vec![Vec::new()];
+    for (&range, datatype) in row.iter().zip(types) {
+        let parts = match datatype {
+            Datatype::Station => halves(range).into_iter().map(Vec::from).collect(),
+            _ => vec![vec![narrowed(range)]],
+        };
+        rows = rows.iter().flat_map(|row| parts.iter().map(|part| [&row[..], part].concat())).collect();
+    }
+    rows.concat()
+}
 
 impl Lowering<'_> {
     /// Appends the steps of a match on a concatenation.
@@ -48,7 +62,7 @@ impl Lowering<'_> {
             _ => {
                 self.program.sets += 1;
                 let rows = self.rows(&wanted.value, &types)?;
-                let (rows, overlaps) = self.arranged(rows, &value.span)?;
+                let (rows, overlaps) = self.arranged(rows, &types, &value.span)?;
                 if overlaps && !rows.is_sorted {
                     return self.refuse(value.span.clone(), "elements of this set overlap");
                 }
@@ -65,21 +79,34 @@ impl Lowering<'_> {
         if let Some(layer) = blind {
             self.are_of_ports(layer, &held, &key, negated, &wanted.value.span)?;
         }
+        self.looked_up(held, key, (wanted.operator, &wanted.value), context, premises)
+    }
+
+    /// Appends the step that looks for a key among what a set holds.
+    pub(super) fn looked_up(
+        &mut self,
+        held: Held,
+        key: Key,
+        (operator, value): (Operator, &Value),
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
+        let negated = operator == Operator::NotEqual;
         premises.asked.extend(key.fields());
         if let (Held::Rows(Rows { rows, .. }), false) = (&held, negated) {
-            self.among_rows(&key, rows, &wanted.value.span, context, premises)?;
+            self.among_rows(&key, rows, &value.span, context, premises)?;
         }
         match held {
             Held::Rows(Rows { rows, is_sorted }) => {
                 premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated }));
             }
             Held::Dynamic(set) => {
-                self.looked_into.entry(set.0).or_insert_with(|| value.span.clone());
+                self.looked_into.entry(set.0).or_insert_with(|| value.resolved().span.clone());
                 premises.push(Step::Act(Effect::Member { set, key, negated }));
             }
             Held::Ranges(_) | Held::Ipv6 { .. } | Held::Unsound => premises.is_never = true,
         }
-        self.count_element(&wanted.value, wanted.operator, premises);
+        self.count_element(value, operator, premises);
         Some(())
     }
 
@@ -174,15 +201,16 @@ impl Lowering<'_> {
 
     /// The numbers of keys; none when no IPv4 packet has them all.
     pub(super) fn packet_key(&mut self, keys: &[(&'static keys::Key, Span)]) -> Option<Option<Key>> {
-        let mut fields = [Field::Protocol; KEY_MAX];
+        let mut fields = Vec::new();
         let mut is_ipv6 = false;
-        for (slot, (key, span)) in fields.iter_mut().zip(keys) {
+        for (key, span) in keys {
             match key.subject {
                 Subject::Packet(Field::Status) => {
                     let message = "ct status in a concatenation compares the whole status: write it apart";
                     return self.refuse(span.clone(), message);
                 }
-                Subject::Packet(field) => *slot = field,
+                Subject::Packet(field) => fields.push(field),
+                Subject::Station(upper, lower) => fields.extend([upper, lower]),
                 Subject::Ipv6 => is_ipv6 = true,
                 Subject::Constant(_) => {
                     let message = format!("\"{}\" has no place in a concatenation of this version", key.name);
@@ -190,7 +218,15 @@ impl Lowering<'_> {
                 }
             }
         }
-        let width = u8::try_from(keys.len()).ok()?;
+        let width = u8::try_from(fields.len()).ok()?;
+        if fields.len() > KEY_MAX && !is_ipv6 {
+            let (_, span) = keys.last()?;
+            let message =
+                format!("a concatenation joins at most {KEY_MAX} keys, and Ethernet addresses count twice");
+            return self.refuse(span.clone(), message);
+        }
+        fields.resize(KEY_MAX, Field::Protocol);
+        let fields = fields.try_into().ok()?;
         Some((!is_ipv6).then_some(Key { fields, width }))
     }
 
@@ -245,7 +281,12 @@ impl Lowering<'_> {
     }
 
     /// Rows as they are looked up, and whether two have something in common.
-    pub(super) fn arranged(&mut self, mut rows: Vec<Row>, span: &Span) -> Option<(Rows, bool)> {
+    pub(super) fn arranged(
+        &mut self,
+        mut rows: Vec<Row>,
+        types: &[Datatype],
+        span: &Span,
+    ) -> Option<(Rows, bool)> {
         rows.sort_unstable();
         let is_sorted = rows.iter().flatten().all(|(first, last)| first == last);
         let count = rows.len();
@@ -254,7 +295,7 @@ impl Lowering<'_> {
         if !is_sorted && !overlaps {
             overlaps = self.have_something_in_common(&rows, span)?;
         }
-        let rows = rows.into_iter().flatten().map(narrowed).collect();
+        let rows = rows.iter().flat_map(|row| numbers(row, types)).collect();
         Some((Rows { rows, is_sorted }, overlaps))
     }
 

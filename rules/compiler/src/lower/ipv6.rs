@@ -70,6 +70,15 @@ impl Lowering<'_> {
     /// The values of an element of any type.
     pub(super) fn wide(&mut self, value: &Value, datatype: Datatype) -> Option<Vec<(u128, u128)>> {
         let value = value.resolved();
+        if datatype == Datatype::Station
+            && let ValueWhat::Range(_)
+            | ValueWhat::Prefix6(_)
+            | ValueWhat::Colons
+            | ValueWhat::Quoted
+            | ValueWhat::Number = value.what
+        {
+            return self.stations(value).map(|range| vec![range]);
+        }
         if datatype != Datatype::Address6 {
             return Some(self.element(value, datatype)?.into_iter().map(widened).collect());
         }

@@ -22,8 +22,9 @@ impl Lowering<'_> {
         span: &Span,
         context: &Context,
     ) -> Option<()> {
-        if key.name == "ether type" && context.only_at(&[Hook::Output]) {
-            let message = "ether type can never be true here: own packets have no Ethernet header yet";
+        if key.name.starts_with("ether ") && context.only_at(&[Hook::Output]) {
+            let message =
+                format!("{} can never be true here: own packets have no Ethernet header yet", key.name);
             return self.refuse(span.clone(), message);
         }
         let Subject::Packet(field) = key.subject else { return Some(()) };

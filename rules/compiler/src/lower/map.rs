@@ -5,9 +5,8 @@
 
 use rules::table::{Effect, Field, Gate, Write};
 
-use super::concatenation::{Row, Rows};
+use super::concatenation::{Row, Rows, numbers};
 use super::graph::Graph;
-use super::ipv6::narrowed;
 use super::known::Known;
 use super::matches::max;
 use super::ranges::normalise;
@@ -334,7 +333,7 @@ impl Lowering<'_> {
             }
             self.spend_many(count, span)?;
         }
-        let rows = all.into_iter().flat_map(|(row, _)| row).map(narrowed);
+        let rows = all.iter().flat_map(|(row, _)| numbers(row, types));
         Some(Rows { rows: rows.collect(), is_sorted })
     }
 
@@ -440,6 +439,12 @@ impl Lowering<'_> {
                 let ranges = normalise(others.rows.to_vec()).0.into();
                 let known = Known { field, ranges, negated: true, max: max(key.datatype) };
                 self.among(known, span.clone(), context, premises)
+            }
+            Subject::Station(..) => {
+                let Some(key) = self.packet_key(keys)? else { return Some(()) };
+                let Rows { rows, is_sorted } = others.clone();
+                premises.push(Step::Lookup(Lookup { key, rows, is_sorted, negated: true }));
+                Some(())
             }
             Subject::Constant(constant) => {
                 let is_another =

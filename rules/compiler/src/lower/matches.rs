@@ -34,8 +34,12 @@ impl Lowering<'_> {
     ) -> Option<()> {
         self.hook_allows(wanted.key, wanted.operator, &wanted.key_span, context)?;
         self.layer(wanted.key, &wanted.key_span, context, premises)?;
-        if let Subject::Ipv6 = wanted.key.subject {
-            return self.ipv6(wanted, premises);
+        match wanted.key.subject {
+            Subject::Ipv6 => return self.ipv6(wanted, premises),
+            Subject::Station(upper, lower) => {
+                return self.station(wanted, (upper, lower), context, premises);
+            }
+            Subject::Packet(_) | Subject::Constant(_) => {}
         }
         if let ValueWhat::Named = wanted.value.resolved().what {
             self.names_its_family(wanted.key, &wanted.key_span)?;
@@ -74,7 +78,7 @@ impl Lowering<'_> {
             (Subject::Packet(field), Meaning::Bits { mask, value, negated }) => {
                 self.has_bits(Bits { field, mask, value, negated }, span, context, premises)
             }
-            (Subject::Constant(_) | Subject::Ipv6, _) => None,
+            (Subject::Constant(_) | Subject::Station(..) | Subject::Ipv6, _) => None,
         }
     }
 
@@ -154,7 +158,13 @@ impl Lowering<'_> {
     }
 
     /// A match on bits of a field.
-    fn has_bits(&mut self, bits: Bits, span: Span, context: &Context, premises: &mut Premises) -> Option<()> {
+    pub(super) fn has_bits(
+        &mut self,
+        bits: Bits,
+        span: Span,
+        context: &Context,
+        premises: &mut Premises,
+    ) -> Option<()> {
         let Bits { field, mask, value, negated } = bits;
         if value & !mask != 0 {
             let message = if negated { "this is always true" } else { "this can never be true" };

@@ -3,8 +3,7 @@
 use rules::object::SetId;
 use rules::table::{CounterId, KEY_MAX};
 
-use super::concatenation::Rows;
-use super::ipv6::narrowed;
+use super::concatenation::{Rows, numbers};
 use super::ranges::{Ranges, Shared, normalise};
 use super::{Lowering, Premises, value};
 use crate::diagnostics::{meant, quoted};
@@ -87,7 +86,9 @@ impl Lowering<'_> {
             return self.dynamic_set(set);
         }
         let held = match set.types[..] {
-            [datatype] if !is_of_ipv6(set) => Held::Ranges(self.set_ranges(set, datatype)?.into()),
+            [datatype] if !is_of_ipv6(set) && datatype != Datatype::Station => {
+                Held::Ranges(self.set_ranges(set, datatype)?.into())
+            }
             _ if is_of_ipv6(set) => self.set_rows(set).map(|_| Held::Ipv6 { changes: false })?,
             _ => Held::Rows(self.set_rows(set)?),
         };
@@ -114,7 +115,7 @@ impl Lowering<'_> {
         for elements in &set.elements {
             rows.extend(self.rows(elements, &set.types)?);
         }
-        let (rows, overlaps) = self.arranged(rows, &set.span)?;
+        let (rows, overlaps) = self.arranged(rows, &set.types, &set.span)?;
         // The kernel merges no concatenations.
         if overlaps && !(set.merges && set.types.len() == 1) {
             return self.overlapping(set);
@@ -149,14 +150,14 @@ impl Lowering<'_> {
         for each in &set.elements {
             for row in self.rows(each, &set.types)? {
                 let mut key = [0; KEY_MAX];
-                for (number, value) in key.iter_mut().zip(row) {
-                    (*number, _) = narrowed(value);
+                for (number, (value, _)) in key.iter_mut().zip(numbers(&row, &set.types)) {
+                    *number = value;
                 }
                 elements.push(key);
             }
         }
         let size = set.size.unwrap_or(SIZE);
-        let width = u8::try_from(set.types.len()).ok()?;
+        let width = width(&set.types)?;
         let timeout = set.timeout.unwrap_or(0);
         self.add_dynamic(DynamicSet { size, width, timeout, limit: None, count: None, elements }, &set.span)
             .map(Held::Dynamic)
@@ -245,6 +246,12 @@ impl Lowering<'_> {
             }
         }
     }
+}
+
+/// How many numbers of a packet are looked up for these types.
+pub(super) fn width(types: &[Datatype]) -> Option<u8> {
+    let of = |datatype: &Datatype| if *datatype == Datatype::Station { 2 } else { 1 };
+    u8::try_from(types.iter().map(of).sum::<usize>()).ok()
 }
 
 fn is_of_ipv6(set: &NamedSet) -> bool {

@@ -125,8 +125,11 @@ impl World<'_> {
             | Field::OriginalDestination
             | Field::ReplySource
             | Field::ReplyDestination => u32::MAX,
+            Field::SourceStationRest | Field::DestinationStationRest => u32::MAX,
             Field::SourcePort
             | Field::DestinationPort
+            | Field::SourceStation
+            | Field::DestinationStation
             | Field::Identification
             | Field::OriginalSourcePort
             | Field::OriginalDestinationPort

@@ -7,7 +7,7 @@ use rules::object::{Count, CountId, Limit, LimitId, LogId, Quota, QuotaId, SetId
 use rules::table::{Change, Effect, Field, KEY_MAX, Kind, Write};
 
 use super::graph::reached_only_by;
-use super::sets::Held;
+use super::sets::{Held, width};
 use super::{Context, Lowering, Premises};
 use crate::diagnostics::{meant, quoted};
 use crate::program::{DynamicSet, Log, Step};
@@ -314,7 +314,7 @@ impl Lowering<'_> {
             return self.refuse(update.name.clone(), message);
         }
         let types = types(&update.keys);
-        let width = u8::try_from(types.len()).ok()?;
+        let width = width(&types)?;
         let size = update.size.unwrap_or(METER_SIZE);
         let set = DynamicSet { size, width, timeout: 0, limit: None, count: None, elements: Vec::new() };
         self.program.sets += 1;

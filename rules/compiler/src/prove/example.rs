@@ -8,7 +8,7 @@ use rules::table::Field;
 use super::piece::Piece;
 use super::walk::End;
 use super::world::{ICMP, TCP, UDP};
-use crate::program::Program;
+use crate::program::{Program, Step};
 
 /// The flags of TCP, from the lowest bit on.
 const FLAGS: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"];
@@ -54,7 +54,30 @@ pub(super) fn packet(piece: &Piece, program: &Program) -> String {
     if tos != 0 {
         words += &format!(" tos {tos}");
     }
+    let part = |field: Field| value(field, 0);
+    let sender = station(part(Field::SourceStation), part(Field::SourceStationRest));
+    let receiver = station(part(Field::DestinationStation), part(Field::DestinationStationRest));
+    match (reads(program, Field::SourceStation), reads(program, Field::DestinationStation)) {
+        (_, true) => words += &format!(" ether {sender} > {receiver}"),
+        (true, false) => words += &format!(" ether {sender}"),
+        (false, false) => {}
+    }
     words
+}
+
+/// The address of a station, from its first two octets and the other four.
+fn station(upper: u32, lower: u32) -> String {
+    let ([.., a, b], [c, d, e, f]) = (upper.to_be_bytes(), lower.to_be_bytes());
+    [a, b, c, d, e, f].map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// Whether a rule looks at a field.
+fn reads(program: &Program, field: Field) -> bool {
+    program.chains.iter().flatten().flat_map(|rule| &rule.steps).any(|step| match step {
+        Step::Match(wanted) => wanted.field == field,
+        Step::Lookup(wanted) => wanted.key.fields().contains(&field),
+        Step::Act(_) | Step::Count(_) | Step::Do(_) => false,
+    })
 }
 
 /// The rules that the packets meet, and where that ends.

@@ -6,7 +6,7 @@ use crate::lower::{Ranges, Shared, complement, intersection, normalise};
 use crate::program::Test;
 
 /// The numbers of a packet as it comes in.
-const FIELDS: [Field; 14] = [
+const FIELDS: [Field; 18] = [
     Field::InputPort,
     Field::Source,
     Field::Destination,
@@ -21,6 +21,10 @@ const FIELDS: [Field; 14] = [
     Field::Ttl,
     Field::Length,
     Field::Identification,
+    Field::SourceStation,
+    Field::SourceStationRest,
+    Field::DestinationStation,
+    Field::DestinationStationRest,
 ];
 
 /// Fields with this many values at most may be looked at bit by bit.
@@ -39,8 +43,13 @@ impl Space {
     pub fn all() -> Self {
         let values = FIELDS.map(|field| {
             let max = match field {
-                Field::Source | Field::Destination => u32::MAX,
-                Field::Length | Field::Identification => 65_535,
+                Field::Source
+                | Field::Destination
+                | Field::SourceStationRest
+                | Field::DestinationStationRest => u32::MAX,
+                Field::Length | Field::Identification | Field::SourceStation | Field::DestinationStation => {
+                    65_535
+                }
                 Field::InputPort | Field::Protocol | Field::Ttl => 255,
                 Field::Dscp => 63,
                 Field::Ecn => 3,

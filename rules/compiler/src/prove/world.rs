@@ -99,7 +99,15 @@ impl World {
                 .and_then(|space| space.with(Field::Source, believed.as_slice()))
                 .and_then(|space| space.with(Field::Destination, wanted))
                 .and_then(|space| space.with(Field::Ttl, [(1, 255)]))
-                .and_then(|space| space.with(Field::Length, [(20, 65_535)]));
+                .and_then(|space| space.with(Field::Length, [(20, 65_535)]))
+                .and_then(|space| space.with(Field::SourceStation, hosts_of_frames()))
+                .and_then(|space| match own_station(plan, port) {
+                    // A device says the others.
+                    None => space.with(Field::DestinationStation, hosts_of_frames()),
+                    Some((upper, lower)) => space
+                        .with(Field::DestinationStation, [(upper, upper)])
+                        .and_then(|space| space.with(Field::DestinationStationRest, [(lower, lower)])),
+                });
             let Some(of_port) = of_port else { continue };
             let kinds = [
                 tcp(&of_port, plan.nat.pickup),
@@ -141,6 +149,18 @@ impl World {
         }
         normalise(self.believed.iter().skip(1).flatten().copied().collect()).0
     }
+}
+
+/// The station's address that the site gives to a port: its first two octets, and the other four.
+fn own_station(plan: &Plan, port: u32) -> Option<(u32, u32)> {
+    let client = usize::try_from(port).ok()?.checked_sub(1).map(|at| plan.clients.get(at));
+    let [a, b, c, d, e, f] = client.map_or(plan.uplink.mac, |client| client?.mac)?;
+    Some((u16::from_be_bytes([a, b]).into(), u32::from_be_bytes([c, d, e, f])))
+}
+
+/// The first two octets of stations that are no group (IEEE 802).
+fn hosts_of_frames() -> Ranges {
+    (0..=u8::MAX).step_by(2).map(u32::from).map(|octet| (octet << 8, octet << 8 | 0xff)).collect()
 }
 
 fn with_ports(space: &Space, protocol: u32) -> Option<Space> {

@@ -16,7 +16,7 @@ impl Key {
     pub fn field(&self) -> Option<Field> {
         match self.subject {
             Subject::Packet(field) => Some(field),
-            Subject::Constant(_) | Subject::Ipv6 => None,
+            Subject::Station(..) | Subject::Constant(_) | Subject::Ipv6 => None,
         }
     }
 }
@@ -25,6 +25,8 @@ impl Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
     Packet(Field),
+    /// A station's address: its first two octets, and the other four.
+    Station(Field, Field),
     /// Every IPv4 packet has this value.
     Constant(u32),
     /// No IPv4 packet has it.
@@ -89,6 +91,7 @@ pub(crate) enum Datatype {
     Address6,
     IcmpTypeV6,
     IcmpCodeV6,
+    Station,
 }
 
 impl Datatype {
@@ -117,6 +120,7 @@ impl Datatype {
             Self::Address6 => "ipv6_addr",
             Self::IcmpTypeV6 => "icmpv6_type",
             Self::IcmpCodeV6 => "icmpv6_code",
+            Self::Station => "ether_addr",
         }
     }
 
@@ -139,6 +143,7 @@ impl Datatype {
             Self::Address6,
             Self::IcmpTypeV6,
             Self::IcmpCodeV6,
+            Self::Station,
         ];
         types.into_iter().find(|datatype| datatype.name() == name)
     }
@@ -167,13 +172,15 @@ impl Datatype {
             Self::Address6 => "an IPv6 address",
             Self::IcmpTypeV6 => "an ICMPv6 type",
             Self::IcmpCodeV6 => "an ICMPv6 code",
+            Self::Station => "an Ethernet address",
         }
     }
 
     /// The greatest value.
     pub fn max(self) -> u32 {
         match self {
-            Self::Address | Self::Number | Self::Mark | Self::Address6 => u32::MAX,
+            // Those of stations have more.
+            Self::Address | Self::Number | Self::Mark | Self::Address6 | Self::Station => u32::MAX,
             Self::Port | Self::Word | Self::EtherType => 65_535,
             Self::Dscp => 63,
             Self::Ecn => 3,
@@ -231,6 +238,10 @@ const fn ipv6(name: &'static str, datatype: Datatype) -> Key {
     Key { name, subject: Subject::Ipv6, datatype, layer: Layer::Any }
 }
 
+const fn station(name: &'static str, upper: Field, lower: Field) -> Key {
+    Key { name, subject: Subject::Station(upper, lower), datatype: Datatype::Station, layer: Layer::Any }
+}
+
 const TCP: Layer = Layer::Transport(6);
 const UDP: Layer = Layer::Transport(17);
 const DCCP: Layer = Layer::Transport(33);
@@ -273,6 +284,8 @@ pub(crate) static KEYS: &[Key] = &[
     // NFPROTO_IPV4 and ETH_P_IP.
     constant("meta nfproto", 2, Datatype::NetworkProtocol, Layer::Any),
     constant("meta protocol", 0x0800, Datatype::EtherType, Layer::Any),
+    station("ether saddr", Field::SourceStation, Field::SourceStationRest),
+    station("ether daddr", Field::DestinationStation, Field::DestinationStationRest),
     constant("ether type", 0x0800, Datatype::EtherType, Layer::Any),
     key("ct state", Field::State, Datatype::State, Layer::Any),
     key("ct status", Field::Status, Datatype::Status, Layer::Any),

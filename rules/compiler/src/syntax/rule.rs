@@ -24,8 +24,6 @@ const UNBUILT_KEYS: &[&str] = &[
     "tcp checksum",
     "tcp urgptr",
     "tcp option",
-    "ether saddr",
-    "ether daddr",
     "udp length",
     "udplite checksum",
     "sctp checksum",

@@ -173,7 +173,7 @@ impl Parser<'_, '_> {
         let Some(datatype) = Datatype::of_set(word) else {
             let known = ["ipv4_addr", "inet_service", "inet_proto", "ifname", "icmp_type"];
             let message = match word {
-                "ether_addr" | "iface_index" | "ct_status" | "nf_proto" => {
+                "iface_index" | "ct_status" | "nf_proto" => {
                     format!("sets of type {word} are not in this version's subset")
                 }
                 _ => format!("{} is no type of a set", quoted(word)),

@@ -157,14 +157,6 @@ pub(super) const RESERVED: &[&str] = &[
 /// What cannot be had here, and what to do instead.
 pub(super) const REASONS: &[(&str, &str)] = &[
     (
-        "ether saddr",
-        "rules see packets without their Ethernet header; a host that uses another one's address is held off by anti-spoofing: name it in hosts of weir.toml, or give it a port of its own",
-    ),
-    (
-        "ether daddr",
-        "rules see packets without their Ethernet header; frames for other stations are dropped ahead of them",
-    ),
-    (
         "ct helper",
         "nothing reads what connections carry, so that no connection is related by it; accept the ports that it opens by rules, or use passive FTP and the like",
     ),

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 
 use rules::object::LogId;
 use rules::site::Site;
-use rules::{Candidate, Connection, CounterId, Decision, Endpoints, Hook, Memory, State, Tally, Verdict};
+use rules::{
+    Candidate, Connection, CounterId, Decision, Endpoints, Hook, Memory, State, Stations, Tally, Verdict,
+};
 use rules_compiler::{Diagnostics, compile_text};
 
 /// Uplink and clients work (1), lab (2), vif1 (3), vif2 (4).
@@ -89,6 +91,7 @@ pub fn segment() -> Candidate {
         dnat: false,
         snat: false,
         mark: 0,
+        stations: Some(Stations { source: [0x52, 0x54, 0, 0, 1, 2], destination: [0x52, 0x54, 0, 0, 0, 1] }),
         connection: Some(Connection::opened(ENDPOINTS)),
     }
 }
