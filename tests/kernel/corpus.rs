@@ -71,7 +71,7 @@ macro_rules! files {
 /// Each file with its name.
 pub const FILES: &[(&str, &str)] = files![
     "router-home" "router-office" "desktop" "server" "hypervisor" "qubes" "stateless" "nat-heavy" "hooks"
-    "guest-network" "zones-by-mark" "router-zones"
+    "guest-network" "zones-by-mark" "router-zones" "behind-srcnat"
 ];
 
 /// The plan of a file: of its line `# plan: NAME`, or the usual one.

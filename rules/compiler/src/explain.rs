@@ -174,7 +174,8 @@ fn value(program: &Program, field: Field, number: u32) -> String {
     }
 }
 
-fn name(field: Field) -> &'static str {
+/// What a field is called.
+pub(crate) fn name(field: Field) -> &'static str {
     match field {
         Field::InputPort => "iif",
         Field::OutputPort => "oif",

@@ -90,6 +90,32 @@ pub(crate) enum Step {
     Do(Action),
 }
 
+impl Step {
+    /// The numbers of a packet that it looks at.
+    pub fn fields(&self) -> Vec<Field> {
+        match self {
+            Self::Match(wanted) => vec![wanted.field],
+            Self::Lookup(Lookup { key, .. })
+            | Self::Act(Effect::Connections(_, key) | Effect::Member { key, .. }) => key.fields().to_vec(),
+            Self::Act(Effect::Update(update)) => update.key.fields().to_vec(),
+            Self::Act(Effect::Mark(write) | Effect::ConnectionMark(write)) => {
+                write.from.into_iter().collect()
+            }
+            Self::Act(
+                Effect::Limit(_)
+                | Effect::Quota(_)
+                | Effect::Log(_)
+                | Effect::Untrack
+                | Effect::Segment(_)
+                | Effect::Open(_)
+                | Effect::Through(_),
+            )
+            | Self::Count(_)
+            | Self::Do(_) => Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Match {
     pub field: Field,

@@ -158,6 +158,10 @@ table ip nat {
     snat ip6 to ::1
   }
   chain late { type filter hook postrouting priority 100
+    oifname uplink jump later
+  }
+  chain later {
+    ip saddr . tcp dport { 10.0.1.2 . 5 } drop
   }
 }
 "#,
@@ -180,7 +184,7 @@ table ip nat {
                 "21:20: a port needs a match on tcp or udp before it, such as tcp dport 80",
                 r#"22:41: expected "random", "fully-random" or "persistent", found the end of the line"#,
                 r#"23:10: "ip6" is not in this version's subset"#,
-                "25:16: a filter chain at postrouting behind srcnat would see translated sources, which are chosen only after all rules; put it ahead of srcnat (a priority below 100), and match ip saddr as it is before translation",
+                "25:16: a filter chain at postrouting behind srcnat would see translated sources, which are chosen only after all rules: line 29 asks for saddr; put it ahead of srcnat (a priority below 100), and match ip saddr as it is before translation",
             ],
         ),
         (

@@ -1,10 +1,28 @@
 //! Base chains: which run at a hook, and in what order.
 
+use std::collections::HashSet;
+
 use rules::Hook;
-use rules::table::{Base, Kind, Stage};
+use rules::table::{Action, Base, Field, Kind, Stage};
 
 use super::{Lowering, chains};
+use crate::explain;
+use crate::program::Step;
 use crate::syntax::tree::{BaseSpec, Family, Ruleset};
+
+/// Whether the translation of sources changes a field.
+fn is_of_source(field: Field) -> bool {
+    matches!(
+        field,
+        Field::Source
+            | Field::SourcePort
+            | Field::Status
+            | Field::ReplySource
+            | Field::ReplyDestination
+            | Field::ReplySourcePort
+            | Field::ReplyDestinationPort
+    )
+}
 
 /// What a hook calls: a filter chain, or all nat chains together.
 struct Entry {
@@ -66,16 +84,45 @@ impl Lowering<'_> {
         self.forward_is_filtered(ruleset);
     }
 
-    /// Behind the translation a chain would see the new source, which is chosen when all rules have spoken.
+    /// Behind the translation a chain would see the new source, which is chosen when all rules have spoken: it may
+    /// look at anything else.
     fn after_srcnat(&mut self, bases: &[(&BaseSpec, Base)]) {
-        let translates = bases.iter().any(|(spec, _)| spec.kind == Kind::Nat);
-        for (spec, _) in bases {
-            if translates && spec.kind == Kind::Filter && spec.priority >= nat_priority(spec.hook) {
-                let message = "a filter chain at postrouting behind srcnat would see translated sources, which are chosen only after all rules";
-                let label = "put it ahead of srcnat (a priority below 100), and match ip saddr as it is before translation";
-                self.refuse_with::<()>(spec.span.clone(), message, Some(label.to_owned()));
+        if !bases.iter().any(|(spec, _)| spec.kind == Kind::Nat) {
+            return;
+        }
+        let behind = bases
+            .iter()
+            .filter(|(spec, _)| spec.kind == Kind::Filter && spec.priority >= nat_priority(spec.hook));
+        for (spec, base) in behind {
+            let Some((line, field)) = self.asks_for_source(base.chain) else { continue };
+            let line = self.source.line_beside(line, &spec.span);
+            let message = format!(
+                "a filter chain at postrouting behind srcnat would see translated sources, which are chosen only after all rules: {line} asks for {}",
+                explain::name(field)
+            );
+            let label = "put it ahead of srcnat (a priority below 100), and match ip saddr as it is before translation";
+            self.refuse_with::<()>(spec.span.clone(), message, Some(label.to_owned()));
+        }
+    }
+
+    /// A rule behind this chain that looks at what the translation of sources changes: its line, and what that is.
+    fn asks_for_source(&self, chain: u16) -> Option<(u32, Field)> {
+        let mut seen = HashSet::from([chain]);
+        let mut left = vec![chain];
+        while let Some(chain) = left.pop() {
+            for rule in self.program.chains.get(usize::from(chain))? {
+                let mut fields = rule.steps.iter().flat_map(Step::fields);
+                if let Some(field) = fields.find(|&field| is_of_source(field)) {
+                    return Some((*self.program.locations.get(usize::from(rule.id.0))?, field));
+                }
+                if let Some(Step::Do(Action::Jump(to) | Action::Goto(to))) = rule.steps.last()
+                    && seen.insert(*to)
+                {
+                    left.push(*to);
+                }
             }
         }
+        None
     }
 
     fn forward_is_filtered(&mut self, ruleset: &Ruleset) {

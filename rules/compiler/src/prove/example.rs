@@ -8,7 +8,7 @@ use rules::table::Field;
 use super::piece::Piece;
 use super::walk::End;
 use super::world::{ICMP, TCP, UDP};
-use crate::program::{Program, Step};
+use crate::program::Program;
 
 /// The flags of TCP, from the lowest bit on.
 const FLAGS: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"];
@@ -73,11 +73,7 @@ fn station(upper: u32, lower: u32) -> String {
 
 /// Whether a rule looks at a field.
 fn reads(program: &Program, field: Field) -> bool {
-    program.chains.iter().flatten().flat_map(|rule| &rule.steps).any(|step| match step {
-        Step::Match(wanted) => wanted.field == field,
-        Step::Lookup(wanted) => wanted.key.fields().contains(&field),
-        Step::Act(_) | Step::Count(_) | Step::Do(_) => false,
-    })
+    program.chains.iter().flatten().flat_map(|rule| &rule.steps).any(|step| step.fields().contains(&field))
 }
 
 /// The rules that the packets meet, and where that ends.
