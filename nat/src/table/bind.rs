@@ -120,12 +120,12 @@ impl Nat {
             Ok(item) => self.vacate(item, &binding.original)?,
             Err(vain) => vain,
         };
-        let (source, mapped) = self.source(client, binding, &vain)?;
+        let (source, mapped) = self.source(client, binding, vain.is_mapped)?;
         let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
         let bound = match reply == binding.original {
             true => Err(Unbound::Conflict),
-            false => self.place(client, binding, packet, &reply, mapped),
+            false => self.place(client, binding, packet, &reply, (mapped, vain.spot)),
         };
         match bound {
             Ok(id) => self.begin(id, packet),
@@ -183,12 +183,12 @@ impl Nat {
         binding: &Binding,
         packet: &Packet,
         reply: &Tuple,
-        mapped: Mapped,
+        (mapped, internal): (Mapped, Spot),
     ) -> Result<u32, Unbound> {
         let session = self.session_to_be(client, binding, reply, packet);
         self.is_crossed |= self.may_be_mapped(&binding.original);
         match mapped {
-            Mapped::Anew(spot) => self.place_anew(session, reply, spot),
+            Mapped::Anew => self.place_anew(session, reply, internal),
             Mapped::By(mapping) => self.place_by(mapping, session, &binding.original, reply),
             Mapped::Not => self.place_alone(session, &binding.original, reply),
         }

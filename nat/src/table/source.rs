@@ -4,10 +4,8 @@ use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
 use super::bind::RECLAIM;
-use super::lookup::Vain;
 use super::{Binding, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Endpoint, Tuple, protocol};
-use crate::index::Spot;
 use crate::ports::Ports;
 use crate::quota::Quota;
 use crate::session::NONE;
@@ -25,8 +23,8 @@ pub(super) enum Mapped {
     Not,
     /// One that is in force; the caller holds one use of it.
     By(u32),
-    /// A new one, to be found at this spot; the caller holds the port.
-    Anew(Spot),
+    /// A new one; the caller holds the port.
+    Anew,
 }
 
 impl Nat {
@@ -49,7 +47,7 @@ impl Nat {
         &mut self,
         client: u8,
         binding: &Binding,
-        vain: &Vain,
+        is_mapped: bool,
     ) -> Result<(Endpoint, Mapped), Refusal> {
         let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let Some((address, named)) = binding.source.pool() else {
@@ -66,7 +64,7 @@ impl Nat {
             };
         }
         let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
-        if vain.is_mapped
+        if is_mapped
             && let Some(mapping) = self.mapping_of(&binding.original, address, named.as_ref().unwrap_or(&ANY))
         {
             return self.known(client, mapping);
@@ -76,7 +74,7 @@ impl Nat {
             None => self.begin_mapping(client, binding, (address, place), &own),
             Some(named) => self.begin_mapping_within(client, binding, (address, place), &own, &named),
         };
-        Ok((Endpoint::new(address, port?), Mapped::Anew(vain.spot)))
+        Ok((Endpoint::new(address, port?), Mapped::Anew))
     }
 
     /// The port of a new mapping among those that a rule names: one of the internal port's own class
@@ -167,7 +165,7 @@ impl Nat {
         match mapped {
             Mapped::Not => {}
             Mapped::By(mapping) => self.release_mapping(mapping),
-            Mapped::Anew(_) => {
+            Mapped::Anew => {
                 if let Some(kind) = self.ports.kind(protocol, source) {
                     self.ports.release_in(kind, source.port);
                     self.count_mapping(kind, client, Quota::give);
