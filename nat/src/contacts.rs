@@ -81,7 +81,7 @@ impl Contacts {
             return;
         };
         if found.is_none() {
-            if self.index.insert(hash, id).is_none() {
+            if !self.index.insert(hash, id) {
                 return;
             }
             self.free = place.next_free;

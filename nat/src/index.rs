@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use core::hint::select_unpredictable;
 
 /// An entry's low bits: item and tag.
 const KEY_BITS: u32 = 24;
@@ -117,9 +118,31 @@ impl Index {
 
     /// Finds the item with this hash that `is_it` recognises.
     #[inline]
-    pub(crate) fn search(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Found {
-        let mut found = Found { item: None, place: self.home(hash), steps: 0 };
-        let tag = self.tag(hash);
+    pub(crate) fn search(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Found {
+        let (home, tag) = (self.home(hash), self.tag(hash));
+        // How many are no nearer to their homes; none behind one that is.
+        let (mut further, mut is_like) = (0, false);
+        for (entry, steps) in self.near(home).into_iter().zip(1..) {
+            further += usize::from(entry >= steps << KEY_BITS);
+            is_like |= self.item(entry, steps, tag).is_some();
+        }
+        if !is_like && further < NEAR {
+            return Found { item: None, place: home + further, steps: further as u32 + 1 };
+        }
+        self.search_on(home, tag, is_it)
+    }
+
+    /// The first places from one on.
+    #[inline]
+    fn near(&self, place: usize) -> [u32; NEAR] {
+        let near = self.places.get(place..).and_then(|rest| rest.first_chunk());
+        near.copied().unwrap_or_default()
+    }
+
+    /// The same, place by place.
+    #[inline]
+    fn search_on(&self, home: usize, tag: u32, mut is_it: impl FnMut(u32) -> bool) -> Found {
+        let mut found = Found { item: None, place: home, steps: 0 };
         while let Some(&entry) = self.places.get(found.place) {
             found.steps += 1;
             // What has the same home is as far from it.
@@ -153,12 +176,10 @@ impl Index {
     /// depends on what is found: the processor need not wait for it.
     #[inline]
     pub(crate) fn guess(&self, hash: u32) -> u32 {
-        let rest = self.places.get(self.home(hash)..).unwrap_or_default();
-        let near = rest.first_chunk::<NEAR>().copied().unwrap_or_default();
         let (mut guess, tag) = (u32::MAX, self.tag(hash));
-        for (steps, entry) in near.into_iter().enumerate().rev() {
+        for (steps, entry) in self.near(self.home(hash)).into_iter().enumerate().rev() {
             let item = entry.wrapping_sub((steps as u32 + 1) << KEY_BITS | tag);
-            guess = core::hint::select_unpredictable(item <= self.item, item, guess);
+            guess = select_unpredictable(item <= self.item, item, guess);
         }
         guess
     }
@@ -176,10 +197,10 @@ impl Index {
         spot.changes == self.changes
     }
 
-    /// Takes in an item whose key is not there yet, and returns the steps that it took; none, and
-    /// nothing changed, if there is no room within reach of its home.
+    /// Takes in an item whose key is not there yet; false, and nothing changed, if there is no room
+    /// within reach of its home.
     #[inline]
-    pub(crate) fn insert(&mut self, hash: u32, item: u32) -> Option<u32> {
+    pub(crate) fn insert(&mut self, hash: u32, item: u32) -> bool {
         self.insert_at(self.new_spot(hash), item)
     }
 
@@ -192,46 +213,45 @@ impl Index {
 
     /// As [`Index::insert`], where the key was searched for in vain.
     #[inline]
-    pub(crate) fn insert_at(&mut self, mut spot: Spot, item: u32) -> Option<u32> {
+    pub(crate) fn insert_at(&mut self, mut spot: Spot, item: u32) -> bool {
         if !self.is_current(&spot) {
             spot = self.new_spot(spot.hash);
         }
         let (at, key) = (spot.place as usize, self.tag(spot.hash) | item);
         let steps = (at - self.home(spot.hash)) as u32 + 1;
         if steps > DISTANCE_MAX {
-            return None;
+            return false;
         }
-        let place = self.places.get_mut(at)?;
-        if *place != 0 {
-            return self.insert_before_others(at, steps, key);
-        }
-        *place = steps << KEY_BITS | key;
-        self.changes = self.changes.wrapping_add(1);
-        Some(steps)
+        let entry = steps << KEY_BITS | key;
+        let is_in = match self.places.get_mut(at) {
+            Some(place @ 0) => {
+                *place = entry;
+                true
+            }
+            _ => self.insert_before_others(at, entry),
+        };
+        self.changes = self.changes.wrapping_add(u64::from(is_in));
+        is_in
     }
 
-    /// The place is another's, which is nearer to its home.
+    /// Each takes the place of the next one, which is nearer to its home and moves on by one.
     #[inline(never)]
-    fn insert_before_others(&mut self, at: usize, steps: u32, key: u32) -> Option<u32> {
+    fn insert_before_others(&mut self, at: usize, mut moving: u32) -> bool {
         let end = self.places.len().min(at + RUN_MAX);
-        let run = self.places.get_mut(at..end)?;
-        // Each takes the place of the next one, which moves on by one.
-        let mut moving = steps << KEY_BITS | key;
-        for (moved, place) in run.iter_mut().enumerate() {
+        let run = self.places.get_mut(at..end).unwrap_or_default();
+        let mut moved = 0;
+        for place in run {
             let entry = core::mem::replace(place, moving);
             if entry == 0 {
-                self.changes = self.changes.wrapping_add(1);
-                return Some(steps + moved as u32);
+                return true;
             }
-            moving = entry.wrapping_add(ONE_FURTHER);
+            (moved, moving) = (moved + 1, entry.wrapping_add(ONE_FURTHER));
             if entry >= FURTHEST {
-                self.move_back(at, moved + 1, moving);
-                return None;
+                break;
             }
         }
-        let moved = run.len();
         self.move_back(at, moved, moving);
-        None
+        false
     }
 
     /// One that moved on found no place: so many from a place on are moved back.
@@ -243,8 +263,8 @@ impl Index {
         }
     }
 
-    /// Takes an item out, and returns the steps that it took.
-    pub(crate) fn remove(&mut self, hash: u32, item: u32) -> u32 {
+    /// Takes an item out, if it is there.
+    pub(crate) fn remove(&mut self, hash: u32, item: u32) {
         let home = self.home(hash);
         let (mut steps, mut entry) = (0, self.tag(hash) | item);
         let run = self.places.get_mut(home..).unwrap_or_default();
@@ -255,7 +275,7 @@ impl Index {
                 break;
             }
             if distance(place) < steps {
-                return steps;
+                return;
             }
         }
         self.changes = self.changes.wrapping_add(1);
@@ -266,13 +286,11 @@ impl Index {
                 break;
             }
             *hole = *next - ONE_FURTHER;
-            steps += 1;
             behind = behind.get_mut(1..).unwrap_or_default();
         }
         if let Some(hole) = behind.first_mut() {
             *hole = 0;
         }
-        steps + 1
     }
 
     /// Octets of memory that it takes.
@@ -317,7 +335,7 @@ mod tests {
         let (octets, place) = (model.index.octets(), model.index.places.as_ptr());
         for item in 0..items {
             let hash = model.hash(u64::from(item));
-            model.index.insert(hash, item).expect("room");
+            assert!(model.index.insert(hash, item));
         }
         let (mut most, mut total) = (0, 0u64);
         let mut chance = Chance::new(key);
@@ -326,14 +344,14 @@ mod tests {
             let old = model.keys[item as usize];
             let new = u64::from(items) + round;
             let hash = model.hash(old);
-            let removal = model.index.remove(hash, item);
+            model.index.remove(hash, item);
             assert_eq!(model.find(old).item, None);
             model.keys[item as usize] = new;
             let hash = model.hash(new);
-            let insertion = model.index.insert(hash, item).expect("room");
+            assert!(model.index.insert(hash, item));
             let search = model.find(new);
             assert_eq!(search.item, Some(item));
-            most = most.max(removal).max(insertion).max(search.steps);
+            most = most.max(search.steps);
             total += u64::from(search.steps);
         }
         assert!(most <= 256, "{most} steps");
@@ -351,7 +369,7 @@ mod tests {
         let mut index = Index::new(items);
         let hash = |item: u32| key.hash([item.into(), 0]);
         for item in 0..items {
-            index.insert(hash(item), item).expect("room");
+            assert!(index.insert(hash(item), item));
         }
         let right = (0..items).filter(|&item| index.guess(hash(item)) == item).count();
         assert!(right > items as usize * 9 / 10, "{right}");
@@ -373,7 +391,7 @@ mod tests {
                     index.remove(hash, item);
                 }
                 None => {
-                    assert!(index.insert(hash, item).is_some());
+                    assert!(index.insert(hash, item));
                     map.insert(item, hash);
                 }
             }
@@ -387,7 +405,7 @@ mod tests {
     #[test]
     fn one_home_for_all_is_refused_in_bounded_steps_and_loses_nothing() {
         let mut index = Index::new(1000);
-        let kept = (0..1000).take_while(|&item| index.insert(5, item).is_some()).count();
+        let kept = (0..1000).take_while(|&item| index.insert(5, item)).count();
         assert_eq!(kept, DISTANCE_MAX as usize);
         for item in 0..kept as u32 {
             assert_eq!(index.find(5, |other| other == item), Some(item));
@@ -402,10 +420,10 @@ mod tests {
     fn the_last_home_has_room_behind_it() {
         let mut index = Index::new(300);
         for item in 0..255 {
-            assert!(index.insert(u32::MAX, item).is_some());
+            assert!(index.insert(u32::MAX, item));
         }
         assert_eq!(index.find(u32::MAX, |item| item == 254), Some(254));
-        assert!(index.insert(u32::MAX, 255).is_none());
+        assert!(!index.insert(u32::MAX, 255));
         for item in (0..255).rev() {
             index.remove(u32::MAX, item);
         }

@@ -250,8 +250,7 @@ impl Nat {
     fn place_at(&mut self, session: Session, original: Spot, reply: u32) -> Result<u32, Unbound> {
         let (client, hash) = (session.client, original.hash());
         let id = self.take_place().ok_or(Unbound::TableFull)?;
-        let is_placed = self.index.insert_at(original, id << 1).is_some()
-            && self.index.insert(reply, id << 1 | 1).is_some();
+        let is_placed = self.index.insert_at(original, id << 1) && self.index.insert(reply, id << 1 | 1);
         if !is_placed {
             self.index.remove(hash, id << 1);
             self.sessions.free(id);
