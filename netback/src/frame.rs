@@ -3,8 +3,9 @@
 use core::ops::Range;
 
 use crate::{
-    Frame, Offload, header,
+    Checksum, Frame, Head, Offload, header,
     pool::{BUFFER, Buffer, Chain, Pool},
+    segment,
 };
 
 /// A frame in buffers of the pool; dropped, they are free again.
@@ -23,6 +24,9 @@ pub struct Received {
 /// The largest frame that one buffer holds, Ethernet header included.
 pub(crate) const FRAME_MAX: usize = BUFFER - header::LENGTH;
 
+/// Shortest Ethernet frame, without frame check sequence.
+const FRAME_MIN: usize = 60;
+
 impl Received {
     /// A frame of `length` octets behind the device's header, in as many buffers as that takes.
     #[inline]
@@ -32,33 +36,67 @@ impl Received {
 
     /// A copy of `octets` in a buffer of `pool`.
     pub(crate) fn copy(pool: &Pool, octets: &[u8]) -> Option<Self> {
-        Self::gather(pool, core::iter::once(octets))
+        Self::gather(pool, octets.len(), core::iter::once(octets))
     }
 
-    /// A copy of all parts, one behind the other, in a buffer of `pool`.
-    pub(crate) fn gather<'a>(pool: &Pool, parts: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    /// A copy of all parts, `length` octets together, one behind the other at the end of a buffer of `pool`: a head
+    /// finds room in front, and behind a short frame there is room for padding.
+    pub(crate) fn gather<'a>(
+        pool: &Pool,
+        length: usize,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<Self> {
+        let start = FRAME_MAX.checked_sub(length)?.min(FRAME_MAX - FRAME_MIN) + header::LENGTH;
         let mut buffer = pool.take()?;
-        let mut end = header::LENGTH;
+        let mut end = start;
         for part in parts {
-            let start = end;
+            let room = buffer.octets_mut().get_mut(end..)?.get_mut(..part.len())?;
+            room.copy_from_slice(part);
             end += part.len();
-            buffer.octets_mut().get_mut(start..end)?.copy_from_slice(part);
         }
-        Some(Self::new(buffer, end - header::LENGTH, Offload::default()))
+        Some(Self { buffer, start: start as u16, length: length as u32, offload: Offload::default() })
     }
 
-    /// The part of the frame that is to be sent: `None` if `range` is not inside it.
+    /// Whether in front of the octet at `place` there is room for a head and the device's header.
     #[inline]
-    pub(crate) fn payload(self, range: Range<usize>) -> Option<Payload> {
-        let length = range.end.checked_sub(range.start)?;
-        if range.end > self.length as usize {
-            return None;
+    pub(crate) fn has_room(&self, head: &Head, place: usize) -> bool {
+        let place = usize::from(self.start) + place;
+        (header::LENGTH + head.as_slice().len()..=BUFFER).contains(&place)
+    }
+
+    /// Puts a head in front of a part of the frame, over what was there. `finishes` says whether the device completes
+    /// a partial checksum; if not, that is done here.
+    ///
+    /// `None` if there is [no room](Self::has_room), or if the part or the checksum's place is not inside.
+    #[inline(always)]
+    pub(crate) fn with_head(mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<Outgoing> {
+        let octets = head.as_slice().len();
+        let length = octets + (part.end - part.start);
+        let start = (usize::from(self.start) + part.start).checked_sub(header::LENGTH + octets)?;
+        let (device, frame) = self.buffer.octets_mut().get_mut(start..)?.split_first_chunk_mut()?;
+        head.copy_to(frame.get_mut(..octets)?);
+        *device = match head.offload.checksum {
+            Checksum::Partial { start, offset } if !finishes => {
+                segment::complete(frame.get_mut(..length)?, &[], start, offset).ok()?;
+                header::sent(Offload::default(), 0)
+            }
+            _ => header::sent(head.offload, octets as u16),
+        };
+        if length < FRAME_MIN {
+            frame.get_mut(length..FRAME_MIN)?.fill(0);
         }
-        Some(Payload {
-            start: u32::from(self.start) + range.start as u32,
-            length: length as u32,
-            buffer: self.buffer,
-        })
+        let length = header::LENGTH + length.max(FRAME_MIN);
+        Some(Outgoing { buffer: self.buffer, start: start as u16, length: length as u32 })
+    }
+
+    /// A part of the frame, buffer by buffer.
+    pub(crate) fn parts(&self, part: Range<usize>) -> Parts<'_> {
+        let left = part.end.min(self.length()).saturating_sub(part.start);
+        let (mut chain, mut skip) = (self.buffer.chain(), usize::from(self.start) + part.start);
+        while skip >= BUFFER && chain.next().is_some() {
+            skip -= BUFFER;
+        }
+        Parts { chain, skip, left }
     }
 }
 
@@ -81,49 +119,43 @@ impl Frame for Received {
     }
 }
 
-/// Octets of a chain of buffers on their way to a device.
+/// A frame on its way to a device, the device's header in front.
 #[derive(Debug)]
-pub(crate) struct Payload {
+pub(crate) struct Outgoing {
     buffer: Buffer,
-    /// Counted from the first octet of the first buffer.
-    start: u32,
+    /// Where it begins in the first buffer.
+    start: u16,
+    /// Octets from there on.
     length: u32,
 }
 
-impl Payload {
+impl Outgoing {
     /// Octets that are to be sent.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.length as usize
-    }
-
-    /// What is to be sent, if it lies in the first buffer.
-    #[inline]
-    pub(crate) fn octets(&self) -> Option<&[u8]> {
-        let start = self.start as usize;
-        self.buffer.octets().get(start..start + self.len())
+    pub(crate) fn len(&self) -> u32 {
+        self.length
     }
 
     /// The buffers that it lies in.
     #[inline]
     pub(crate) fn buffers(&self) -> usize {
-        let (start, end) = (self.start as usize, self.start as usize + self.len());
-        end.div_ceil(BUFFER) - start / BUFFER
+        (usize::from(self.start) + self.length as usize).div_ceil(BUFFER)
     }
 
-    /// Part of what is to be sent, buffer by buffer; none of the pieces is empty.
+    /// What is to be sent, buffer by buffer; none of the pieces is empty.
     #[inline]
-    pub(crate) fn parts(&self, range: Range<usize>) -> Parts<'_> {
-        let left = range.end.min(self.len()).saturating_sub(range.start);
-        let (mut chain, mut skip) = (self.buffer.chain(), self.start as usize + range.start);
-        while skip >= BUFFER && chain.next().is_some() {
-            skip -= BUFFER;
-        }
-        Parts { chain, skip, left }
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        Parts { chain: self.buffer.chain(), skip: self.start.into(), left: self.length as usize }
+    }
+
+    /// What holds it.
+    #[inline]
+    pub(crate) fn into_buffer(self) -> Buffer {
+        self.buffer
     }
 }
 
-/// Pieces of a payload.
+/// Pieces of a frame.
 pub(crate) struct Parts<'a> {
     chain: Chain<'a>,
     /// Octets of the next buffer ahead of the piece, and octets from there on.

@@ -90,14 +90,18 @@ impl Head {
         self.octets.get(..self.length.into()).unwrap_or_default()
     }
 
-    /// Copies the head to the beginning of `room`, and with a short one some of what is behind it.
+    /// Copies the head to `room`, which is as long.
     #[inline]
-    pub(crate) fn copy_to<const N: usize>(&self, room: &mut [u8; N]) {
-        // Most have no more: so many octets take a few instructions, any number takes a call.
-        const USUAL: usize = 64;
-        match (room.first_chunk_mut::<USUAL>(), self.octets.first_chunk()) {
-            (Some(room), Some(head)) if usize::from(self.length) <= USUAL => *room = *head,
-            _ => room.iter_mut().zip(self.as_slice()).for_each(|(to, from)| *to = *from),
+    pub(crate) fn copy_to(&self, room: &mut [u8]) {
+        // Most have between one and two halves: both take a few instructions, any number takes a call.
+        const HALF: usize = 32;
+        let octets = self.as_slice();
+        match (octets.first_chunk::<HALF>(), octets.last_chunk::<HALF>()) {
+            (Some(first), Some(last)) if octets.len() <= 2 * HALF && room.len() == octets.len() => {
+                room.first_chunk_mut().into_iter().for_each(|to| *to = *first);
+                room.last_chunk_mut().into_iter().for_each(|to| *to = *last);
+            }
+            _ => room.iter_mut().zip(octets).for_each(|(to, from)| *to = *from),
         }
     }
 

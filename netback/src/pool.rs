@@ -5,7 +5,15 @@
 //! The path takes no lock and allocates nothing.
 
 use alloc::{boxed::Box, rc::Rc, vec::Vec};
-use core::{cell::Cell, fmt, num::NonZeroU32, ops::Range, ptr::NonNull, slice};
+use core::{
+    cell::Cell,
+    fmt,
+    mem::ManuallyDrop,
+    num::NonZeroU32,
+    ops::Range,
+    ptr::{self, NonNull},
+    slice,
+};
 
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
@@ -42,18 +50,11 @@ impl Pages {
         self.memory
     }
 
-    /// Octets of the pages; `None` if they do not reach that far.
-    pub(crate) fn octets(&self, range: Range<usize>) -> Option<&[u8]> {
-        let length = self.checked(&range)?;
-        // SAFETY: `checked` found the range inside the pages, which are initialised and ours until `drop`; writers
-        // need `&mut self`. A device is only ever given them to read.
-        Some(unsafe { slice::from_raw_parts(self.memory.as_ptr().add(range.start), length) })
-    }
-
     /// Octets of the pages, to be written.
     pub(crate) fn octets_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
         let length = self.checked(&range)?;
-        // SAFETY: as in `octets`, and `&mut self` makes this the only reference.
+        // SAFETY: `checked` found the range inside the pages, which are initialised and ours until `drop`; `&mut self`
+        // makes this the only reference.
         Some(unsafe { slice::from_raw_parts_mut(self.memory.as_ptr().add(range.start), length) })
     }
 
@@ -79,6 +80,21 @@ struct Shared {
     places: Box<[Place]>,
     /// What the buffers lie in.
     _chunks: Vec<Pages>,
+}
+
+impl Shared {
+    /// Puts a chain of buffers on the free list; the caller gives up what owned it.
+    #[inline]
+    fn free_chain(&self, first: u32) {
+        let (mut index, mut count) = (first, self.count.get());
+        // Ends: each buffer is in one chain once. There is a cell for each, and each has one token.
+        while let (Some(place), Some(cell)) = (self.places.get(index as usize), self.free.get(count)) {
+            cell.set(index);
+            count += 1;
+            index = place.next.replace(NONE);
+        }
+        self.count.set(count);
+    }
 }
 
 /// A buffer's memory, and its place in a chain.
@@ -163,6 +179,28 @@ impl Pool {
         let index = parked.index();
         let memory = self.0.places.get(index as usize)?.memory;
         Some(Buffer { memory, index, last: index, home: self.0.clone() })
+    }
+
+    /// Parks a buffer and those chained behind it, which a device is to be given; `None`, and all of them free, if it
+    /// is of another pool.
+    #[inline]
+    pub(crate) fn park_chain(&self, buffer: Buffer) -> Option<Parked> {
+        if !Rc::ptr_eq(&self.0, &buffer.home) {
+            return None;
+        }
+        let buffer = ManuallyDrop::new(buffer);
+        // SAFETY: nothing looks at `buffer` again but for its number, so that this is the only copy.
+        drop(unsafe { ptr::read(&buffer.home) });
+        Parked::new(buffer.index)
+    }
+
+    /// Frees a buffer and those chained behind it.
+    ///
+    /// # Safety
+    /// It was parked in this pool.
+    #[inline]
+    pub(crate) unsafe fn free_parked(&self, parked: Parked) {
+        self.0.free_chain(parked.index());
     }
 
     /// Buffers that are free now.
@@ -265,15 +303,7 @@ impl<'a> Iterator for Chain<'a> {
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
-        let home = &*self.home;
-        let (mut index, mut count) = (self.index, home.count.get());
-        // Ends: each buffer is in one chain once. There is a cell for each, and each has one token.
-        while let (Some(place), Some(cell)) = (home.places.get(index as usize), home.free.get(count)) {
-            cell.set(index);
-            count += 1;
-            index = place.next.replace(NONE);
-        }
-        home.count.set(count);
+        self.home.free_chain(self.index);
     }
 }
 

@@ -10,19 +10,18 @@ mod ring;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::boxed::Box;
 
 use smoltcp::time::Instant;
-use virtio_drivers::{Hal, PAGE_SIZE, transport::Transport};
+use virtio_drivers::{Hal, transport::Transport};
 
 use crate::{
-    Checksum, Flow, Head, Offload, Refused,
+    Flow, Refused,
     fair::Fair,
     features::Features,
-    frame::Payload,
+    frame::Outgoing,
     header,
-    pool::{BUFFER, Buffer, OutOfMemory, Pages, Parked, Pool},
-    segment,
+    pool::{BUFFER, Buffer, OutOfMemory, Parked, Pool},
 };
 
 use control::Control;
@@ -43,25 +42,20 @@ const RESERVE: usize = RING / 2;
 /// Buffers that all backlogs share.
 const SHARED: usize = 448;
 
-/// Buffers for `ports` ports: a full receive ring and a full transmit ring (two descriptors a frame) each, and what
-/// their backlogs share.
+/// Buffers for `ports` ports: a full receive ring and half a transmit ring each, and what their backlogs share. A
+/// transmit ring that takes more has fewer left to receive with: then those who send too much lose.
 pub const fn buffers_for(ports: usize) -> usize {
     ports * (RING + RING / 2) + SHARED + RESERVE
 }
 
-/// Octets that a port allocates: two rings, the heads, and what says where its buffers are.
+/// Octets that a port allocates: its rings, and what says where its buffers are.
 pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
     + control::FOOTPRINT
-    + (HEADS * HEAD_STRIDE).next_multiple_of(PAGE_SIZE)
-    + RING * (size_of::<Option<Parked>>() + size_of::<Option<Outgoing>>() + 2 * size_of::<u16>())
-    + HEADS * size_of::<u16>()
+    + RING * (size_of::<Option<Parked>>() + size_of::<Option<Sent>>() + 2 * size_of::<u16>())
     + Fair::<Outgoing>::footprint(BACKLOG);
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
-
-/// Shortest Ethernet frame, without frame check sequence.
-const FRAME_MIN: usize = 60;
 
 /// What a device did that no device may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +107,11 @@ impl<H: Hal> Receiver<H> {
             ring.offer(id);
         });
         *spares == 0
+    }
+
+    /// Whether the device has no buffer to receive in.
+    fn is_bare(&self) -> bool {
+        self.spares == RING
     }
 
     /// The next used buffer and the octets that the device says it wrote.
@@ -189,29 +188,14 @@ impl<H: Hal> Drop for Receiver<H> {
     }
 }
 
-/// A frame on its way: a head in head memory and what follows it.
-struct Outgoing {
-    head: u16,
-    head_length: u16,
-    /// Head and parts of the payload.
+/// A frame that the device has.
+struct Sent {
+    /// Its buffers, all of the sender's pool.
+    buffer: Parked,
     descriptors: u8,
-    /// The last descriptor, once it has them.
+    /// The last of them.
     last: u16,
-    payload: Option<Payload>,
 }
-
-impl Outgoing {
-    fn octets(&self) -> u32 {
-        u32::from(self.head_length) + self.payload.as_ref().map_or(0, |payload| payload.len() as u32)
-    }
-}
-
-/// Octets of head memory for each frame: device header, largest head, and what there is room for behind a smaller one.
-const HEAD_STRIDE: usize = 256;
-const HEADS: usize = RING + BACKLOG + 1;
-
-/// The largest frame that head memory holds whole.
-const SHORT: usize = HEAD_STRIDE - header::LENGTH;
 
 /// Every descriptor.
 const ALL: [u16; RING] = from(0);
@@ -231,159 +215,91 @@ const fn from(first: usize) -> [u16; RING] {
 /// The transmit ring, the frames on it, and the backlog in front of it.
 struct Sender<H: Hal> {
     ring: Ring<H>,
-    /// Frames that the device has, by their first descriptor.
-    slots: Box<[Option<Outgoing>]>,
+    pool: Pool,
+    /// Frames that the device has, by their first descriptor; their buffers are of `pool`.
+    slots: Box<[Option<Sent>; RING]>,
     /// The descriptor behind each, in its chain or among the free ones. It is ours: the device does not see it.
     next: Box<[u16; RING]>,
     /// Descriptors that the device does not have, and the first of them.
     spares: usize,
     spare: u16,
-    /// Room for [`HEADS`] heads.
-    heads: Pages,
-    free_heads: Vec<u16>,
     backlog: Fair<Outgoing>,
     /// When the turn began.
     now: Instant,
 }
 
 impl<H: Hal> Sender<H> {
-    fn new(inputs: u8) -> Result<Self, OutOfMemory> {
+    fn new(pool: Pool, inputs: u8) -> Result<Self, OutOfMemory> {
         Ok(Self {
             ring: Ring::new()?,
-            slots: (0..RING).map(|_| None).collect(),
+            pool,
+            slots: Box::new([const { None }; RING]),
             next: Box::new(FOLLOWING),
             spares: RING,
             spare: 0,
-            heads: Pages::new::<H>((HEADS * HEAD_STRIDE).div_ceil(PAGE_SIZE))?,
-            free_heads: (0..HEADS as u16).collect(),
             backlog: Fair::new(BACKLOG as u16, inputs),
             now: Instant::ZERO,
         })
     }
 
-    /// Builds the head in head memory: the last copy of it before the device.
-    fn compose(
-        &mut self,
-        octets: &[u8],
-        offload: Offload,
-        finishes: bool,
-        payload: Payload,
-    ) -> Result<Outgoing, Refused> {
-        let (index, device, room) = room(&self.free_heads, &mut self.heads)?;
-        let ours = room.get_mut(..octets.len()).ok_or(Refused::Malformed)?;
-        ours.copy_from_slice(octets);
-        *device = match offload.checksum {
-            Checksum::Partial { start, offset } if !finishes => {
-                let payload = payload.octets().ok_or(Refused::Malformed)?;
-                segment::complete(ours, payload, start, offset).map_err(|_| Refused::Malformed)?;
-                header::sent(Offload::default(), 0)
-            }
-            _ => header::sent(offload, octets.len() as u16),
-        };
-        self.free_heads.pop();
-        Ok(Outgoing {
-            head: index,
-            head_length: (header::LENGTH + octets.len()) as u16,
-            descriptors: 1 + payload.buffers() as u8,
-            last: 0,
-            payload: Some(payload),
-        })
-    }
-
-    /// The same for a frame that fits into head memory with its payload, whose buffer is then free at once.
+    /// Puts a frame on the ring, or has it wait for that; how many others had to make room for it.
     #[inline(always)]
-    fn compose_short(&mut self, head: &Head, payload: &[u8], finishes: bool) -> Result<Outgoing, Refused> {
-        let (index, device, room) = room(&self.free_heads, &mut self.heads)?;
-        let length = head.as_slice().len() + payload.len();
-        head.copy_to(room);
-        let frame = room.get_mut(..length).ok_or(Refused::Malformed)?;
-        let behind = frame.get_mut(head.as_slice().len()..).ok_or(Refused::Malformed)?;
-        behind.copy_from_slice(payload);
-        *device = match head.offload.checksum {
-            Checksum::Partial { start, offset } if !finishes => {
-                segment::complete(frame, &[], start, offset).map_err(|_| Refused::Malformed)?;
-                header::sent(Offload::default(), 0)
-            }
-            checksum => header::sent(checksum.into(), 0),
-        };
-        if let Some(padding) = room.get_mut(length..FRAME_MIN) {
-            padding.fill(0);
-        }
-        self.free_heads.pop();
-        let head_length = (header::LENGTH + length.max(FRAME_MIN)) as u16;
-        Ok(Outgoing { head: index, head_length, descriptors: 1, last: 0, payload: None })
-    }
-
-    /// Puts a composed frame on the ring, or has it wait for that; how many others had to make room for it.
-    #[inline(always)]
-    fn send(&mut self, outgoing: Outgoing, flow: Flow, has_buffers: bool) -> Result<usize, Refused> {
-        if self.backlog.is_empty() && self.spares >= outgoing.descriptors.into() {
+    fn send(&mut self, outgoing: Outgoing, flow: Flow) -> Result<usize, Refused> {
+        if self.backlog.is_empty() && self.spares >= outgoing.buffers() {
             self.post(outgoing);
             return Ok(0);
         }
-        self.wait(outgoing, flow, has_buffers)
+        self.wait(outgoing, flow)
     }
 
     /// Has a frame wait. If there are too few buffers, or places, the longest queue makes room.
     #[cold]
-    fn wait(&mut self, outgoing: Outgoing, flow: Flow, has_buffers: bool) -> Result<usize, Refused> {
-        let Self { backlog, free_heads, .. } = self;
-        let before = backlog.len();
+    fn wait(&mut self, outgoing: Outgoing, flow: Flow) -> Result<usize, Refused> {
+        let Self { backlog, pool, now, .. } = self;
+        let (before, has_buffers) = (backlog.len(), pool.free() >= RESERVE);
         if backlog.is_full() || !has_buffers {
-            backlog.make_room(|dropped| free_heads.push(dropped.head));
+            backlog.make_room(drop);
         }
         let dropped = before - backlog.len();
         if !has_buffers && dropped == 0 {
-            free_heads.push(outgoing.head);
             return Err(Refused::Full);
         }
-        let octets = outgoing.octets();
-        backlog.push(outgoing, octets, flow, self.now).map_err(|refused| {
-            free_heads.push(refused.head);
-            Refused::Full
-        })?;
+        let octets = outgoing.len();
+        backlog.push(outgoing, octets, flow, *now).map_err(|_| Refused::Full)?;
         Ok(dropped)
     }
 
     /// Gives a frame to the device; there are enough descriptors.
     #[inline(always)]
-    fn post(&mut self, mut outgoing: Outgoing) {
-        let first = self.spare;
-        let start = usize::from(outgoing.head) * HEAD_STRIDE;
-        let head = self.heads.octets(start..start + usize::from(outgoing.head_length)).unwrap_or_default();
-        let mut left = outgoing.descriptors - 1;
+    fn post(&mut self, outgoing: Outgoing) {
+        let (first, descriptors) = (self.spare, outgoing.buffers());
         // Free descriptors are chained as they are to be used.
-        let next = |id: u16| self.next[usize::from(id) % RING];
-        let (mut last, mut following) = (first, next(first));
-        // SAFETY: head memory `outgoing.head` is not free and the payload's buffers are owned by `outgoing`, which moves
-        // into `slots[first]` until the device has given the chain back or has confirmed a reset.
-        unsafe { self.ring.write_out(first, head, left > 0, following) };
-        if let Some(payload) = &outgoing.payload {
-            for part in payload.parts(0..payload.len()) {
-                (last, following) = (following, next(following));
-                left = left.saturating_sub(1);
-                // SAFETY: as above.
-                unsafe { self.ring.write_out(last, part, left > 0, following) };
-            }
+        let (mut last, mut following, mut left) = (first, first, descriptors);
+        for part in outgoing.parts() {
+            (last, following) = (following, self.next[usize::from(following) % RING]);
+            left = left.saturating_sub(1);
+            // SAFETY: the part's buffer is owned by `outgoing`, and then parked in `slots[first]`, until the device has
+            // given the chain back or has confirmed a reset; nobody looks at it meanwhile.
+            unsafe { self.ring.write_out(last, part, left > 0, following) };
         }
+        // All buffers here are of one pool: the port refuses others.
+        let Some(buffer) = self.pool.park_chain(outgoing.into_buffer()) else { return };
         self.spare = following;
-        self.spares -= usize::from(outgoing.descriptors);
-        outgoing.last = last;
-        if let Some(slot) = self.slots.get_mut(usize::from(first)) {
-            *slot = Some(outgoing);
-            self.ring.offer(first);
-        }
+        self.spares -= descriptors;
+        self.slots[usize::from(first) % RING] = Some(Sent { buffer, descriptors: descriptors as u8, last });
+        self.ring.offer(first);
     }
 
     /// Takes back what the device has sent. Ends: each round empties a slot, none is filled.
     fn reclaim(&mut self) -> Result<(), Violation> {
         while let Some((id, _)) = self.ring.take() {
             let slot = self.slots.get_mut(id as usize).ok_or(Violation::Identifier)?;
-            let outgoing = slot.take().ok_or(Violation::Identifier)?;
-            self.free_heads.push(outgoing.head);
-            self.next[usize::from(outgoing.last) % RING] = self.spare;
+            let sent = slot.take().ok_or(Violation::Identifier)?;
+            // SAFETY: what is in the slots was parked in this pool.
+            unsafe { self.pool.free_parked(sent.buffer) };
+            self.next[usize::from(sent.last) % RING] = self.spare;
             self.spare = id as u16;
-            self.spares += usize::from(outgoing.descriptors);
+            self.spares += usize::from(sent.descriptors);
         }
         Ok(())
     }
@@ -392,15 +308,8 @@ impl<H: Hal> Sender<H> {
     fn drain(&mut self) -> usize {
         let mut late = 0;
         while !self.backlog.is_empty() {
-            let Self { backlog, free_heads, spares, now, .. } = self;
-            let next = backlog.pop(
-                *now,
-                |outgoing| *spares >= outgoing.descriptors.into(),
-                |outgoing| {
-                    late += 1;
-                    free_heads.push(outgoing.head);
-                },
-            );
+            let Self { backlog, spares, now, .. } = self;
+            let next = backlog.pop(*now, |outgoing| *spares >= outgoing.buffers(), |_| late += 1);
             let Some(outgoing) = next else { break };
             self.post(outgoing);
         }
@@ -415,24 +324,19 @@ impl<H: Hal> Sender<H> {
     /// Takes back all frames from a device that confirmed a reset; they are lost, and so are those that waited.
     fn clear(&mut self) {
         self.ring.clear();
-        self.slots.fill_with(|| None);
+        for sent in self.slots.iter_mut().filter_map(Option::take) {
+            // SAFETY: what is in the slots was parked in this pool.
+            unsafe { self.pool.free_parked(sent.buffer) };
+        }
         self.backlog.clear();
         (*self.next, self.spare, self.spares) = (FOLLOWING, 0, RING);
-        self.free_heads.clear();
-        self.free_heads.extend(0..HEADS as u16);
     }
 }
 
-type Room<'a> = (u16, &'a mut [u8; header::LENGTH], &'a mut [u8; HEAD_STRIDE - header::LENGTH]);
-
-/// Free head memory: its number, where the device's header goes, and what is behind.
-#[inline]
-fn room<'a>(free: &[u16], heads: &'a mut Pages) -> Result<Room<'a>, Refused> {
-    let index = *free.last().ok_or(Refused::Full)?;
-    let start = usize::from(index) * HEAD_STRIDE;
-    let memory = heads.octets_mut(start..start + HEAD_STRIDE).ok_or(Refused::Malformed)?;
-    let (device, room) = memory.split_first_chunk_mut().ok_or(Refused::Malformed)?;
-    Ok((index, device, room.first_chunk_mut().ok_or(Refused::Malformed)?))
+impl<H: Hal> Drop for Sender<H> {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 /// Everything that the device may reach. Dropped or used again only after a confirmed reset.
@@ -446,8 +350,8 @@ impl<H: Hal> Rings<H> {
     /// Rings in fresh memory.
     fn new(pool: Pool, inputs: u8) -> Result<Box<Self>, OutOfMemory> {
         Ok(Box::new(Self {
-            receiver: Receiver::new(pool)?,
-            sender: Sender::new(inputs)?,
+            receiver: Receiver::new(pool.clone())?,
+            sender: Sender::new(pool, inputs)?,
             control: Control::new()?,
         }))
     }

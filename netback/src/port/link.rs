@@ -13,11 +13,11 @@ use virtio_drivers::{
     transport::{InterruptStatus, Transport},
 };
 
-use super::{RECEIVE, RESERVE, Rings, SHORT, Settings, TRANSMIT};
+use super::{RECEIVE, Rings, Settings, TRANSMIT};
 use crate::{
-    ETHERNET_HEADER, Frame, Head, Link, Offload, Refused, Segments, Statistics,
+    ETHERNET_HEADER, Frame, Head, Link, Refused, Segments, Statistics,
     features::Features,
-    frame::{FRAME_MAX, Payload, Received},
+    frame::{FRAME_MAX, Received},
     header,
     pool::{Buffer, Pool},
     segment::{self, Cut},
@@ -86,73 +86,71 @@ impl<H: Hal, T: Transport> Port<H, T> {
         Some(Received::new(buffer, length, offload))
     }
 
-    /// Sends a frame with its payload in the buffers that it came in, unless that is short.
+    /// Sends a frame in the buffers that it came in; of segments each is to fit the link.
     #[inline(always)]
     fn send(&mut self, head: &Head, frame: Received, range: Range<usize>) -> Result<usize, Refused> {
-        let whole = frame.octets().get(range.clone()).filter(|_| head.offload.segments.is_none());
-        if let Some(payload) = whole.filter(|payload| head.as_slice().len() + payload.len() <= SHORT) {
-            return self.send_short(head, payload);
-        }
-        if range.is_empty() {
-            return self.send_short(head, &[]);
-        }
-        let payload = frame.payload(range).ok_or(Refused::Malformed)?;
-        match head.offload.segments {
-            None => self.send_whole(head, head.offload, payload),
-            Some(segments) => self.send_segments(head, payload, segments),
-        }
-    }
-
-    #[inline(always)]
-    fn send_short(&mut self, head: &Head, payload: &[u8]) -> Result<usize, Refused> {
         let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
-        let length = head.as_slice().len() + payload.len();
-        if length > usize::from(self.mtu) + ETHERNET_HEADER {
+        let behind = range.end.saturating_sub(range.start);
+        let (length, mut longest) = (head.as_slice().len() + behind, behind);
+        if let Some(segments) = head.offload.segments {
+            if !self.features.segments(segments.is_ecn) {
+                return self.send_segments(head, frame, range, segments);
+            }
+            longest = behind.min(segments.size.get().into());
+        }
+        if head.as_slice().len() + longest > usize::from(self.mtu) + ETHERNET_HEADER {
             return Err(Refused::TooLong);
         }
-        if head.offload.checksum.field_end().is_some_and(|end| end > length) {
+        if range.end > frame.length() || head.offload.checksum.field_end().is_some_and(|end| end > length) {
             return Err(Refused::Malformed);
         }
-        let outgoing = rings.sender.compose_short(head, payload, self.features.checksum())?;
-        self.statistics.tx_full += rings.sender.send(outgoing, head.flow, true)? as u64;
+        if !frame.has_room(head, range.start) {
+            return self.send_copy(head, frame.parts(range), behind);
+        }
+        let part = range.start..range.start + behind;
+        let outgoing = frame.with_head(head, part, self.features.checksum()).ok_or(Refused::Malformed)?;
+        self.statistics.tx_full += rings.sender.send(outgoing, head.flow)? as u64;
         Ok(length)
     }
 
-    /// Sends what is one frame to the device; of segments each is to fit the link.
-    fn send_whole(&mut self, head: &Head, offload: Offload, payload: Payload) -> Result<usize, Refused> {
-        let (head, flow) = (head.as_slice(), head.flow);
-        let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
-        let behind = payload.len();
-        let longest = offload.segments.map_or(behind, |segments| behind.min(segments.size.get().into()));
-        if head.len() + longest > usize::from(self.mtu) + ETHERNET_HEADER {
-            return Err(Refused::TooLong);
-        }
-        let length = head.len() + behind;
-        if offload.checksum.field_end().is_some_and(|end| end > length) {
-            return Err(Refused::Malformed);
-        }
-        let outgoing = rings.sender.compose(head, offload, self.features.checksum(), payload)?;
-        let has_buffers = self.pool.free() >= RESERVE;
-        self.statistics.tx_full += rings.sender.send(outgoing, flow, has_buffers)? as u64;
-        Ok(length)
-    }
-
-    /// Sends a frame that is to be cut: by the device, or here.
+    /// Sends a copy of what leaves no room for its head: `length` octets in all parts, which fit a buffer with it.
     #[cold]
-    fn send_segments(&mut self, head: &Head, payload: Payload, segments: Segments) -> Result<usize, Refused> {
-        if self.features.segments(segments.is_ecn) {
-            return self.send_whole(head, head.offload, payload);
+    fn send_copy<'a>(
+        &mut self,
+        head: &Head,
+        parts: impl Iterator<Item = &'a [u8]>,
+        length: usize,
+    ) -> Result<usize, Refused> {
+        let copy = Received::gather(&self.pool, length, parts).ok_or(Refused::Full)?;
+        match copy.has_room(head, 0) {
+            true => self.send(head, copy, 0..length),
+            false => Err(Refused::Malformed),
         }
-        let cut = Cut::new(head, payload.len(), segments).map_err(|segment::Misplaced| Refused::Malformed)?;
+    }
+
+    /// Sends a frame that is to be cut, and that the device does not cut.
+    #[cold]
+    fn send_segments(
+        &mut self,
+        head: &Head,
+        frame: Received,
+        range: Range<usize>,
+        segments: Segments,
+    ) -> Result<usize, Refused> {
+        let payload = range.end.saturating_sub(range.start);
+        let cut = Cut::new(head, payload, segments).map_err(|segment::Misplaced| Refused::Malformed)?;
+        if range.end > frame.length() {
+            return Err(Refused::Malformed);
+        }
         let mut last = Err(Refused::Malformed);
         for piece in cut.pieces() {
             let mut head = head.clone();
+            head.offload.segments = None;
             cut.write(head.as_mut_slice(), &piece);
-            let copy = Received::gather(&self.pool, payload.parts(piece.clone())).ok_or(Refused::Full)?;
-            let copy = copy.payload(0..piece.len()).ok_or(Refused::Malformed)?;
-            last = self.send_whole(&head, head.offload.checksum.into(), copy);
+            let part = range.start + piece.start..range.start + piece.end;
+            last = self.send_copy(&head, frame.parts(part), piece.len());
             // The caller counts the last one.
-            if piece.end < payload.len() {
+            if piece.end < payload {
                 self.statistics.sent(Ok(last?))?;
             }
         }
@@ -235,7 +233,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     fn transmit(&mut self, head: &Head, payload: Option<(Received, Range<usize>)>) -> Result<(), Refused> {
         let result = match payload {
             Some((frame, range)) => self.send(head, frame, range),
-            None => self.send_short(head, &[]),
+            None => self.send_copy(head, core::iter::empty(), 0),
         };
         self.statistics.sent(result)
     }
@@ -264,6 +262,10 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
         let Some(Rings { receiver, sender, .. }) = self.running.as_deref_mut() else {
             return self.standing != Standing::Failed;
         };
+        // A device without a buffer says nothing: it is given some first.
+        if receiver.is_bare() && self.pool.free() > 0 {
+            return false;
+        }
         // A sent frame matters only if something waits for its place or for its buffer.
         let sending = sender.is_sending() && (!sender.backlog.is_empty() || self.pool.free() == 0);
         receiver.ring.interrupts(true);

@@ -2,7 +2,11 @@
 
 use virtio_drivers::transport::{DeviceStatus, InterruptStatus};
 
-use super::{fake::Ring, *};
+use super::{
+    fake::Ring,
+    segments::{LARGE, large_head},
+    *,
+};
 
 /// Lets a port with frames on both rings meet a device that does `wrong`, next to a port that works.
 fn survives(wrong: impl FnOnce(&Fake)) {
@@ -10,8 +14,9 @@ fn survives(wrong: impl FnOnce(&Fake)) {
     let ((mut port, device), (mut other, other_device)) = (port(&pool, 1), port(&pool, 2));
     let idle = pool.free();
     for _ in 0..3 {
-        let body = port.compose(&frame(90)).unwrap();
-        port.transmit(&long_head(), Some((body, 0..90))).unwrap();
+        device.deliver_merged(LARGE, &frame(6000));
+        let received = turn(&mut port).remove(0);
+        port.transmit(&large_head(5934), Some((received, 66..6000))).unwrap();
     }
     port.finish();
     wrong(&device);
