@@ -8,7 +8,7 @@ use rules::site::Site;
 
 use crate::config::{held_fragments, held_frames, held_syns, nat_config, nat_options};
 use crate::counters::RuleCounters;
-use crate::datapath::LIMITERS;
+use crate::datapath::{KnownWays, LIMITERS};
 use crate::effects::Effects;
 use crate::fragment::Fragments;
 use crate::icmp::Limiter;
@@ -69,6 +69,7 @@ impl Contract {
             fragments: Fragments::<Received>::footprint(fragments) + fragments * BUFFER,
             answers: limiters
                 + Identifications::FOOTPRINT
+                + KnownWays::FOOTPRINT
                 + Syns::<Received>::footprint(syns)
                 + syns * BUFFER,
             buffers: Pool::footprint(port::buffers_for(ports) + held) - held * BUFFER,

@@ -9,6 +9,7 @@ mod answers;
 mod exit;
 mod fragments;
 mod frame;
+mod known;
 mod lifecycle;
 mod links;
 mod policy;
@@ -45,6 +46,7 @@ use crate::syn::Syns;
 
 use exit::address;
 use frame::{leaving_offload, parse};
+pub(crate) use known::KnownWays;
 use policy::Judged;
 pub use status::{MET_MAX, Occupancy};
 
@@ -69,6 +71,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Datapath<L: Link> {
     ports: Vec<Port<L>>,
     routes: Routes,
+    known: KnownWays,
     neighbors: Neighbors<L::Frame>,
     fragments: Fragments<L::Frame>,
     syns: Syns<L::Frame>,
@@ -141,6 +144,7 @@ impl<L: Link> Datapath<L> {
         Self {
             neighbors: Neighbors::new(ports.len(), seed[2]),
             ports,
+            known: KnownWays::new(),
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
             syns: Syns::new(held_syns(site)),
             identifications: Identifications::new(seed[3] ^ seed[0]),
@@ -211,9 +215,14 @@ impl<L: Link> Datapath<L> {
     }
 
     /// One frame, to its end.
-    #[inline(always)]
+    #[inline(never)]
     fn take(&mut self, input: usize, frame: L::Frame, guess: Guess, scratch: &mut Scratch, now: Instant) {
-        if let Err(reason) = self.walk(input, frame, guess, scratch, now) {
+        let result = match self.known_way(input, &frame, &mut scratch.packet, now) {
+            Some(Ok(way)) => self.forward(input, frame, scratch, way, now),
+            Some(Err(reason)) => Err(reason),
+            None => self.walk(input, frame, guess, scratch, now),
+        };
+        if let Err(reason) = result {
             self.ports[input].counters.drop(reason);
         }
     }
@@ -258,6 +267,7 @@ impl<L: Link> Datapath<L> {
         match packet.fragment() {
             None => {
                 let step = self.decide(input, frame.octets(), packet, guess, now);
+                self.learn(input, frame.octets(), packet, &step);
                 self.act(input, frame, sender, scratch, step, now)
             }
             Some(fragment) => self.walk_fragment(input, frame, sender, fragment, scratch, now),
@@ -308,6 +318,21 @@ impl<L: Link> Datapath<L> {
                 }
             }
         };
+        let way = self.leave(packet, hit, hop, translation, residue)?;
+        let hit = (!residue.is_per_packet()).then_some(hit);
+        Ok(Step::Forward(Way { hit, ..way }))
+    }
+
+    /// A packet of a session leaves, if TCP has nothing against it.
+    #[inline(always)]
+    fn leave(
+        &mut self,
+        packet: &Packet,
+        hit: Hit,
+        hop: Hop,
+        translation: Translation,
+        residue: Residue,
+    ) -> Result<Way, Dropped> {
         let admitted = self.nat.admit(hit, packet).map_err(|refused| match refused {
             nat::Refused::Reset => Dropped::TcpState,
             nat::Refused::Window => Dropped::TcpWindow,
@@ -318,7 +343,7 @@ impl<L: Link> Datapath<L> {
         if admitted.first_reply {
             self.establish(hit);
         }
-        Ok(Step::Forward(Way { hop, translation, identification: None, flow: hit.session.index() }))
+        Ok(Way { hop, translation, identification: None, flow: hit.session.index(), hit: None })
     }
 
     /// An ICMP error about a session (`ct state related`): it neither ends nor refreshes it
@@ -335,7 +360,13 @@ impl<L: Link> Datapath<L> {
             Judged::On(hop) => hop,
             Judged::Untracked(step) => return Ok(step),
         };
-        Ok(Step::Forward(Way { hop, translation, identification: None, flow: hit.session.index() }))
+        Ok(Step::Forward(Way {
+            hop,
+            translation,
+            identification: None,
+            flow: hit.session.index(),
+            hit: None,
+        }))
     }
 
     /// A packet without a session: the rules decide, and a session remembers what they said.
@@ -427,7 +458,13 @@ impl<L: Link> Datapath<L> {
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
         let translation = self.nat.translation(hit);
-        Ok(Step::Forward(Way { hop, translation, identification: None, flow: hit.session.index() }))
+        Ok(Step::Forward(Way {
+            hop,
+            translation,
+            identification: None,
+            flow: hit.session.index(),
+            hit: None,
+        }))
     }
 
     /// Does what was decided.

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use hashbrown::HashMap;
-use nat::{Fragment, Packet, Translation};
+use nat::{Fragment, Hit, Packet, Translation};
 use smoltcp::time::{Duration, Instant};
 
 use crate::contract;
@@ -83,6 +83,8 @@ pub struct Way {
     pub identification: Option<u16>,
     /// The number of its session.
     pub flow: u32,
+    /// Its session, if the packets like it go the same way.
+    pub hit: Option<Hit>,
 }
 
 /// What became of a datagram's first fragment.

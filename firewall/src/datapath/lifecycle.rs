@@ -52,13 +52,14 @@ impl<L: Link> Datapath<L> {
 
     /// Lets go of what is kept for a port, and of the frames that came in there.
     fn let_go(&mut self, index: usize) {
-        let Self { neighbors, ports, fragments, .. } = self;
+        let Self { neighbors, ports, fragments, known, .. } = self;
         neighbors.forget(index, |packet| {
             if let Some(port) = ports.get_mut(packet.input) {
                 port.counters.drop(Dropped::PortDown);
             }
         });
         fragments.forget(index);
+        known.forget();
     }
 
     /// The uplink's device is gone. Its sessions wait for another one.
@@ -73,6 +74,7 @@ impl<L: Link> Datapath<L> {
         if let Some(port) = self.ports.get_mut(port) {
             port.refresh();
         }
+        self.known.forget();
         self.look_at_links();
     }
 
@@ -103,6 +105,7 @@ impl<L: Link> Datapath<L> {
             log::warn!(target: "route", "the uplink's subnet is a client's too: address={}/{} client={}", address.address, address.length, client.name);
         }
         self.routes.renumber(self.site, address, gateway);
+        self.known.forget();
         if old != address.address {
             // There is room for it: that was seen above.
             let change = Change {

@@ -1,0 +1,147 @@
+//! The ways of packets that are just like one before.
+//!
+//! Where a packet goes is asked of several tables, and most packets follow others with the same headers. What the walk
+//! found for those is kept, in few places. It is a hint: the session is asked whether it still is what it was, and
+//! what speaks of one packet alone is looked at in each. Where anything differs, the packet takes the walk, which
+//! knows what to do about it.
+
+use alloc::boxed::Box;
+
+use super::*;
+
+/// Places; who has none takes the walk.
+const PLACES: usize = 128;
+
+/// Addresses and ports behind an Ethernet header and one of IPv4 without options, and how far behind.
+const ENDS: usize = 12;
+const TO_ENDS: usize = 12;
+
+/// What the walk found for a packet of a session.
+#[derive(Clone, Copy)]
+struct Known {
+    input: usize,
+    /// Its Ethernet header, whose stations are in order.
+    ethernet: [u8; ETHERNET_HEADER],
+    /// Where its addresses and ports were, unread.
+    ends: [u8; ENDS],
+    /// Used since another packet wanted the place.
+    is_used: bool,
+    /// Its tuple, whose source is behind the port.
+    tuple: Tuple,
+    hit: Hit,
+    /// Where it is translated to, and what leads there.
+    destination: Ipv4Addr,
+    hop: Hop,
+    /// When its station was last heard of.
+    heard: Instant,
+}
+
+/// What is known.
+pub(crate) struct KnownWays(Box<[Option<Known>; PLACES]>);
+
+impl KnownWays {
+    /// Octets that [`KnownWays::new`] allocates.
+    pub(crate) const FOOTPRINT: usize = size_of::<[Option<Known>; PLACES]>();
+
+    /// Nothing is known.
+    pub(super) fn new() -> Self {
+        Self(Box::new([None; PLACES]))
+    }
+
+    /// Ports, stations or routes are not what they were.
+    pub(super) fn forget(&mut self) {
+        self.0.fill(None);
+    }
+
+    /// The place of a frame's kind, and what it is told by. Nothing of that is judged here.
+    #[inline(always)]
+    fn place(&mut self, octets: &[u8]) -> Option<(&mut Option<Known>, [u8; ETHERNET_HEADER], [u8; ENDS])> {
+        let (ethernet, rest) = octets.split_first_chunk()?;
+        let ends: &[u8; ENDS] = rest.get(TO_ENDS..)?.first_chunk()?;
+        let [a, b, c, d, rest @ ..] = *ends;
+        let mixed = u64::from_ne_bytes(rest) ^ u64::from(u32::from_ne_bytes([a, b, c, d]));
+        let place = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        Some((&mut self.0[place as usize % PLACES], *ethernet, *ends))
+    }
+
+    /// What is known of a frame that looks like this.
+    #[inline(always)]
+    fn find(&mut self, input: usize, octets: &[u8]) -> Option<&mut Known> {
+        let (place, ethernet, ends) = self.place(octets)?;
+        let is_it = |it: &&mut Known| it.ends == ends && it.ethernet == ethernet && it.input == input;
+        place.as_mut().filter(is_it)
+    }
+
+    /// Keeps what the walk found for a frame, unless what is in its place was of use lately.
+    fn learn(&mut self, input: usize, octets: &[u8], tuple: Tuple, hit: Hit, way: &Way) {
+        let Some((place, ethernet, ends)) = self.place(octets) else { return };
+        if let Some(known) = place
+            && core::mem::take(&mut known.is_used)
+        {
+            return;
+        }
+        *place = Some(Known {
+            input,
+            ethernet,
+            ends,
+            is_used: false,
+            tuple,
+            hit,
+            destination: way.translation.destination().address,
+            hop: way.hop,
+            heard: Instant::ZERO,
+        });
+    }
+}
+
+impl<L: Link> Datapath<L> {
+    /// The way of a packet that is just like one before, or why it ends; `None` if it has to take the walk.
+    #[inline(always)]
+    pub(super) fn known_way(
+        &mut self,
+        input: usize,
+        frame: &L::Frame,
+        packet: &mut Packet,
+        now: Instant,
+    ) -> Option<Result<Way, Dropped>> {
+        let known = self.known.find(input, frame.octets())?;
+        parse(packet, frame).ok()?;
+        if core::mem::replace(&mut known.heard, now) != now {
+            let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = known.ethernet;
+            self.neighbors.hear(input, EthernetAddress([a, b, c, d, e, f]), now);
+        }
+        let Known { tuple, hit, hop, .. } = *known;
+        let session = self.nat.session(hit.session);
+        let residue = Residue::from_bits(session.residue(hit.direction));
+        let translation = session.translation(hit.direction);
+        known.is_used = packet.tuple() == Some(tuple);
+        let is_same = known.is_used
+            && !packet.is_fragment()
+            && session.tuple(hit.direction) == tuple
+            && translation.destination().address == known.destination
+            && !residue.is_per_packet()
+            && self.nat.remaining(hit.session) > 0;
+        if !is_same || self.may_pass(packet, hop).is_err() {
+            return None;
+        }
+        self.effects.segment = None;
+        Some(self.leave(packet, hit, hop, translation, residue))
+    }
+
+    /// Keeps what the walk found for a packet, if those like it go the same way.
+    #[inline]
+    pub(super) fn learn(
+        &mut self,
+        input: usize,
+        octets: &[u8],
+        packet: &Packet,
+        step: &Result<Step, Refusal>,
+    ) {
+        let Ok(Step::Forward(way)) = step else { return };
+        // What a query and a reply are to each other, the tuple alone does not tell.
+        let tuple = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
+        if let Some((tuple, hit)) = tuple.zip(way.hit) {
+            self.known.learn(input, octets, tuple, hit, way);
+        }
+    }
+}
