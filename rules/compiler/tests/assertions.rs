@@ -167,6 +167,38 @@ fn a_planted_hole_is_found_among_many_rules() {
 }
 
 #[test]
+fn rules_that_cross_each_other_are_no_obstacle() {
+    let mut number = 1u32;
+    let mut below = |end: u32| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (number >> 8) % end
+    };
+    // Half of them hold for some senders to anywhere, half for some receivers from anybody.
+    let mut body = String::new();
+    for index in 0..3000 {
+        let host = below(240) + 2;
+        let network = format!("{}.{}.0.0/16", 11 + below(180), below(256));
+        body += &match index % 4 {
+            0 => format!("ip saddr 10.0.1.{host} limit rate over 9/second drop\n"),
+            1 => format!("ip daddr {network} tcp dport 20-{} drop\n", 30 + below(900)),
+            2 => format!("ip saddr 10.0.1.{host} ip daddr {network} tcp dport {{ 80, 443 }} accept\n"),
+            _ => format!("ip daddr {network} tcp sport {}-60000 drop\n", below(50_000)),
+        };
+    }
+    let body = body.replace('\n', " comment \"weir: allow shadowed\"\n");
+    let rules = |hole: &str| {
+        let end = "tcp dport 25 drop\niifname work accept\n";
+        let assertion = "# weir: never iifname work oifname uplink tcp dport 25\n";
+        format!("{assertion}{}", forward(&format!("{body}{hole}{end}")))
+    };
+    assert_eq!(told(&rules("")), [""; 0]);
+    let found = told(&rules("ip saddr 10.0.1.251 ip daddr 198.51.100.0/30 tcp dport 1-90 accept\n"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected = "this packet is accepted: iif work ip 10.0.1.251 > 198.51.100.0 tcp 40000 > 25 syn";
+    assert!(found[0].contains(expected), "{found:?}");
+}
+
+#[test]
 fn a_hairpinned_packet_is_followed_to_whoever_has_the_mapping() {
     let rules =
         office("# weir: never iifname lab oifname work").replace("iifname uplink ct status", "ct status");

@@ -1,5 +1,7 @@
 //! Sets of packets as boxes: for each number of a packet the values that it may have.
 
+use std::rc::Rc;
+
 use rules::table::Field;
 
 use crate::lower::{Ranges, Shared, complement, intersection, normalise};
@@ -30,9 +32,9 @@ const FIELDS: [Field; 18] = [
 /// Fields with this many values at most may be looked at bit by bit.
 const ENUMERATED_MAX: u64 = 1 << 16;
 
-/// Packets: for each field its values, `None` for a field that they have not.
+/// Packets: for each field its values, `None` for a field that they have not. Copies share them.
 #[derive(Debug, Clone)]
-pub(super) struct Space([Option<Shared>; FIELDS.len()]);
+pub(super) struct Space(Rc<[Option<Shared>; FIELDS.len()]>);
 
 fn place(field: Field) -> Option<usize> {
     FIELDS.iter().position(|&own| own == field)
@@ -57,7 +59,7 @@ impl Space {
             };
             Some(Shared::from([(0, max)]))
         });
-        Self(values)
+        Self(Rc::new(values))
     }
 
     /// The values of a field; none when it is not there.
@@ -72,7 +74,7 @@ impl Space {
             return None;
         }
         let mut space = self.clone();
-        *space.0.get_mut(place(field)?)? = Some(values);
+        *Rc::make_mut(&mut space.0).get_mut(place(field)?)? = Some(values);
         Some(space)
     }
 

@@ -51,6 +51,9 @@ pub(super) struct Walk<'a> {
     pub world: &'a World,
     /// Whether packets that are dropped ahead of their route are followed to where they would have gone.
     pub follows_dropped: bool,
+    /// Whether packets that a rule ends are left to those behind it all the same: more packets come to each rule than
+    /// do, and no set of them is cut in pieces that end alike.
+    pub is_loose: bool,
     /// How many more steps may be taken.
     pub budget: u64,
 }
@@ -159,6 +162,19 @@ impl Walk<'_> {
             results.push((piece, None));
             return Some(());
         }
+        let whole = (self.is_loose && ends_alone(rule)).then(|| piece.clone());
+        let before = results.len();
+        self.cut(rule, piece, results)?;
+        if let Some(whole) = whole {
+            let behind = results.split_off(before);
+            let is_left = behind.iter().any(|(_, action)| action.is_none());
+            results.extend(behind.into_iter().filter(|(_, action)| action.is_some()));
+            results.extend(is_left.then_some((whole, None)));
+        }
+        Some(())
+    }
+
+    fn cut(&mut self, rule: &Rule, piece: Piece, results: &mut Vec<(Piece, Option<Action>)>) -> Option<()> {
         let mut work = vec![(0, piece)];
         while let Some((at, piece)) = work.pop() {
             self.spend()?;
@@ -329,6 +345,16 @@ impl Place {
         self.stack.clear();
         self.base += 1;
     }
+}
+
+/// Whether a rule ends the walk of its packets through the base chain, and changes nothing for the others.
+fn ends_alone(rule: &Rule) -> bool {
+    let Some((Step::Do(action), before)) = rule.steps.split_last() else { return false };
+    let ends = match action {
+        Action::Accept | Action::Drop | Action::Reject(_) | Action::Dnat(_) | Action::Snat(_) => true,
+        Action::Return | Action::Jump(_) | Action::Goto(_) => false,
+    };
+    ends && before.iter().all(is_without_effect)
 }
 
 /// Whether a step changes nothing of the way that packets take.
