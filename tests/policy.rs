@@ -522,3 +522,42 @@ fn each_packet_is_asked_for_its_station_where_a_rule_wants_it() {
     assert_eq!(count(&world, &rules, "counter drop").0, 2);
     assert_eq!(count(&world, &rules, "counter accept").0, 2);
 }
+
+/// Rules that keep what is between work and the world out of sessions, and accept it both ways.
+const UNTRACKED: &str = "table ip raw {\n chain pre { type filter hook prerouting priority raw;\n\
+     iifname work udp dport 53 notrack\n iifname uplink udp sport 53 notrack\n iifname uplink icmp type destination-unreachable notrack\n}\n}\n\
+     table ip filter {\n chain forward { type filter hook forward priority filter; policy drop;\n\
+     ct state untracked counter accept\n iifname lab accept\n}\n}\n\
+     table ip nat { chain post { type nat hook postrouting priority srcnat; oifname uplink masquerade; }; }\n";
+
+#[test]
+fn what_has_no_session_is_routed_both_ways_as_it_is() {
+    let mut world = World::new(site::PLAN, UNTRACKED);
+    // The world knows the way to the client.
+    world.judges[0].hidden.clear();
+    let sent = world.cross("work", "uplink", udp(CLIENT, SERVER, b"x"));
+    assert_eq!(sent.source(), address("10.0.1.7"));
+    let answer = world.cross("uplink", "work", udp(SERVER, CLIENT, b"y"));
+    assert_eq!(answer.destination(), address("10.0.1.7"));
+    // Path MTU discovery: a router on the way speaks of what the client has sent.
+    let error = icmp_error("203.0.113.7", "10.0.1.7", (3, 4), &udp(CLIENT, SERVER, b"x"));
+    let told = world.cross("uplink", "work", error.clone());
+    assert_eq!(told.icmp(), (3, 4));
+    assert_eq!(told.octets[20..], error.octets()[20..]);
+    assert_eq!(count(&world, UNTRACKED, "counter accept").0, 3);
+    // Others have no business with the client, nor is it told of what it has not sent.
+    world.refuse("uplink", udp("198.51.100.9:54", CLIENT, b"y"), Dropped::NotOurs);
+    let error = icmp_error("203.0.113.7", "10.0.1.8", (3, 4), &udp(CLIENT, SERVER, b"x"));
+    world.refuse("uplink", error, Dropped::ErrorWithoutSession);
+    let error = icmp_error("203.0.113.7", "10.0.1.7", (11, 0), &udp(CLIENT, SERVER, b"x"));
+    world.refuse("uplink", error, Dropped::NotOurs);
+}
+
+#[test]
+fn where_all_have_sessions_strangers_do_not_reach_clients() {
+    let rules = forward("accept");
+    let mut world = World::new(site::PLAN, &rules);
+    world.refuse("uplink", udp(SERVER, CLIENT, b"y"), Dropped::NotOurs);
+    let error = icmp_error("203.0.113.7", "10.0.1.7", (3, 4), &udp(CLIENT, SERVER, b"x"));
+    world.refuse("uplink", error, Dropped::ErrorWithoutSession);
+}

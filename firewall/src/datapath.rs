@@ -284,8 +284,10 @@ impl<L: Link> Datapath<L> {
         now: Instant,
     ) -> Result<Step, Refusal> {
         if let Some(embedded) = packet.embedded() {
-            let hit = self.nat.lookup_error(embedded, packet.destination());
-            return self.relate(input, frame, packet, hit.ok_or(Dropped::ErrorWithoutSession)?);
+            return match self.nat.lookup_error(embedded, packet.destination()) {
+                Some(hit) => self.relate(input, frame, packet, hit),
+                None => self.unrelated(input, frame, packet),
+            };
         }
         // TCP, UDP, ICMP queries; by address alone SCTP, GRE, ESP and whatever else.
         let Some(tuple) = packet.tuple_with(true) else {
@@ -382,7 +384,9 @@ impl<L: Link> Datapath<L> {
             UPLINK => self.routes.external().contains(&packet.destination()),
             _ => self.routes.is_own(packet.destination()),
         };
-        if !local && input == UPLINK {
+        // Who has no session may be answered where he is.
+        let is_ours = local || input != UPLINK;
+        if !is_ours && !self.policy.untracks {
             return Err(Dropped::NotOurs.into());
         }
         if !local && !self.routes.is_forwardable(packet.destination()) {
@@ -395,6 +399,9 @@ impl<L: Link> Datapath<L> {
         self.look_at(None);
         if self.ahead_of_tracking(packet, &mut candidate)? {
             return self.route_untracked(packet, &mut candidate);
+        }
+        if !is_ours {
+            return Err(Dropped::NotOurs.into());
         }
         let decision = self.policy.evaluate(Stage::Received, &mut candidate, &mut self.effects);
         self.refuse(packet, decision.verdict)?;

@@ -4,9 +4,7 @@
 //! choice, [`Freedom`] has it. What else would differ is not asked in the first place:
 //!
 //! - Sources that are not behind their port, and destinations from the uplink that are not external addresses: Weir drops
-//!   them ahead of all rules, Linux behind those of prerouting (`traffic`).
-//! - ICMP errors about packets that rules keep untracked: they are about no session, and Weir drops them ahead of all
-//!   rules (`traffic`).
+//!   them ahead of all rules, unless one says notrack of them, Linux behind those of prerouting (`traffic`).
 //! - Fragments: Weir judges a datagram once, by its first fragment.
 //! - Protocols without ports: one client talks to a peer at a time (NAT.md).
 //! - Segments outside of the windows of a connection, and what comes behind a FIN or RST that was dropped on its way: Linux

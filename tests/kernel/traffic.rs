@@ -222,7 +222,7 @@ impl Duel {
     fn complain(&mut self, flow: Flow) -> Result<(), String> {
         // About a packet of one direction a message of the other one is sent.
         let about = if self.chance.happens(50) { Way::Original } else { Way::Reply };
-        let pair = flow.last[about as usize].clone().filter(|_| !self.rules.contains("notrack"));
+        let pair = flow.last[about as usize].clone();
         let Some(pair) = pair else {
             self.flows.push(flow);
             return Ok(());

@@ -96,6 +96,20 @@ impl<L: Link> Datapath<L> {
         Ok(is_untracked)
     }
 
+    /// An ICMP error about no session: where rules keep packets out of sessions it may be about one of those.
+    pub(super) fn unrelated(&mut self, input: usize, frame: &[u8], packet: &Packet) -> Result<Step, Refusal> {
+        if !self.policy.untracks {
+            return Err(Dropped::ErrorWithoutSession.into());
+        }
+        let mut candidate = candidate(input, frame, packet, State::Invalid);
+        self.look_at(None);
+        let is_untracked = self.ahead_of_tracking(packet, &mut candidate)?;
+        if !is_untracked && input == UPLINK && !self.routes.external().contains(&packet.destination()) {
+            return Err(Dropped::NotOurs.into());
+        }
+        self.route_untracked(packet, &mut candidate)
+    }
+
     /// A packet that is to have no session: it is routed as it is (`notrack`).
     pub(super) fn route_untracked(
         &mut self,
@@ -103,8 +117,13 @@ impl<L: Link> Datapath<L> {
         candidate: &mut Candidate,
     ) -> Result<Step, Refusal> {
         (candidate.dnat, candidate.snat, candidate.connection) = (false, false, None);
-        // An ICMP error about such a packet is about no session.
-        let tuple = packet.tuple_with(true).ok_or(Dropped::ErrorWithoutSession)?;
+        let tuple = match packet.embedded() {
+            // It goes to who has sent what it quotes.
+            Some(quoted) => Some(quoted.tuple.inverted())
+                .filter(|tuple| tuple.destination().address == packet.destination()),
+            None => packet.tuple_with(true),
+        };
+        let tuple = tuple.ok_or(Dropped::ErrorWithoutSession)?;
         self.pass(Stage::Received, packet, candidate)?;
         self.pass(Stage::Translated, packet, candidate)?;
         if self.routes.is_own(candidate.destination) {

@@ -113,7 +113,7 @@ struct Proof<'a> {
 impl Proof<'_> {
     /// Follows the packets that are meant; `None` when that takes too many steps.
     fn follow(&mut self, walk: &mut Walk, is_loose: bool) -> Option<()> {
-        for space in walk.world.arriving(walk.plan) {
+        for space in walk.world.arriving(walk.plan, walk.program.untracks) {
             let mut meant = vec![Piece::new(space)];
             if !self.assertion.is_after_nat {
                 meant = restricted(meant, self.arriving(), walk)?;

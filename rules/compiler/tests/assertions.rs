@@ -284,3 +284,30 @@ fn what_is_asked_at_both_ends_is_written_apart() {
         assert_eq!(self::told(&office(assertion)), [expected], "{assertion}");
     }
 }
+
+#[test]
+fn strangers_reach_hosts_where_rules_keep_them_out_of_sessions() {
+    let rules = |raw: &str| {
+        format!(
+            "# weir: never iifname uplink oifname work
+table ip t {{
+  chain r {{ type filter hook prerouting priority raw
+    {raw}
+  }}
+  chain f {{ type filter hook forward priority 0; policy drop;
+    iifname uplink udp dport 9 accept
+  }}
+}}
+"
+        )
+    };
+    let found = told(&rules("iifname uplink udp sport 53 notrack"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("this packet is accepted: iif uplink ip 1.1.1.1 > 10.0.1.2 udp 53 > 9"),
+        "{found:?}"
+    );
+    assert_eq!(told(&rules("iifname uplink udp sport 53 udp dport 8 notrack")), [""; 0]);
+    let none = told(&rules("meta mark set 5"));
+    assert_eq!(none, ["rules.nft:1:9: no packet is meant by this assertion"]);
+}

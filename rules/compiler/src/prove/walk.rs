@@ -41,6 +41,8 @@ struct Place {
     translates: bool,
     /// Whether a mapping may lead them elsewhere was not asked yet.
     may_be_mapped: bool,
+    /// Whether packets with sessions are those that may have one.
+    is_ours: bool,
     piece: Piece,
 }
 
@@ -77,6 +79,7 @@ impl Walk<'_> {
             stack: Vec::new(),
             translates: true,
             may_be_mapped: true,
+            is_ours: !self.program.untracks,
             piece,
         }];
         let mut ends = Vec::new();
@@ -96,6 +99,12 @@ impl Walk<'_> {
     fn step(&mut self, mut place: Place, work: &mut Vec<Place>, ends: &mut Vec<(Piece, End)>) -> Option<()> {
         let program = self.program;
         let bases = &program.hooks[place.hook as usize];
+        let is_tracked =
+            place.stack.is_empty() && bases.get(place.base).is_none_or(|base| base.stage != Stage::Untracked);
+        if is_tracked && !std::mem::replace(&mut place.is_ours, true) {
+            let Some(piece) = self.with_session(place.piece) else { return Some(()) };
+            place.piece = piece;
+        }
         let is_translated = place.stack.is_empty()
             && place.hook == Hook::Prerouting
             && bases.get(place.base).is_none_or(|base| base.stage == Stage::Translated);
@@ -276,6 +285,7 @@ impl Walk<'_> {
             stack: Vec::new(),
             translates: true,
             may_be_mapped: false,
+            is_ours: true,
             piece,
         };
         match place.hook {
@@ -292,6 +302,16 @@ impl Walk<'_> {
             Hook::Input => ends.push((place.piece, End::Delivered)),
             Hook::Postrouting | Hook::Output => ends.push((place.piece, End::Passed)),
         }
+    }
+
+    /// Those that may have a session, or are to have none: from outside, sessions are with external addresses.
+    fn with_session(&self, piece: Piece) -> Option<Piece> {
+        let ports = piece.values(Field::InputPort).unwrap_or_default();
+        if piece.state == State::Untracked || ports[..] != [(0, 0)] {
+            return Some(piece);
+        }
+        let destinations = piece.values(Field::Destination).unwrap_or_default();
+        piece.with(Field::Destination, &intersection(&destinations, &self.world.external))
     }
 
     /// Packets to external addresses that no rule translates may be for whoever has a mapping.

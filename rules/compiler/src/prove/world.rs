@@ -85,11 +85,12 @@ impl World {
     }
 
     /// First packets of connections as they come in: a piece for each port and kind of protocol.
-    pub(super) fn arriving(&self, plan: &Plan) -> Vec<Space> {
+    /// Where rules keep packets out of sessions, strangers' may be for anybody.
+    pub(super) fn arriving(&self, plan: &Plan, untracks: bool) -> Vec<Space> {
         let all = Space::all();
         let mut pieces = Vec::new();
         for (port, believed) in (0u32..).zip(&self.believed) {
-            let wanted = if port == 0 {
+            let wanted = if port == 0 && !untracks {
                 self.external.clone()
             } else {
                 normalise([&self.own[..], &self.forwardable].concat()).0
