@@ -281,3 +281,30 @@ fn what_is_wrong_in_a_map() {
         assert_eq!(told("prerouting", body), [format!("rules.nft:{expected}")], "{body}");
     }
 }
+
+#[test]
+fn ports_outside_of_the_pool_are_warned_of() {
+    let plan = format!("{PLAN}\n[nat]\nexternal_ports = \"2000-2999\"\n");
+    let told = |ports: &str| {
+        let rules = nat(
+            "postrouting",
+            &format!("meta l4proto {{ tcp, udp }} oifname uplink snat to 192.0.2.3:{ports}"),
+        );
+        match rules_compiler::compile_text(&plan, &rules) {
+            Ok(compiled) => lines(compiled.warnings()),
+            Err(diagnostics) => lines(&diagnostics),
+        }
+    };
+    for silent in ["2000-2999", "2500", "100-1000", "500-1023"] {
+        assert_eq!(told(silent), [""; 0], "{silent}");
+    }
+    let at = "rules.nft:4:60:";
+    let pool = "is among external_ports of weir.toml, 2000-2999";
+    assert_eq!(told("1024-2100"), [format!("{at} from 1024 on only 2000-2100 of 1024-2100 {pool}")]);
+    assert_eq!(told("100-65535"), [format!("{at} from 1024 on only 2000-2999 of 100-65535 {pool}")]);
+    assert_eq!(told("100-1500"), [format!("{at} from 1024 on no port of 100-1500 {pool}")]);
+    assert_eq!(
+        told("3000-4000"),
+        [format!("{at} no port of 3000-4000 is among external_ports of weir.toml, 2000-2999")]
+    );
+}

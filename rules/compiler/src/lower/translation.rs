@@ -259,6 +259,16 @@ impl Lowering<'_> {
             );
             return self.refuse(value.span.clone(), message);
         }
+        // Those below 1024 are no part of the pool.
+        let (wanted, taken) = (first.max(1024)..=last, first.max(pool.0)..=last.min(pool.1));
+        if self.plan.is_sound && !wanted.is_empty() && taken != wanted {
+            let of = format!("of {first}-{last} is among external_ports of weir.toml, {}-{}", pool.0, pool.1);
+            let message = match taken.is_empty() {
+                true => format!("from 1024 on no port {of}"),
+                false => format!("from 1024 on only {}-{} {of}", taken.start(), taken.end()),
+            };
+            self.warning(value.span.clone(), message);
+        }
         Some((first, last))
     }
 
