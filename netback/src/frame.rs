@@ -72,21 +72,33 @@ impl Received {
     pub(crate) fn with_head(mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<Outgoing> {
         let octets = head.as_slice().len();
         let length = octets + (part.end - part.start);
-        let start = (usize::from(self.start) + part.start).checked_sub(header::LENGTH + octets)?;
-        let (device, frame) = self.buffer.octets_mut().get_mut(start..)?.split_first_chunk_mut()?;
-        head.copy_to(frame.get_mut(..octets)?);
-        *device = match head.offload.checksum {
-            Checksum::Partial { start, offset } if !finishes => {
-                segment::complete(frame.get_mut(..length)?, &[], start, offset).ok()?;
-                header::sent(Offload::default(), 0)
-            }
-            _ => header::sent(head.offload, octets as u16),
-        };
-        if length < FRAME_MIN {
-            frame.get_mut(length..FRAME_MIN)?.fill(0);
+        let place = usize::from(self.start) + part.start;
+        let start = place.checked_sub(header::LENGTH + octets)?;
+        let front = self.buffer.octets_mut().get_mut(..place)?.get_mut(start..)?;
+        let (device, room) = front.split_first_chunk_mut()?;
+        head.copy_to(room);
+        *device = header::sent(head.offload, octets as u16);
+        let is_partial = matches!(head.offload.checksum, Checksum::Partial { .. });
+        if length < FRAME_MIN || is_partial && !finishes {
+            self.finish(head.offload.checksum, start, length, finishes)?;
         }
         let length = header::LENGTH + length.max(FRAME_MIN);
         Some(Outgoing { buffer: self.buffer, start: start as u16, length: length as u32 })
+    }
+
+    /// Does for a frame of `length` octets, whose device header is at `start`, what the device does not: pads it, and
+    /// completes its checksum unless that `finishes` it.
+    #[cold]
+    fn finish(&mut self, checksum: Checksum, start: usize, length: usize, finishes: bool) -> Option<()> {
+        let (device, frame) = self.buffer.octets_mut().get_mut(start..)?.split_first_chunk_mut()?;
+        if length < FRAME_MIN {
+            frame.get_mut(length..FRAME_MIN)?.fill(0);
+        }
+        if let (Checksum::Partial { start, offset }, false) = (checksum, finishes) {
+            segment::complete(frame.get_mut(..length)?, &[], start, offset).ok()?;
+            *device = header::sent(Offload::default(), 0);
+        }
+        Some(())
     }
 
     /// A part of the frame, buffer by buffer.

@@ -72,18 +72,16 @@ fn segments(gso: u8, size: u16, checksum: Checksum, features: Features) -> Resul
 /// of buffers is zero (5.1.6.2.1).
 #[inline]
 pub(crate) fn sent(offload: Offload, head: u16) -> [u8; LENGTH] {
-    let mut header = [0; LENGTH];
-    if let Checksum::Partial { start, offset } = offload.checksum {
-        header[0] = NEEDS_CSUM;
-        header[6..8].copy_from_slice(&start.to_le_bytes());
-        header[8..10].copy_from_slice(&offset.to_le_bytes());
-    }
-    if let Some(Segments { size, is_ecn }) = offload.segments {
-        header[1] = if is_ecn { TCPV4 | ECN } else { TCPV4 };
-        header[2..4].copy_from_slice(&head.to_le_bytes());
-        header[4..6].copy_from_slice(&size.get().to_le_bytes());
-    }
-    header
+    let (flags, [s0, s1], [o0, o1]) = match offload.checksum {
+        Checksum::Partial { start, offset } => (NEEDS_CSUM, start.to_le_bytes(), offset.to_le_bytes()),
+        _ => (0, [0; 2], [0; 2]),
+    };
+    let Some(Segments { size, is_ecn }) = offload.segments else {
+        return [flags, 0, 0, 0, 0, 0, s0, s1, o0, o1, 0, 0];
+    };
+    let gso = if is_ecn { TCPV4 | ECN } else { TCPV4 };
+    let ([h0, h1], [z0, z1]) = (head.to_le_bytes(), size.get().to_le_bytes());
+    [flags, gso, h0, h1, z0, z1, s0, s1, o0, o1, 0, 0]
 }
 
 #[cfg(test)]

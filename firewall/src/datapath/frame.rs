@@ -7,7 +7,7 @@ use netback::Segments;
 use super::*;
 
 /// Reads the packet of a frame; its offload fields are a stranger's word until they match its headers.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(packet: &mut Packet, frame: &impl Frame) -> Result<(), Dropped> {
     let octets = frame.octets().get(ETHERNET_HEADER..).ok_or(Dropped::Runt)?;
     let Offload { checksum, segments } = frame.offload();

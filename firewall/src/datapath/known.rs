@@ -26,8 +26,8 @@ struct Known {
     ends: [u8; ENDS],
     /// Used since another packet wanted the place.
     is_used: bool,
-    /// Its tuple, whose source is behind the port.
-    tuple: Tuple,
+    /// Where it came from, which is behind the port.
+    source: Ipv4Addr,
     hit: Hit,
     /// Where it is translated to, and what leads there.
     destination: Ipv4Addr,
@@ -73,7 +73,7 @@ impl KnownWays {
     }
 
     /// Keeps what the walk found for a frame, unless what is in its place was of use lately.
-    fn learn(&mut self, input: usize, octets: &[u8], tuple: Tuple, hit: Hit, way: &Way) {
+    fn learn(&mut self, input: usize, octets: &[u8], source: Ipv4Addr, hit: Hit, way: &Way) {
         let Some((place, ethernet, ends)) = self.place(octets) else { return };
         if let Some(known) = place
             && core::mem::take(&mut known.is_used)
@@ -85,7 +85,7 @@ impl KnownWays {
             ethernet,
             ends,
             is_used: false,
-            tuple,
+            source,
             hit,
             destination: way.translation.destination().address,
             hop: way.hop,
@@ -110,17 +110,18 @@ impl<L: Link> Datapath<L> {
             let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = known.ethernet;
             self.neighbors.hear(input, EthernetAddress([a, b, c, d, e, f]), now);
         }
-        let Known { tuple, hit, hop, .. } = *known;
+        let Known { source, hit, destination, hop, .. } = *known;
         let session = self.nat.session(hit.session);
         let residue = Residue::from_bits(session.residue(hit.direction));
         let translation = session.translation(hit.direction);
-        known.is_used = packet.tuple() == Some(tuple);
-        let is_same = known.is_used
+        let tuple = packet.tuple()?;
+        let is_same = session.tuple(hit.direction) == tuple
+            && tuple.source().address == source
+            && translation.destination().address == destination
             && !packet.is_fragment()
-            && session.tuple(hit.direction) == tuple
-            && translation.destination().address == known.destination
             && !residue.is_per_packet()
             && self.nat.remaining(hit.session) > 0;
+        known.is_used = is_same;
         if !is_same || self.may_pass(packet, hop).is_err() {
             return None;
         }
@@ -141,7 +142,7 @@ impl<L: Link> Datapath<L> {
         // What a query and a reply are to each other, the tuple alone does not tell.
         let tuple = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
         if let Some((tuple, hit)) = tuple.zip(way.hit) {
-            self.known.learn(input, octets, tuple, hit, way);
+            self.known.learn(input, octets, tuple.source().address, hit, way);
         }
     }
 }
