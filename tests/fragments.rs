@@ -368,7 +368,7 @@ fn req_14_and_req_9_hairpinned_datagrams_in_fragments_cross_both_ways() {
 
 #[test]
 fn fragments_held_never_exceed_the_pool_that_the_site_gives_them() {
-    for (octets, held, of_one) in [("64K", 16, 4), ("256K", 64, 16), ("1M", 256, 64)] {
+    for (octets, held, of_one) in [("64K", 8, 2), ("256K", 32, 8), ("2M", 256, 64)] {
         let mut world =
             World::new(&site::plan_with(&format!("[nat]\nfragments = \"{octets}\"")), site::RULES);
         for host in 10..100 {

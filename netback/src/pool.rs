@@ -17,11 +17,11 @@ use core::{
 
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-/// Octets of a buffer: a page, device header included.
-pub const BUFFER: usize = PAGE_SIZE;
+/// Octets of a buffer, device header included. A large frame costs by the buffer, memory by the octet.
+pub const BUFFER: usize = 2 * PAGE_SIZE;
 
 /// Buffers allocated in one piece, so that memory need not be contiguous beyond 256 KiB.
-const CHUNK: usize = 64;
+const CHUNK: usize = 32;
 
 /// There is not enough memory for the pool or for a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Pool {
         let mut places = Vec::with_capacity(count);
         while places.len() < count {
             let buffers = CHUNK.min(count - places.len());
-            let mut chunk = Pages::new::<H>(buffers)?;
+            let mut chunk = Pages::new::<H>(buffers * (BUFFER / PAGE_SIZE))?;
             for index in 0..buffers {
                 let start = index * BUFFER;
                 let memory = chunk.octets_mut(start..start + BUFFER).ok_or(OutOfMemory)?;

@@ -36,22 +36,26 @@ pub const RING: usize = 256;
 /// a few windows of small packets become when several senders burst at once.
 pub const BACKLOG: usize = 255;
 
+/// Buffers that a device has to receive in: four frames of 64 KiB at least, or a batch of short ones and another.
+const OFFERED: usize = RING / 2;
+
 /// Free buffers that a backlog leaves to the receive rings: a port whose device stands still starves no other.
-const RESERVE: usize = RING / 2;
+const RESERVE: usize = OFFERED / 2;
 
 /// Buffers that all backlogs share.
-const SHARED: usize = 448;
+const SHARED: usize = 224;
 
-/// Buffers for `ports` ports: a full receive ring and half a transmit ring each, and what their backlogs share. A
+/// Buffers for `ports` ports: those to receive in and half as many to send each, and what their backlogs share. A
 /// transmit ring that takes more has fewer left to receive with: then those who send too much lose.
 pub const fn buffers_for(ports: usize) -> usize {
-    ports * (RING + RING / 2) + SHARED + RESERVE
+    ports * (OFFERED + OFFERED / 2) + SHARED + RESERVE
 }
 
 /// Octets that a port allocates: its rings, and what says where its buffers are.
 pub const FOOTPRINT: usize = 2 * ring::FOOTPRINT
     + control::FOOTPRINT
-    + RING * (size_of::<Option<Parked>>() + size_of::<Option<Sent>>() + 2 * size_of::<u16>())
+    + OFFERED * (size_of::<Option<Parked>>() + size_of::<u16>())
+    + RING * (size_of::<Option<Sent>>() + size_of::<u16>())
     + Fair::<Outgoing>::footprint(BACKLOG);
 
 const RECEIVE: u16 = 0;
@@ -81,9 +85,9 @@ struct Receiver<H: Hal> {
     ring: Ring<H>,
     pool: Pool,
     /// Buffers that the device has, by descriptor; all of `pool`.
-    slots: Box<[Option<Parked>; RING]>,
+    slots: Box<[Option<Parked>; OFFERED]>,
     /// The first `spares` are descriptors that the device does not have.
-    spare: Box<[u16; RING]>,
+    spare: Box<[u16; OFFERED]>,
     spares: usize,
 }
 
@@ -91,8 +95,8 @@ impl<H: Hal> Receiver<H> {
     fn new(pool: Pool) -> Result<Self, OutOfMemory> {
         let ring = Ring::new()?;
         ring.make_in(BUFFER);
-        let (slots, spare) = (Box::new([const { None }; RING]), Box::new(ALL));
-        Ok(Self { ring, pool, slots, spare, spares: RING })
+        let (slots, spare) = (Box::new([const { None }; OFFERED]), Box::new(ALL));
+        Ok(Self { ring, pool, slots, spare, spares: OFFERED })
     }
 
     /// Gives free buffers to the device; `false` if the pool ran out.
@@ -103,7 +107,7 @@ impl<H: Hal> Receiver<H> {
             // SAFETY: the buffer rests in its slot, and nobody looks at it, until the device has given the descriptor
             // back or has confirmed a reset.
             unsafe { ring.write_in(id, memory, BUFFER) };
-            slots[usize::from(id) % RING] = Some(buffer);
+            slots[usize::from(id) % OFFERED] = Some(buffer);
             ring.offer(id);
         });
         *spares == 0
@@ -111,7 +115,7 @@ impl<H: Hal> Receiver<H> {
 
     /// Whether the device has no buffer to receive in.
     fn is_bare(&self) -> bool {
-        self.spares == RING
+        self.spares == OFFERED
     }
 
     /// The next used buffer and the octets that the device says it wrote.
@@ -178,7 +182,7 @@ impl<H: Hal> Receiver<H> {
             // SAFETY: what is in the slots was parked in this pool.
             drop(unsafe { self.pool.unpark(buffer) });
         }
-        (*self.spare, self.spares) = (ALL, RING);
+        (*self.spare, self.spares) = (ALL, OFFERED);
     }
 }
 
@@ -197,15 +201,15 @@ struct Sent {
     last: u16,
 }
 
-/// Every descriptor.
-const ALL: [u16; RING] = from(0);
+/// Every descriptor to receive in.
+const ALL: [u16; OFFERED] = from(0);
 
 /// Every descriptor followed by the next one.
 const FOLLOWING: [u16; RING] = from(1);
 
-const fn from(first: usize) -> [u16; RING] {
-    let (mut all, mut id) = ([0; RING], 0);
-    while id < RING {
+const fn from<const N: usize>(first: usize) -> [u16; N] {
+    let (mut all, mut id) = ([0; N], 0);
+    while id < N {
         all[id] = (first + id) as u16;
         id += 1;
     }

@@ -259,7 +259,7 @@ impl Nat {
         inbound_refresh: false,
         pickup: false,
         syn_answer: SynAnswer::Silent,
-        fragments: 1 << 20,
+        fragments: 2 << 20,
     };
 }
 

@@ -23,7 +23,7 @@ use super::{
     link::{Port, Standing},
 };
 use crate::{
-    ETHERNET_HEADER, Statistics,
+    Statistics,
     features::{self, Features, Reset},
     frame::FRAME_MAX,
     pool::{OutOfMemory, Pool},
@@ -35,8 +35,9 @@ const STRIKES: u8 = 8;
 /// Ticks, about seconds, without failure until one is forgiven.
 const CALM: u8 = 60;
 
-/// The largest IP packet of a port, in octets: it lies in one buffer.
-pub const MTU_MAX: u16 = (FRAME_MAX - ETHERNET_HEADER) as u16;
+/// The largest IP packet of a port, in octets: it lies in one buffer, whatever its head.
+pub const MTU_MAX: u16 = 4070;
+const _: () = assert!(crate::HEAD_MAX + MTU_MAX as usize <= FRAME_MAX);
 
 /// What a site may say about a port.
 #[derive(Clone, Copy, Debug, Default)]

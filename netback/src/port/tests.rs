@@ -94,8 +94,8 @@ fn a_head_that_finds_no_room_goes_out_with_a_copy() {
     let pool = pool(2);
     let ((mut a, device_a), (mut b, device_b)) = (port(&pool, 1), port(&pool, 2));
     let idle = pool.free();
-    for (range, refused) in [(14..590, None), (0..1, None), (14..4084, Some(Refused::Malformed))] {
-        let octets = frame(4084);
+    for (range, refused) in [(14..590, None), (0..1, None), (14..FRAME_MAX, Some(Refused::Malformed))] {
+        let octets = frame(FRAME_MAX);
         device_a.deliver_merged(segments::LARGE, &octets);
         let received = turn(&mut a).remove(0);
         let mut head = long_head();
@@ -149,8 +149,8 @@ fn only_what_serves_us_is_negotiated() {
     assert_eq!(device.with(|device| device.accepted), accepted);
     assert_eq!((port.mac(), port.mtu()), (EthernetAddress([2, 0, 0, 0, 0, 7]), 1500));
     assert!(port.is_up() && port.finishes_checksums());
-    assert_eq!(device.with(|device| device.rings[0].waiting()), 256);
-    assert_eq!(pool.free(), buffers_for(1) - 256);
+    assert_eq!(device.with(|device| device.rings[0].waiting()), OFFERED as u16);
+    assert_eq!(pool.free(), buffers_for(1) - OFFERED);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn mtu_is_the_least_of_device_site_and_buffer() {
     assert_eq!(mtu([0x78, 5], all, Some(1300)), 1300);
     assert_eq!(mtu([0x78, 5], all, Some(1500)), 1400);
     assert_eq!(mtu([0x78, 5], without, None), 1500);
-    assert_eq!(mtu([0xff, 0xff], all, None), 4096 - 12 - 14);
+    assert_eq!(mtu([0xff, 0xff], all, None), MTU_MAX);
     assert_eq!(mtu([0, 0], all, None), 1500);
 }
 
@@ -262,12 +262,12 @@ fn a_device_that_never_sends_fills_ring_and_backlog_then_frames_come_back() {
         b.finish();
     }
     let (dropped, waiting) = (b.statistics().tx_full as usize, b.statistics().backlog as usize);
-    assert!(dropped >= RING / 2 && waiting > BACKLOG / 2, "{dropped} dropped, {waiting} wait");
+    assert!(dropped >= RING / 2 && waiting > RESERVE, "{dropped} dropped, {waiting} wait");
     assert_eq!(waiting + dropped, RING + BACKLOG);
     turn(&mut a);
     assert_eq!(pool.free(), idle - RING - waiting);
     // Another port still receives, and the backlog leaves in order once the device wakes up.
-    assert_eq!(device_a.with(|device| device.rings[0].waiting()), 256);
+    assert_eq!(device_a.with(|device| device.rings[0].waiting()), OFFERED as u16);
     let mut sent = 0;
     while device_b.send().is_some() {
         sent += 1;
@@ -279,7 +279,7 @@ fn a_device_that_never_sends_fills_ring_and_backlog_then_frames_come_back() {
 
 #[test]
 fn backlogs_leave_buffers_to_the_receive_rings() {
-    let pool = Pool::new::<TestHal>(3 * RING + RESERVE + 10).unwrap();
+    let pool = Pool::new::<TestHal>(2 * OFFERED + RING + RESERVE + 10).unwrap();
     let ((mut a, device_a), (mut b, _device_b)) = (port(&pool, 1), port(&pool, 2));
     for _ in 0..2 * RING {
         device_a.deliver(PLAIN, &frame(400));
@@ -290,7 +290,7 @@ fn backlogs_leave_buffers_to_the_receive_rings() {
     turn(&mut a);
     let lost = b.statistics().tx_full;
     assert!(lost > 0 && pool.free() >= RESERVE - 1, "{lost} lost, {} free", pool.free());
-    assert_eq!(device_a.with(|device| device.rings[0].waiting()), 256);
+    assert_eq!(device_a.with(|device| device.rings[0].waiting()), OFFERED as u16);
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn offload_fields_are_passed_on_or_the_frame_is_dropped_and_counted() {
     assert_eq!(checksums, expected);
     let statistics = port.statistics();
     assert_eq!((statistics.rx_bad_offload, statistics.rx_runts, statistics.rx_frames), (2, 2, 3));
-    assert_eq!((statistics.device_errors, pool.free()), (0, buffers_for(1) - 256 + 7));
+    assert_eq!((statistics.device_errors, pool.free()), (0, buffers_for(1) - OFFERED + 7));
 }
 
 #[test]

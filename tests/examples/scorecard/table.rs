@@ -170,7 +170,7 @@ pub const ROWS: &[Row] = &[
     row(
         "fragments",
         "65 507 octets, 30 s, a pool, 20 000 incomplete datagrams",
-        "yes; 1 MiB by default",
+        "yes; 2 MiB by default",
         &[
             "req_14_the_largest_datagram",
             "req_14_what_waits_30_seconds",

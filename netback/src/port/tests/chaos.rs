@@ -21,7 +21,7 @@ impl Chance {
 
     /// A length or identifier that is likely to hurt.
     fn odd(&mut self) -> u32 {
-        let near = [0, 1, 11, 12, 13, 255, 256, 257, 4095, 4096, 4097, 0xffff, 0x1_0000, u32::MAX];
+        let near = [0, 1, 11, 12, 13, 127, 128, 129, 8191, 8192, 8193, 0xffff, 0x1_0000, u32::MAX];
         match self.below(3) {
             0 => self.next() as u32,
             1 => self.below(300) as u32,

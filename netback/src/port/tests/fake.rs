@@ -9,6 +9,7 @@ use std::{
     vec::Vec,
 };
 
+use crate::pool::BUFFER;
 use virtio_drivers::{
     BufferDirection, Error, Hal, PAGE_SIZE, PhysAddr, Result,
     transport::{DeviceStatus, DeviceType, InterruptStatus, Transport},
@@ -231,14 +232,14 @@ impl Fake {
     /// Receives a frame as an honest device does that merges buffers: as many as it takes, shown at once.
     pub(crate) fn deliver_merged(&self, mut header: [u8; 12], frame: &[u8]) {
         let octets = 12 + frame.len();
-        header[10..].copy_from_slice(&(octets.div_ceil(PAGE_SIZE) as u16).to_le_bytes());
+        header[10..].copy_from_slice(&(octets.div_ceil(BUFFER) as u16).to_le_bytes());
         let whole = [&header[..], frame].concat();
         self.with(|device| {
             let used = device.rings[0].used;
-            for part in whole.chunks(PAGE_SIZE) {
+            for part in whole.chunks(BUFFER) {
                 let (head, parts) = device.rings[0].take().expect("a receive buffer");
-                assert_eq!(parts[0].1 as usize, PAGE_SIZE);
-                // SAFETY: the driver offered a page there, and reads none of it before we give it back.
+                assert_eq!(parts[0].1 as usize, BUFFER);
+                // SAFETY: the driver offered so many octets there, and reads none of it before we give it back.
                 unsafe { pointer::<u8>(parts[0].0).copy_from(part.as_ptr(), part.len()) };
                 device.rings[0].entry(head.into(), part.len() as u32);
             }

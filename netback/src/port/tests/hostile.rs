@@ -14,9 +14,9 @@ fn survives(wrong: impl FnOnce(&Fake)) {
     let ((mut port, device), (mut other, other_device)) = (port(&pool, 1), port(&pool, 2));
     let idle = pool.free();
     for _ in 0..3 {
-        device.deliver_merged(LARGE, &frame(6000));
+        device.deliver_merged(LARGE, &frame(9000));
         let received = turn(&mut port).remove(0);
-        port.transmit(&large_head(5934), Some((received, 66..6000))).unwrap();
+        port.transmit(&large_head(8934), Some((received, 66..9000))).unwrap();
     }
     port.finish();
     wrong(&device);
@@ -28,7 +28,7 @@ fn survives(wrong: impl FnOnce(&Fake)) {
 
     turn(&mut port);
     assert_eq!((port.statistics().restarts, pool.free()), (1, idle));
-    assert_eq!(device.with(|device| (device.resets, device.rings[0].waiting())), (2, 256));
+    assert_eq!(device.with(|device| (device.resets, device.rings[0].waiting())), (2, OFFERED as u16));
     device.deliver(PLAIN, &frame(77));
     assert_eq!(turn(&mut port)[0].octets(), frame(77));
     port.transmit(&head(), None).unwrap();
@@ -44,7 +44,7 @@ fn survives(wrong: impl FnOnce(&Fake)) {
 
 #[test]
 fn received_identifiers_beyond_the_ring_are_forged() {
-    survives(|device| device.with(|device| device.rings[0].give(256, 100)));
+    survives(|device| device.with(|device| device.rings[0].give(OFFERED as u32, 100)));
     survives(|device| device.with(|device| device.rings[0].give(u32::MAX, 100)));
 }
 
@@ -106,8 +106,8 @@ fn give(device: &Fake, count: u16, length: u32) {
 
 #[test]
 fn frames_in_no_buffer_or_in_more_than_there_are_are_impossible() {
-    for count in [0, 2, 17, 18, 255, u16::MAX] {
-        survives(|device| give(device, count, 4096));
+    for count in [0, 2, 9, 10, 255, u16::MAX] {
+        survives(|device| give(device, count, BUFFER as u32));
     }
     // The second buffer is there, but the first was not filled, or is longer than it is.
     for length in [100, 4095, 4097] {
@@ -129,10 +129,10 @@ fn a_used_index_far_ahead_ends_in_a_reset() {
 fn lengths_at_the_limits_are_accepted() {
     let pool = pool(1);
     let (mut port, device) = port(&pool, 1);
-    device.deliver(PLAIN, &frame(4084));
+    device.deliver(PLAIN, &frame(FRAME_MAX));
     device.deliver(PLAIN, &frame(14));
     let lengths: Vec<usize> = turn(&mut port).iter().map(|frame| frame.octets().len()).collect();
-    assert_eq!((lengths, port.statistics().device_errors), (Vec::from([4084, 14]), 0));
+    assert_eq!((lengths, port.statistics().device_errors), (Vec::from([FRAME_MAX, 14]), 0));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn misbehave(device: &Fake, random: &mut Random) {
             5 => device.refuses_features = !device.refuses_features,
             _ => {
                 if let Some((head, _)) = ring.take() {
-                    ring.give(head.into(), 12 + random.below(4084));
+                    ring.give(head.into(), 12 + random.below(FRAME_MAX as u32));
                 }
             }
         }

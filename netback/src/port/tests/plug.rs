@@ -64,7 +64,7 @@ fn a_device_that_does_not_start_leaves_the_port_as_it_was() {
     assert_eq!(port.plug(broken, nothing()), Err(StartError::FeaturesRefused));
     assert!(!port.is_present() && pool.free() == pool.size());
     assert_eq!(port.plug(Fake::new(2), nothing()), Ok(()));
-    assert_eq!((port.mac().0[5], pool.free()), (2, pool.size() - RING));
+    assert_eq!((port.mac().0[5], pool.free()), (2, pool.size() - OFFERED));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn memory_that_a_removed_device_does_not_let_go_of_is_used_by_nobody() {
     port.plug(device.clone(), nothing()).unwrap();
     device.with(|device| device.is_stuck = true);
     port.unplug(nothing());
-    assert_eq!(pool.free(), pool.size() - RING);
+    assert_eq!(pool.free(), pool.size() - OFFERED);
     assert_eq!(port.plug(Fake::new(2), nothing()), Err(StartError::OutOfMemory));
     assert!(!port.is_present());
 }

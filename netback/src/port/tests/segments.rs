@@ -27,18 +27,18 @@ fn a_large_frame_spans_buffers_and_crosses_without_a_copy() {
     let pool = pool(2);
     let ((mut a, device_a), (mut b, device_b)) = (port(&pool, 1), port(&pool, 2));
     let idle = pool.free();
-    for length in [4084, 4085, 8180, 8181, 40_000, 65_549] {
+    for length in [4084, FRAME_MAX, FRAME_MAX + 1, FRAME_MAX + BUFFER, 40_000, 65_549] {
         let octets = frame(length);
         device_a.deliver_merged(LARGE, &octets);
         let received = turn(&mut a).remove(0);
-        assert_eq!((received.length(), received.octets()), (length, &octets[..length.min(4084)]));
+        assert_eq!((received.length(), received.octets()), (length, &octets[..length.min(FRAME_MAX)]));
         assert_eq!(received.offload(), large_head(0).offload);
         let head = large_head(length - 66);
         b.transmit(&head, Some((received, 66..length))).unwrap();
         b.finish();
         let (header, sent, parts) = device_b.send().unwrap();
         assert_eq!((header, sent), (LARGE.to_vec(), [head.as_slice(), &octets[66..]].concat()));
-        assert_eq!(parts.len(), (12 + length).div_ceil(4096));
+        assert_eq!(parts.len(), (12 + length).div_ceil(BUFFER));
         turn(&mut a);
         turn(&mut b);
         assert_eq!(pool.free(), idle);
@@ -123,8 +123,8 @@ fn what_is_larger_than_a_buffer_and_has_no_segments_is_dropped_and_counted() {
     let pool = pool(1);
     let (mut port, device) = port(&pool, 1);
     let idle = pool.free();
-    device.deliver_merged(PLAIN, &frame(4085));
-    device.deliver_merged(PLAIN, &frame(4084));
+    device.deliver_merged(PLAIN, &frame(FRAME_MAX + 1));
+    device.deliver_merged(PLAIN, &frame(FRAME_MAX));
     assert_eq!(turn(&mut port).len(), 1);
     turn(&mut port);
     let statistics = port.statistics();
