@@ -232,3 +232,37 @@ fn a_set_of_one_flag_or_state_is_what_nft_makes_of_it() {
     tells("tcp flags { syn, ack }", &flags(0x02), &flags(0x12));
     tells("ct state { new|established }", &segment(), &Candidate { state: State::Related, ..segment() });
 }
+
+#[test]
+fn a_define_may_be_empty_and_a_set_in_a_rule_not() {
+    let rules = |rule: &str| {
+        format!(
+            "define none = {{ }}\ndefine some = {{ $none, 10.0.1.2 }}\n{}",
+            forward(rule).replacen("{\n", "{\nset s { type ipv4_addr; elements = $none; }\n", 1)
+        )
+    };
+    assert_eq!(verdict(site(&rules("ip saddr @s drop\nip saddr $some accept")), &segment()), Verdict::Accept);
+    let compiled = rules_compiler::compile_text(PLAN, &rules("ip saddr @s drop")).expect("it compiles");
+    assert_eq!(lines(compiled.warnings()), ["rules.nft:4:5: set \"s\" is empty"]);
+    for rule in [
+        "ip saddr $none accept",
+        "ip saddr != $none accept",
+        "ip saddr . tcp dport $none accept",
+        "ip6 saddr $none accept",
+        "ether saddr { $none } accept",
+    ] {
+        let told = lines(&refused(&rules(&format!("ip saddr @s drop\n{rule}"))));
+        assert!(told.iter().any(|line| line.ends_with("this set has no elements")), "{rule}: {told:?}");
+    }
+    let told = lines(&refused(&format!("define none = {{\n}}\n{}", forward("accept"))));
+    assert_eq!(told.first().map(String::as_str), Some("rules.nft:2:1: expected a value, found \"}\""));
+}
+
+#[test]
+fn a_reject_for_ipv4_leaves_ipv6_to_others() {
+    let body = "reject with icmp host-prohibited\nreject with icmpv6 admin-prohibited\ndrop";
+    assert_eq!(
+        verdict(site(&forward(body)), &segment()),
+        Verdict::Reject(rules::RuleId(0), rules::Reject::Icmp(10))
+    );
+}

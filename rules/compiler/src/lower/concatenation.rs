@@ -62,6 +62,7 @@ impl Lowering<'_> {
             _ => {
                 self.program.sets += 1;
                 let rows = self.rows(&wanted.value, &types)?;
+                self.is_some(&wanted.value, rows.len())?;
                 let (rows, overlaps) = self.arranged(rows, &types, &value.span)?;
                 if overlaps && !rows.is_sorted {
                     return self.refuse(value.span.clone(), "elements of this set overlap");

@@ -39,6 +39,7 @@ impl Lowering<'_> {
             self.named_set(&value.span, &[datatype])?;
         } else {
             let rows = self.rows(&wanted.value, &[datatype])?;
+            self.is_some(&wanted.value, rows.len())?;
             self.next_header(wanted, rows.concat(), premises)?;
         }
         premises.is_never = true;

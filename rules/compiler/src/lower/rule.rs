@@ -221,7 +221,11 @@ impl Lowering<'_> {
                 premises.is_never = true;
                 Reject::Icmp(3)
             }
-            RejectWith::Icmp(name) => Reject::Icmp(self.reject_code(name, names::REJECT_CODES)?),
+            RejectWith::Icmp(name) => {
+                // In a table that holds both, it leaves IPv6 to others.
+                premises.is_ipv4_told = true;
+                Reject::Icmp(self.reject_code(name, names::REJECT_CODES)?)
+            }
             RejectWith::Icmpx(name) => Reject::Icmp(self.reject_code(name, names::REJECT_CODES_X)?),
         };
         Some(Action::Reject(reject))

@@ -92,7 +92,7 @@ impl Lowering<'_> {
             _ if is_of_ipv6(set) => self.set_rows(set).map(|_| Held::Ipv6 { changes: false })?,
             _ => Held::Rows(self.set_rows(set)?),
         };
-        if set.elements.is_empty() && !set.lacks_elements {
+        if count == 0 && !set.lacks_elements {
             self.warning(set.span.clone(), format!("set {} is empty", quoted(&set.name)));
         }
         Some(held)

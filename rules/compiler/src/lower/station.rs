@@ -67,6 +67,7 @@ impl Lowering<'_> {
                 _ => {
                     self.program.sets += usize::from(matches!(value.what, ValueWhat::Set(_)));
                     let rows = self.rows(&wanted.value, &[Datatype::Station])?;
+                    self.is_some(&wanted.value, rows.len())?;
                     let (rows, overlaps) = self.arranged(rows, &[Datatype::Station], &value.span)?;
                     if overlaps {
                         self.warning(value.span.clone(), "elements of this set repeat or overlap".to_owned());

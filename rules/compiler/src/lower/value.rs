@@ -18,12 +18,21 @@ impl Lowering<'_> {
     pub(super) fn ranges(&mut self, value: &Value, datatype: Datatype) -> Option<Ranges> {
         let mut ranges = Ranges::new();
         self.collect(value, datatype, &mut ranges)?;
+        self.is_some(value, ranges.len())?;
         let (ranges, overlaps) = normalise(ranges);
         // A wildcard may name what a name names; that is no mistake.
         if overlaps && datatype != Datatype::Interface {
             self.warning(value.span.clone(), "elements of this set repeat or overlap".to_owned());
         }
         Some(ranges)
+    }
+
+    /// Refuses a set in a rule that has no elements: a define may be empty.
+    pub(super) fn is_some(&mut self, value: &Value, count: usize) -> Option<()> {
+        if count > 0 {
+            return Some(());
+        }
+        self.refuse(value.span.clone(), "this set has no elements")
     }
 
     /// All elements of a value, as they stand. What stands in a define is told where it stands.

@@ -41,6 +41,7 @@ pub(crate) fn parse(source: &Source, diagnostics: &mut Diagnostics) -> Ruleset {
         bases: 0,
         block: 0,
         counts_elements: false,
+        may_be_empty: false,
         chain_said: ChainSaid::default(),
         ruleset: Ruleset::default(),
     };
@@ -73,6 +74,8 @@ pub(super) struct Parser<'s, 'd> {
     pub block: usize,
     /// The set that is read has counters in its elements.
     pub counts_elements: bool,
+    /// The next set is that of a define, which may have no elements.
+    pub may_be_empty: bool,
     chain_said: ChainSaid,
     pub ruleset: Ruleset,
 }
@@ -467,7 +470,10 @@ impl<'s> Parser<'s, '_> {
             return self.unexpected("\"=\"");
         }
         self.depth = 0;
-        let value = Rc::new(self.right_hand_side()?);
+        self.may_be_empty = true;
+        let value = self.right_hand_side();
+        self.may_be_empty = false;
+        let value = Rc::new(value?);
         let depth = self.depth;
         if depth > DEFINES_MAX {
             return self.error(span, format!("more than {DEFINES_MAX} defines within each other"));

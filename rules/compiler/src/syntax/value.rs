@@ -164,6 +164,11 @@ impl Parser<'_, '_> {
 
     fn set_literal(&mut self, depth: usize) -> Parsed<Value> {
         let (_, open) = self.next();
+        let may_be_empty = std::mem::take(&mut self.may_be_empty);
+        let close = self.here();
+        if may_be_empty && self.takes(Token::Close) {
+            return Ok(Value { span: open.start..close.end, what: ValueWhat::Set(Vec::new()) });
+        }
         self.braces += 1;
         let mut items = Vec::new();
         loop {
