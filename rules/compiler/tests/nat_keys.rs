@@ -73,7 +73,7 @@ fn the_text_of_rust_holds_them() {
     let text = compile_text(&plan, OPEN).map(|compiled| compiled.to_rust()).unwrap_or_default();
     for part in [
         "filtering: ::rules::site::Filterings { tcp: ::rules::site::Filtering::AddressAndPortDependent, ",
-        "syn_answer: ::rules::site::SynAnswer::PortUnreachable, fragments: 1048576 }",
+        "syn_answer: ::rules::site::SynAnswer::PortUnreachable, fragments: 2097152 }",
         "udp_short: ::core::option::Option::Some(::rules::site::UdpShort { ports: &[(53, 53)], seconds: 9 })",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
