@@ -128,3 +128,34 @@ fn chains_behind_a_map_are_part_of_the_graph() {
     let summary = compiled.map(|compiled| compiled.summary()).unwrap_or_default();
     assert!(summary.ends_with("at most 24 steps a hook"), "{summary}");
 }
+
+#[test]
+fn a_key_behind_a_mask_is_looked_up_as_it_is_then() {
+    let from = |last: [u8; 2]| Candidate { source: [10, 0, last[0], last[1]].into(), ..segment() };
+    let accepts =
+        |rule: &str, candidate: &Candidate| verdict(site(&forward(rule)), candidate) == Verdict::Accept;
+    let map = "ip saddr & 255.255.255.0 vmap { 10.0.1.0 : accept, 10.0.2.0 : drop }";
+    assert!(accepts(map, &from([1, 7])) && !accepts(map, &from([2, 7])) && !accepts(map, &from([3, 7])));
+    let others = "ip saddr and 255.255.255.0 vmap { 10.0.1.0 : drop, 10.0.2.0 : drop, * : accept }";
+    assert!(
+        accepts(others, &from([3, 7])) && !accepts(others, &from([2, 7])) && !accepts(others, &from([1, 0]))
+    );
+    let marks = "meta mark set 0x21\nmeta mark & 0xf vmap { 1 : accept, 2 : drop }";
+    assert!(accepts(marks, &segment()));
+    let set = "ip saddr & 255.255.255.0 { 10.0.1.0, 10.0.9.0 } accept";
+    assert!(accepts(set, &from([1, 255])) && accepts(set, &from([9, 0])) && !accepts(set, &from([2, 0])));
+    let not = "ip saddr & 255.255.255.0 != { 10.0.1.0, 10.0.9.0 } accept";
+    assert!(accepts(not, &from([2, 0])) && !accepts(not, &from([1, 255])));
+    let named = forward("ip saddr & 255.255.0.0 @s accept").replacen(
+        "{\n",
+        "{\nset s { type ipv4_addr; elements = { 10.0.0.0, 10.9.0.0 }; }\n",
+        1,
+    );
+    assert_eq!(verdict(site(&named), &from([200, 1])), Verdict::Accept);
+    let wrong = "a set behind a mask has single values, and the mask leading bits, such as 255.255.255.0";
+    refuses(&[
+        ("ip saddr & 0.0.0.255 { 0.0.0.1, 0.0.0.2 } accept", &[&format!("4:22: {wrong}")]),
+        ("ip saddr & 255.255.255.0 { 10.0.1.1 } accept", &[&format!("4:26: {wrong}")]),
+        ("ip saddr & 255.255.255.0 vmap { 10.0.1.1 : accept }", &["4:33: this can never be true"]),
+    ]);
+}

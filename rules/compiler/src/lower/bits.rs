@@ -2,6 +2,7 @@
 
 use super::Lowering;
 use super::matches::Meaning;
+use super::ranges::normalise;
 use crate::syntax::keys::Datatype;
 use crate::syntax::tree::{self, BitOperator, Operator, ValueWhat};
 
@@ -11,12 +12,30 @@ impl Lowering<'_> {
         let datatype = wanted.key.datatype;
         let (mask, xor) = self.bit_operations(&wanted.bits, datatype, (datatype.max(), 0))?;
         let value = wanted.value.resolved();
+        if let ValueWhat::Set(_) | ValueWhat::Named = value.what {
+            return self.among_masked(wanted, (mask, xor));
+        }
         if !matches!(value.what, ValueWhat::Number | ValueWhat::Address | ValueWhat::Word) {
             let message = "behind a mask, one value is compared, not a set or a range";
             return self.refuse(wanted.value.span.clone(), message);
         }
         let value = self.single(value, datatype)? ^ xor;
         Some(Meaning::Bits { mask, value, negated: wanted.operator == Operator::NotEqual })
+    }
+
+    /// Under a mask of leading bits each value is a range of those that have its bits.
+    fn among_masked(&mut self, wanted: &tree::Match, (mask, xor): (u32, u32)) -> Option<Meaning> {
+        let datatype = wanted.key.datatype;
+        let others = datatype.max() & !mask;
+        let held = self.operand(&wanted.value, datatype)?;
+        let is_single = held.iter().all(|(first, last)| first == last && first & others == 0);
+        if others & others.wrapping_add(1) != 0 || xor != 0 || !is_single {
+            let message =
+                "a set behind a mask has single values, and the mask leading bits, such as 255.255.255.0";
+            return self.refuse(wanted.value.span.clone(), message);
+        }
+        let ranges = held.iter().map(|&(value, _)| (value, value | others)).collect();
+        Some(Meaning::Among(normalise(ranges).0.into(), wanted.operator == Operator::NotEqual))
     }
 
     /// What operations on `(x & and) ^ xor` make of it.

@@ -17,8 +17,8 @@ use crate::diagnostics::quoted;
 use crate::program::{Lookup, Step};
 use crate::syntax::keys::{self, Datatype, Subject};
 use crate::syntax::tree::{
-    self, Elements, Form, MapItem, Mapping, NamedMap, Operator, Place, Ruleset, Span, Translation, Value,
-    ValueWhat, What,
+    self, BitOperator, Elements, Form, MapItem, Mapping, NamedMap, Operator, Place, Ruleset, Span,
+    Translation, Value, ValueWhat, What,
 };
 
 /// A rule, or what it comes to for one element of its map.
@@ -222,7 +222,8 @@ impl Lowering<'_> {
             }
             let mut own = base.clone();
             let asked = match &item.key {
-                Some(key) => self.asked(&keys, key, context, &mut own),
+                Some(key) => self.asked((&keys, &map.bits), key, context, &mut own),
+                None if !map.bits.is_empty() => self.none_of(map, context, &mut own),
                 None => self.any_other(&keys, &others, (&item.span, context), &mut own),
             };
             // What else is wrong with the map is told too.
@@ -267,7 +268,7 @@ impl Lowering<'_> {
     /// The steps that ask for one key of a map.
     fn asked(
         &mut self,
-        keys: &[(&'static keys::Key, Span)],
+        (keys, bits): (&[(&'static keys::Key, Span)], &[(BitOperator, Value)]),
         value: &Value,
         context: &Context,
         own: &mut Premises,
@@ -275,16 +276,26 @@ impl Lowering<'_> {
         let [(key, _)] = keys else {
             let ValueWhat::Concatenation(parts) = &value.resolved().what else { return None };
             for ((key, _), part) in keys.iter().zip(parts) {
-                self.asked_one(key, part, context, own)?;
+                self.asked_one((key, bits), part, context, own)?;
             }
             return Some(());
         };
-        self.asked_one(key, value, context, own)
+        self.asked_one((key, bits), value, context, own)
+    }
+
+    /// `*` of a map whose key is masked: no other element.
+    fn none_of<T>(&mut self, map: &Mapping<T>, context: &Context, own: &mut Premises) -> Option<()> {
+        self.spend_many(map.items.len(), &map.key_span)?;
+        for key in map.items.iter().filter_map(|item| item.key.as_ref()) {
+            let wanted = tree::Match { operator: Operator::NotEqual, ..equal(map.key, &map.bits, key) };
+            self.comparison(&wanted, context, own)?;
+        }
+        Some(())
     }
 
     fn asked_one(
         &mut self,
-        key: &'static keys::Key,
+        (key, bits): (&'static keys::Key, &[(BitOperator, Value)]),
         value: &Value,
         context: &Context,
         own: &mut Premises,
@@ -295,7 +306,7 @@ impl Lowering<'_> {
             let message = format!("{name} in a map needs tcp or udp with it");
             return self.refuse(value.span.clone(), message);
         }
-        self.comparison(&equal(key, value), context, own)
+        self.comparison(&equal(key, bits, value), context, own)
     }
 
     /// All keys of a map, which must be apart.
@@ -491,12 +502,12 @@ fn reads_what_changes(step: &Step) -> bool {
 }
 
 /// `key == value`, as maps compare.
-fn equal(key: &'static keys::Key, value: &Value) -> tree::Match {
+fn equal(key: &'static keys::Key, bits: &[(BitOperator, Value)], value: &Value) -> tree::Match {
     tree::Match {
         key,
         key_span: value.span.clone(),
         mask: None,
-        bits: Vec::new(),
+        bits: bits.to_vec(),
         operator: Operator::Equal,
         value: value.clone(),
         of: None,

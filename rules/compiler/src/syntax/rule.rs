@@ -310,7 +310,7 @@ impl Parser<'_, '_> {
         }
         let more = self.more_keys()?;
         if self.peek_word() == "vmap" {
-            return self.verdict_map(key, key_span, more);
+            return self.verdict_map(key, key_span, Vec::new(), more);
         }
         if !more.is_empty() {
             let keys = std::iter::once((key, key_span)).chain(more).collect();
@@ -330,6 +330,9 @@ impl Parser<'_, '_> {
         } else if key.datatype.is_ordered() || key.datatype == Datatype::Address6 {
             bits = self.bit_operations()?;
         }
+        if !bits.is_empty() && self.peek_word() == "vmap" {
+            return self.verdict_map(key, key_span, bits, more);
+        }
         let here = self.here();
         if let word @ ("vmap" | "map" | "set" | "and" | "or" | "xor" | "lshift" | "rshift") = self.peek_word()
         {
@@ -340,7 +343,8 @@ impl Parser<'_, '_> {
         }
         let operator = self.operator();
         let is_masked = mask.is_some() || !bits.is_empty();
-        if is_masked && !matches!(operator, Operator::Equal | Operator::NotEqual) {
+        let is_set = operator == Operator::Implicit && matches!(self.peek(), Token::Open | Token::SetName);
+        if is_masked && !is_set && !matches!(operator, Operator::Equal | Operator::NotEqual) {
             return self.unexpected("\"==\" or \"!=\" after a mask");
         }
         let value = self.right_hand_side()?;

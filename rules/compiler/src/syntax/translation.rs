@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::keys::Key;
 use super::lexer::Token;
 use super::parser::{DECLARATION, Parsed, Parser};
-use super::tree::{MapItem, Mapping, Place, Span, Target, Translation, Value, ValueWhat, What};
+use super::tree::{BitOperator, MapItem, Mapping, Place, Span, Target, Translation, Value, ValueWhat, What};
 
 impl Parser<'_, '_> {
     /// `masquerade [to :ports] [flags]`
@@ -109,10 +109,17 @@ impl Parser<'_, '_> {
             return self.unexpected("\"map\"");
         }
         if let Some(name) = self.map_name() {
-            return Ok(Mapping { key, key_span, more, name: Some(name), items: Rc::default() });
+            return Ok(Mapping {
+                key,
+                key_span,
+                bits: Vec::new(),
+                more,
+                name: Some(name),
+                items: Rc::default(),
+            });
         }
         let items = Rc::new(self.places()?);
-        Ok(Mapping { key, key_span, more, name: None, items })
+        Ok(Mapping { key, key_span, bits: Vec::new(), more, name: None, items })
     }
 
     /// `key map { key : mark, ... }`, from the word on.
@@ -125,7 +132,7 @@ impl Parser<'_, '_> {
         self.next();
         let name = self.map_name();
         let items = if name.is_some() { Rc::default() } else { Rc::new(self.marks()?) };
-        Ok(Mapping { key, key_span, more, name, items })
+        Ok(Mapping { key, key_span, bits: Vec::new(), more, name, items })
     }
 
     /// `{ key : mark, ... }`
@@ -142,12 +149,13 @@ impl Parser<'_, '_> {
         &mut self,
         key: &'static Key,
         key_span: Span,
+        bits: Vec<(BitOperator, Value)>,
         more: Vec<(&'static Key, Span)>,
     ) -> Parsed<What> {
         self.next();
         let name = self.map_name();
         let items = if name.is_some() { Rc::default() } else { Rc::new(self.verdicts()?) };
-        let mapping = Mapping { key, key_span, more, name, items };
+        let mapping = Mapping { key, key_span, bits, more, name, items };
         Ok(What::Verdicts(Box::new(mapping)))
     }
 

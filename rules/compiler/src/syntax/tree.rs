@@ -347,6 +347,8 @@ pub(crate) struct Place {
 pub(crate) struct Mapping<T> {
     pub key: &'static Key,
     pub key_span: Span,
+    /// What is done with it before it is looked up.
+    pub bits: Vec<(BitOperator, Value)>,
     /// What else is joined to the key.
     pub more: Vec<(&'static Key, Span)>,
     /// Where the name of a map stands, `@name`; its elements are those of that map.
