@@ -147,3 +147,33 @@ fn without_merging_no_segments_are_asked_for() {
     assert_eq!(accepted(1 << 7), 0b1_0101_0000);
     assert_eq!(accepted(1 << 11), 0b1_0000_0101);
 }
+
+#[test]
+fn a_small_flow_waits_for_few_octets_however_large_the_frames_ahead() {
+    let pool = pool(2);
+    let ((mut a, device_a), (mut b, device_b)) = (port(&pool, 1), port(&pool, 2));
+    let length = 60_000;
+    for number in 0..25 {
+        device_a.deliver_merged(LARGE, &frame(length));
+        let received = turn(&mut a).remove(0);
+        let mut head = large_head(length - 66);
+        head.flow = Flow { input: 1, number: number % 4 };
+        b.transmit(&head, Some((received, 66..length))).unwrap();
+    }
+    assert_eq!(b.statistics().backlog as usize, 25 - QUEUED.div_ceil(12 + length));
+    let mut small = head();
+    small.flow = Flow { input: 1, number: 9 };
+    b.transmit(&small, None).unwrap();
+    b.finish();
+    let mut ahead = 0;
+    loop {
+        let sent = device_b.send().unwrap().1.len();
+        if sent == 60 {
+            break;
+        }
+        ahead += sent;
+        turn(&mut b);
+    }
+    // What the device has, and a turn of each large flow: they are new to the backlog too.
+    assert!(ahead <= QUEUED + 5 * length, "{ahead} octets ahead");
+}
