@@ -4,7 +4,7 @@
 //! nobody reads.
 
 use core::sync::atomic::{
-    AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+    AtomicU8, AtomicU16, AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
@@ -12,6 +12,7 @@ use core::{marker::PhantomData, mem::offset_of, ptr::NonNull};
 
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, transport::Transport};
 
+use super::ring::{Descriptor, NEXT, QUIET, WRITE};
 use crate::pool::{OutOfMemory, Pages};
 
 /// The queue's number, where there is one pair of others.
@@ -19,20 +20,8 @@ pub(crate) const CONTROL: u16 = 2;
 /// Descriptors of the queue.
 const SIZE: usize = 2;
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const QUIET: u16 = 1;
-
 /// VIRTIO_NET_CTRL_ANNOUNCE and VIRTIO_NET_CTRL_ANNOUNCE_ACK.
 const HEARD: [u8; 2] = [3, 0];
-
-#[repr(C)]
-struct Descriptor {
-    address: AtomicU64,
-    length: AtomicU32,
-    flags: AtomicU16,
-    next: AtomicU16,
-}
 
 /// What device and driver share, in the order and with the alignment of virtio 1.2, 2.7.
 #[repr(C, align(16))]

@@ -15,17 +15,19 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, transport::Transport};
 use super::{RING, StartError};
 use crate::pool::{OutOfMemory, Pages};
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
+/// Flags of a descriptor (virtio 1.2, 2.7.5): another one follows; the device writes.
+pub(super) const NEXT: u16 = 1;
+pub(super) const WRITE: u16 = 2;
 /// In the available ring: no interrupts; in the used ring: no notifications (virtio 1.2, 2.7.7 and 2.7.10).
-const QUIET: u16 = 1;
+pub(super) const QUIET: u16 = 1;
 
+/// A buffer, as the device finds it (virtio 1.2, 2.7.5).
 #[repr(C)]
-struct Descriptor {
-    address: AtomicU64,
-    length: AtomicU32,
-    flags: AtomicU16,
-    next: AtomicU16,
+pub(super) struct Descriptor {
+    pub(super) address: AtomicU64,
+    pub(super) length: AtomicU32,
+    pub(super) flags: AtomicU16,
+    pub(super) next: AtomicU16,
 }
 
 #[repr(C)]
