@@ -7,7 +7,7 @@ pub(crate) use slab::Slab;
 use core::net::Ipv4Addr;
 
 use crate::endpoint::{Direction, Ends, Tuple, protocol};
-use crate::tcp::History;
+use crate::tcp::{History, LastSyn};
 use crate::translate::{Changes, Translation};
 
 /// No session, no mapping, no link.
@@ -97,8 +97,7 @@ pub struct Session {
     /// The place of its mapping. Where the mapping lives: how many sessions use it, or, at rest,
     /// which kind of port.
     pub(crate) mapping: u32,
-    /// What acknowledges the TCP SYN that opened it.
-    pub(crate) syn_end: u32,
+    pub(crate) last_syn: LastSyn,
 }
 
 impl Session {
@@ -118,7 +117,7 @@ impl Session {
         previous: NONE,
         next: NONE,
         mapping: NONE,
-        syn_end: 0,
+        last_syn: LastSyn::NONE,
     };
 
     /// The tuple of the packet that opened it, as it arrived.

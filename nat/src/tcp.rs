@@ -80,11 +80,31 @@ impl History {
     pub(crate) const PICKED_UP: Self = Self(ESTABLISHED);
 }
 
+/// The last SYN of either side: what acknowledges it, with who sent it in place of the uppermost bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LastSyn(u32);
+
+impl LastSyn {
+    pub(crate) const NONE: Self = Self(0);
+
+    const fn new(number: u32, by: Direction) -> Self {
+        Self(number << 1 >> 1 | (by as u32) << 31)
+    }
+
+    pub(crate) const fn of(segment: &Segment, by: Direction) -> Self {
+        Self::new(segment.end(), by)
+    }
+
+    /// Whether a segment of the other side acknowledges it.
+    fn is_acknowledged(self, segment: &Segment, by: Direction) -> bool {
+        segment.has_ack() && self == Self::new(segment.acknowledgement, by.opposite())
+    }
+}
+
 /// What a TCP session knows of its connection.
 pub(crate) struct Connection<'a> {
     pub(crate) history: &'a mut History,
-    /// What acknowledges the last SYN of the opening side.
-    pub(crate) syn_end: &'a mut u32,
+    pub(crate) last_syn: &'a mut LastSyn,
     pub(crate) windows: &'a mut Windows,
     /// Whether sequence numbers are judged at all.
     pub(crate) judges: bool,
@@ -129,7 +149,7 @@ impl Connection<'_> {
         let original = direction == Direction::Original;
         let (has, events) = (|flag| segment.flags & flag != 0, self.history.0);
         if has(RST) {
-            let acknowledges = has(ACK) && segment.acknowledgement == *self.syn_end;
+            let acknowledges = self.last_syn.is_acknowledged(segment, direction);
             if self.history.is_unanswered() && !original && !acknowledges {
                 return Err(Refused::Reset);
             }
@@ -137,7 +157,7 @@ impl Connection<'_> {
         } else if segment.opens() && original {
             if self.history.is_unanswered() || self.history.is_over() {
                 *self.history = History::NEW;
-                *self.syn_end = segment.end();
+                *self.last_syn = LastSyn::of(segment, direction);
             }
         } else {
             let answered = if has(SYN) && !original { SYN_REPLIED } else { 0 };
@@ -159,13 +179,19 @@ impl Connection<'_> {
     /// RFC 5961 3.2, RFC 9293 3.10.7.3.
     fn reset(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
         let counts = match (self.history.is_unanswered(), direction) {
-            (true, Direction::Reply) if segment.has_ack() && segment.acknowledgement == *self.syn_end => true,
+            (true, Direction::Reply) if segment.has_ack() && self.windows.acknowledges_syn(segment) => true,
             (true, Direction::Reply) => return Err(Refused::Reset),
             // It may be about an older connection, which the answering side told of.
-            (true, Direction::Original) => segment.sequence == *self.syn_end,
+            (true, Direction::Original) => *self.last_syn == LastSyn::new(segment.sequence, direction),
             (false, _) => match self.windows.reset(segment, direction) {
                 Reset::Exact => true,
                 Reset::Inside => false,
+                // RFC 9293 3.10.7.1: a SYN is refused, as nobody knows of a connection there.
+                Reset::Outside
+                    if segment.sequence == 0 && self.last_syn.is_acknowledged(segment, direction) =>
+                {
+                    false
+                }
                 Reset::Outside => return Err(Refused::Window),
             },
         };
@@ -178,7 +204,7 @@ impl Connection<'_> {
     /// A SYN of the opening side. On a live session it changes nothing yet: RFC 5961 4 has the
     /// other side challenge it, or, if that knows of no connection, acknowledge it.
     fn syn(&mut self, segment: &Segment) -> bool {
-        *self.syn_end = segment.end();
+        *self.last_syn = LastSyn::of(segment, Direction::Original);
         let reset = self.history.0 & RESET != 0;
         let reused = self.history.is_over() && self.windows.is_new_syn(segment, Direction::Original);
         if self.history.is_unanswered() {
@@ -192,12 +218,15 @@ impl Connection<'_> {
         true
     }
 
-    /// A SYN of the answering side that answers nothing (RFC 5382 REQ-2).
+    /// A SYN of the answering side that answers nothing (RFC 5382 REQ-2). On a live session it changes
+    /// nothing yet, as the opening side's.
     fn simultaneous(&mut self, segment: &Segment) -> bool {
         let opens = self.history.is_unanswered();
         if opens {
-            self.windows.answer(segment);
+            self.windows.answer(segment, Direction::Reply);
             self.history.0 |= SYN_REPLIED;
+        } else {
+            *self.last_syn = LastSyn::of(segment, Direction::Reply);
         }
         opens
     }
@@ -208,17 +237,16 @@ impl Connection<'_> {
             if !is_answer || !self.windows.acknowledges_syn(segment) {
                 return Err(Refused::Window);
             }
-            self.windows.answer(segment);
+            self.windows.answer(segment, direction);
         } else if !self.windows.take_cut(segment, direction) {
             // It acknowledges a SYN that was held for one on a live session: there is none.
-            if !is_answer || segment.acknowledgement != *self.syn_end {
+            if !self.last_syn.is_acknowledged(segment, direction) {
                 return Err(Refused::Window);
             }
-            self.windows.reopen(*self.syn_end, segment);
+            self.windows.reopen(segment, direction);
             *self.history = History::NEW;
         }
-        let answered = if is_answer { SYN_REPLIED } else { 0 };
-        self.history.advance(answered, direction);
+        self.history.advance(SYN_REPLIED, direction);
         Ok(true)
     }
 
@@ -284,7 +312,7 @@ mod tests {
 
     struct Known {
         history: History,
-        syn_end: u32,
+        last_syn: LastSyn,
         windows: Windows,
     }
 
@@ -292,7 +320,8 @@ mod tests {
         /// A connection of which nothing is seen but the SYN 100.
         fn new() -> Self {
             let syn = Segment { flags: SYN, sequence: 100, length: 1, ..Segment::default() };
-            Self { history: History::NEW, syn_end: 101, windows: Windows::open(&syn) }
+            let last_syn = LastSyn::of(&syn, Original);
+            Self { history: History::NEW, last_syn, windows: Windows::open(&syn) }
         }
 
         fn take(&mut self, direction: Direction, flags: u8, numbers: (u32, u32)) -> Result<bool, Refused> {
@@ -300,8 +329,8 @@ mod tests {
             let (sequence, acknowledgement) = numbers;
             let segment =
                 Segment { flags, sequence, acknowledgement, length, window: 8192, ..Segment::default() };
-            let Self { history, syn_end, windows } = self;
-            Connection { history, syn_end, windows, judges: true }.take(&segment, direction)
+            let Self { history, last_syn, windows } = self;
+            Connection { history, last_syn, windows, judges: true }.take(&segment, direction)
         }
 
         fn established() -> Self {

@@ -138,7 +138,9 @@ impl Windows {
     pub(crate) fn take(&mut self, segment: &Segment, latest: u32, direction: Direction) -> bool {
         let (sender, receiver) = self.sides(direction);
         let (end, acknowledgement) = (segment.end(), segment.acknowledgement);
-        let oldest = sender.end.wrapping_sub(receiver.reach());
+        // By what was acknowledged: where its octets end is not known of a fragmented segment, and one
+        // whose acknowledgement was lost behind us comes again.
+        let oldest = receiver.acknowledged.wrapping_sub(receiver.reach());
         let unacknowledged = receiver.end.wrapping_sub(acknowledgement);
         if !is_at_or_after(receiver.edge(), segment.sequence)
             || !is_at_or_after(end, oldest)
@@ -183,25 +185,25 @@ impl Windows {
         }
     }
 
-    /// The answering side's SYN, with or without an acknowledgement.
-    pub(crate) fn answer(&mut self, segment: &Segment) {
-        let [original, reply] = &mut self.0;
-        *reply = reply.started(segment);
+    /// The SYN of the side that answers another one, with or without an acknowledgement.
+    pub(crate) fn answer(&mut self, segment: &Segment, direction: Direction) {
+        let (sender, receiver) = self.sides(direction);
+        *sender = sender.started(segment);
         // RFC 7323 2.2: both sides offer it, or none scales.
-        if !(original.offer.is_scaled() && reply.offer.is_scaled()) {
-            (original.offer, reply.offer) = (Offer::new(u16::MAX, None), Offer::new(segment.window, None));
+        if !(sender.offer.is_scaled() && receiver.offer.is_scaled()) {
+            (sender.offer, receiver.offer) = (Offer::new(segment.window, None), Offer::new(u16::MAX, None));
         }
         if segment.has_ack() {
-            reply.acknowledged = segment.acknowledgement;
+            sender.acknowledged = segment.acknowledgement;
         }
-        original.acknowledged = segment.sequence;
+        receiver.acknowledged = segment.sequence;
     }
 
-    /// A SYN that was answered before it was thought to open anything: only its end is known.
-    pub(crate) fn reopen(&mut self, syn_end: u32, answer: &Segment) {
-        let [original, _] = &mut self.0;
-        *original = Side { end: syn_end, ..Side::UNKNOWN };
-        self.answer(answer);
+    /// The answer to a SYN that was not thought to open anything: only its end is known.
+    pub(crate) fn reopen(&mut self, answer: &Segment, direction: Direction) {
+        let (_, receiver) = self.sides(direction);
+        *receiver = Side { end: answer.acknowledgement, ..Side::UNKNOWN };
+        self.answer(answer, direction);
     }
 
     /// A segment in the middle of a connection whose beginning was not seen.

@@ -56,10 +56,10 @@ impl Nat {
         let Some((segment, mut windows)) = packet.tcp().zip(windows) else {
             return true;
         };
-        let (mut history, mut syn_end) = (session.history, session.syn_end);
+        let (mut history, mut last_syn) = (session.history, session.last_syn);
         let connection = Connection {
             history: &mut history,
-            syn_end: &mut syn_end,
+            last_syn: &mut last_syn,
             windows: &mut windows,
             judges: self.options.tcp_windows,
         };
@@ -88,8 +88,8 @@ impl Nat {
             return Ok(false);
         };
         let before = session.history;
-        let (history, syn_end) = (&mut session.history, &mut session.syn_end);
-        let connection = Connection { history, syn_end, windows, judges: self.options.tcp_windows };
+        let (history, last_syn) = (&mut session.history, &mut session.last_syn);
+        let connection = Connection { history, last_syn, windows, judges: self.options.tcp_windows };
         let counts = connection.take(segment, hit.direction)?;
         if session.history != before {
             self.turned(id);

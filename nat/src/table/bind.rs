@@ -7,7 +7,7 @@ use crate::endpoint::{Direction, Tuple};
 use crate::index::Spot;
 use crate::packet::Packet;
 use crate::session::{DNAT, HOLDS, NONE, SNAT, Session, SessionId};
-use crate::tcp::History;
+use crate::tcp::{History, LastSyn};
 use crate::translate::Translation;
 use crate::window::Windows;
 
@@ -161,7 +161,7 @@ impl Nat {
             flags: if is_dnat { DNAT } else { 0 } | if is_snat { SNAT } else { 0 },
             changes: change.changes(),
             residue: binding.residue,
-            syn_end: packet.tcp().map_or(0, |segment| segment.end()),
+            last_syn: packet.tcp().map_or(LastSyn::NONE, |segment| LastSyn::of(segment, Direction::Original)),
             history: match packet.tcp() {
                 Some(segment) if !segment.opens() => History::PICKED_UP,
                 _ => History::NEW,

@@ -1,6 +1,8 @@
 //! A client, a server, the NAT between them; packets built and judged by etherparse.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod connection;
+
 use core::net::Ipv4Addr;
 use etherparse::{
     Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, TcpOptionElement, UdpHeader,
