@@ -171,6 +171,20 @@ fn a_tuple_that_was_looked_up_in_vain_is_not_bound_twice() {
 }
 
 #[test]
+fn an_address_that_goes_is_taken_in_again_only_when_nothing_is_left_of_it() {
+    let mut world = World::new();
+    let from = end(CLIENT, 5000);
+    let external = world.udp_out(from, end(SERVER, 53)).unwrap();
+    let mut next = world.nat.forget(Gone::External(EXTERNAL), 0, 64);
+    while let Some(at) = next {
+        assert!(!world.nat.take_in(EXTERNAL, &[]));
+        next = world.nat.forget(Gone::External(EXTERNAL), at, 64);
+    }
+    assert_eq!((world.nat.counts().sessions, world.nat.take_in(EXTERNAL, &[])), (0, true));
+    assert_eq!(world.udp_out(from, end(SERVER, 53)), Ok(external));
+}
+
+#[test]
 fn an_address_is_taken_in_where_none_was_known_in_the_beginning() {
     let nobody = Ipv4Addr::UNSPECIFIED;
     let mut world = World::with(|config| config.external = &[Ipv4Addr::UNSPECIFIED]);

@@ -191,7 +191,7 @@ fn rounds(seed: u64, world: Option<World>) -> Option<usize> {
 }
 
 #[test]
-fn req_2_whatever_was_lost_or_forgotten_an_opening_completes() {
+fn rfc_5382_req_2_whatever_was_lost_or_forgotten_an_opening_completes() {
     for seed in 0..3000 {
         let without = rounds(seed, None);
         let with = rounds(seed, Some(World::new()));

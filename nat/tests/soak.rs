@@ -31,8 +31,8 @@ struct Life {
     random: Random,
     /// What is about to be gone, and where to go on.
     going: Option<(Gone, u32)>,
-    /// What was foreseen of a packet, some time ago.
-    guess: Guess,
+    /// What was foreseen of packets, some time ago.
+    guesses: [Guess; 16],
 }
 
 impl Life {
@@ -52,7 +52,7 @@ impl Life {
                 options.tcp_filtering = Filtering::AddressDependent;
             },
         );
-        Self { world, random: Random(seed), going: None, guess: Guess::NONE }
+        Self { world, random: Random(seed), going: None, guesses: [Guess::NONE; 16] }
     }
 
     fn any<T: Copy>(&mut self, of: &[T]) -> T {
@@ -71,9 +71,11 @@ impl Life {
                 self.world.nat.remove_where(0, PLACES, |session| is_one(session.original().source().port));
             }
             3 => self.forget(some as u32),
-            4 if self.going.is_none() => {
+            4 => {
                 let address = self.any(&OURS);
-                self.world.nat.take_in(address, &[]);
+                if self.going.is_none_or(|(gone, _)| gone != Gone::External(address)) {
+                    self.world.nat.take_in(address, &[]);
+                }
             }
             _ => self.packet(),
         }
@@ -143,11 +145,12 @@ impl Life {
     /// Whatever is foreseen, the same is found.
     fn lookup(&mut self, octets: &[u8], tuple: &Tuple) -> Option<Hit> {
         let found = self.world.told().lookup(tuple);
-        for guess in [self.guess, self.world.nat.foresee(octets), Guess::NONE] {
+        let foreseen = self.world.nat.foresee(octets);
+        for guess in self.guesses.into_iter().chain([foreseen, Guess::NONE]) {
             assert_eq!(self.world.nat.lookup_at(tuple, guess), found);
         }
         if self.random.below(4) == 0 {
-            self.guess = self.world.nat.foresee(octets);
+            self.guesses[self.random.below(16) as usize] = foreseen;
         }
         found
     }
