@@ -328,7 +328,18 @@ fn req_13_what_is_cut_here_is_cut_at_eights_in_order_with_its_header_on_every_pi
     let plan = tests::site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 576");
     let mut world = World::new(&plan, tests::site::RULES);
     for length in [549, 556, 557, 1000, 1472] {
-        for options in [&[][..], &[148, 4, 0, 0], &[1; 40]] {
+        // RFC 791 3.1: what is to be copied is on every piece, the rest on the first one alone.
+        let mixed = &[7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0, 68, 4, 5, 0, 1, 130, 3, 9, 0];
+        let copied = &[1, 1, 1, 1, 1, 1, 1, 148, 4, 0, 0, 1, 1, 1, 1, 1, 130, 3, 9, 0];
+        let broken = &[7, 3, 4, 7, 200, 4, 0, 0];
+        let cases: [(&[u8], &[u8]); 5] = [
+            (&[], &[]),
+            (&[148, 4, 0, 0], &[148, 4, 0, 0]),
+            (&[1; 40], &[1; 40]),
+            (mixed, copied),
+            (broken, &[1, 1, 1, 7, 200, 4, 0, 0]),
+        ];
+        for (options, later) in cases {
             let mut sent = udp(CLIENT, SERVER, &vec![7; length - options.len()]).tos(0x2a);
             if !options.is_empty() {
                 sent = sent.options(options);
@@ -343,6 +354,7 @@ fn req_13_what_is_cut_here_is_cut_at_eights_in_order_with_its_header_on_every_pi
                 let more = part.fragment_word() & 0x2000 != 0;
                 assert_eq!(more, index + 1 < left.len());
                 assert!(!more || range.end.is_multiple_of(8));
+                let options = if index == 0 { options } else { later };
                 assert_eq!((part.tos(), part.ttl(), part.options()), (0x2a, 63, options));
                 assert_eq!(part.source(), address("192.0.2.2"));
                 next = range.end;

@@ -99,8 +99,6 @@ impl<L: Link> Datapath<L> {
     }
 
     /// A packet that is larger than the next link takes leaves in pieces, in order (RFC 791 3.2).
-    ///
-    /// All pieces have all options: one that is not to be copied does no harm in the later ones.
     pub(super) fn cut(
         &mut self,
         input: usize,

@@ -19,12 +19,37 @@ pub fn pieces(header: usize, length: usize, mtu: usize) -> Option<impl Iterator<
         .then(|| (0..length).step_by(room).map(move |start| Piece { start, end: length.min(start + room) }))
 }
 
+/// Kinds of options, and their copied flag (RFC 791 3.1).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const COPIED: u8 = 0x80;
+
+/// Options that the first fragment alone has, as their copied flag is clear, become no operation: the
+/// header stays as long as it is. What does not hold together is left as it is.
+fn leave_uncopied_out(mut options: &mut [u8]) {
+    while let Some(&kind) = options.first().filter(|&&kind| kind != END_OF_OPTIONS) {
+        let length = match (kind, options.get(1)) {
+            (NO_OPERATION, _) => 1,
+            (_, Some(&length @ 2..)) => length.into(),
+            _ => return,
+        };
+        let Some((option, rest)) = options.split_at_mut_checked(length) else { return };
+        if kind & COPIED == 0 {
+            option.fill(NO_OPERATION);
+        }
+        options = rest;
+    }
+}
+
 /// Makes the IPv4 header, which is all of `head`, that of a piece.
 ///
 /// `offset` and `more` are those of the packet that is cut; `length` is that of its IP payload.
 pub fn set_piece(head: &mut [u8], piece: Piece, offset: u16, more: bool, length: usize) {
     if head.len() < 20 || head.len() < usize::from(head[0] & 0x0f) * 4 {
         return;
+    }
+    if piece.start > 0 {
+        leave_uncopied_out(head.get_mut(20..).unwrap_or_default());
     }
     let mut header = Ipv4Packet::new_unchecked(head);
     let header_len = usize::from(header.header_len());
