@@ -167,6 +167,17 @@ fn other_protocols_ttl_and_size_are_answered() {
 }
 
 #[test]
+fn rfc_1812_4_3_2_7_other_protocols_in_fragments_are_answered_about_the_first_one() {
+    let mut world = World::default();
+    let whole = Packet::new(CLIENT, PEER, 50, &[1; 80]).identification(9).ttl(1);
+    let [first, last] = [0..40, 40..80].map(|range| whole.clone().fragment(range));
+    let error = world.answer("work", &first);
+    assert_eq!((error.icmp(), error.quote().octets), ((11, 0), first.octets()));
+    world.send("work", last);
+    world.quiet();
+}
+
+#[test]
 fn req_4_and_req_5_icmp_errors_about_other_protocols_are_translated_both_ways() {
     const ROUTER: &str = "198.51.100.1";
     for number in OTHERS {

@@ -60,9 +60,9 @@ pub struct Message {
 
 /// Whether RFC 1812 4.3.2.7 allows an error about `packet`.
 pub fn may_answer(packet: &Packet, routes: &Routes) -> bool {
-    // Only queries and their replies have a tuple: no errors, no unknown types, no fragments.
-    let answerable =
-        packet.tuple().is_some() || packet.protocol() != nat::protocol::ICMP && !packet.is_fragment();
+    // Of ICMP only queries and their replies have a tuple: no errors, and no unknown types.
+    let is_first = packet.fragment().is_none_or(|fragment| fragment.offset == 0);
+    let answerable = packet.tuple().is_some() || packet.protocol() != nat::protocol::ICMP && is_first;
     let destination = packet.destination();
     let unicast = routes.is_own(destination) || routes.is_forwardable(destination);
     answerable && unicast && routes.is_forwardable(packet.source())
