@@ -208,6 +208,20 @@ fn req_3_quotes_that_do_not_hold_together_are_dropped() {
 }
 
 #[test]
+fn req_4_an_error_about_a_packet_with_another_identification_finds_its_sender_too() {
+    let mut world = World::default();
+    for host in ["10.0.1.7:5000", "10.0.1.8:5000"] {
+        let sent = udp(host, "198.51.100.9:53", &[1; 41]).identification(7);
+        let got = world.cross("work", "uplink", &sent);
+        let seen = world.cross("uplink", "work", icmp_error(ROUTER, EXTERNAL, (11, 0), &got.octets[..28]));
+        // The identification stays the one that left: it is remembered by nobody.
+        let expected = sent.ttl(63).identification(got.identification()).octets();
+        assert_eq!(seen.quote().octets, expected[..28]);
+        assert_eq!(host == "10.0.1.7:5000", got.identification() == 7);
+    }
+}
+
+#[test]
 fn req_4_the_reporter_may_be_anybody_outside() {
     let mut world = World::default();
     for told in outbound(&mut world) {

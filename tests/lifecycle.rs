@@ -128,6 +128,30 @@ fn an_uplink_with_another_address_has_no_session_of_the_old_one_and_serves_at_th
 }
 
 #[test]
+fn an_address_that_comes_back_before_all_of_it_is_gone_serves_again() {
+    let mut world = World::default();
+    let old = world.open_udp("10.0.1.7:5000", SERVER);
+    world.judges[0].own.push(address("203.0.113.7"));
+    let again = [("203.0.113.7", 29, "203.0.113.1"), ("192.0.2.2", 24, "192.0.2.1")];
+    for (to, length, gateway) in [again, again].concat() {
+        let prefix = Prefix { address: address(to), length };
+        assert!(world.datapath.renumber_uplink(prefix, Some(address(gateway))));
+        // Meanwhile somebody asks the static forward, and a client for a port.
+        world.queue("uplink", udp(SERVER, (to, 8080), b"meanwhile"));
+        world.queue("work", udp("10.0.1.7:6000", SERVER, b"meanwhile"));
+        world.datapath.turn(world.now());
+    }
+    world.pass(Duration::from_millis(10));
+    world.forget();
+    world.refuse("uplink", udp(SERVER, old, b"late"), Dropped::Policy);
+    assert_eq!(world.open_udp("10.0.1.7:5000", SERVER), old);
+    assert_eq!(world.open_udp("10.0.1.7:6000", SERVER).port(), 6000);
+    world.cross("uplink", "work", udp("198.51.100.7:1", "192.0.2.2:8080", b"forwarded"));
+    let mappings = world.occupancy().mappings;
+    assert_eq!(mappings, 2);
+}
+
+#[test]
 fn req_7_an_uplink_whose_subnet_is_a_clients_too_leaves_the_client_side_working() {
     let mut world = World::default();
     renumber(&mut world, "10.0.2.200", 28, "10.0.2.193");

@@ -3,7 +3,8 @@
 //! Two clients behind one address may use the same identification towards the same peer. What is
 //! atomic (DF set, no fragment) keeps its own: it says nothing there. What comes in fragments, or is
 //! cut here, gets a fresh one. What could be cut further on keeps its own as long as no other client
-//! used it a moment ago.
+//! used it a moment ago. Nobody remembers which one it was before: an ICMP error quotes the one that
+//! left, and finds its flow by addresses and ports (RFC 1122 3.2.2).
 
 use alloc::boxed::Box;
 use alloc::vec;
