@@ -189,7 +189,9 @@ fn headers_and_connections() {
         ("ip dscp 64 accept", &[r#"4:9: "64" is not a DSCP: 0 to 63"#]),
         (
             "meta length & 5 == { 1, 5 } accept",
-            &["4:20: behind a mask, one value is compared, not a set or a range"],
+            &[
+                "4:20: a set behind a mask has single values, and the mask leading bits, such as 255.255.255.0",
+            ],
         ),
     ]);
 }

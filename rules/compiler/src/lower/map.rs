@@ -21,6 +21,9 @@ use crate::syntax::tree::{
     Translation, Value, ValueWhat, What,
 };
 
+/// What is done with a key before it is looked up.
+type Bits<'a> = &'a [(BitOperator, Value)];
+
 /// A rule, or what it comes to for one element of its map.
 pub(super) struct Piece {
     pub span: Span,
@@ -268,7 +271,7 @@ impl Lowering<'_> {
     /// The steps that ask for one key of a map.
     fn asked(
         &mut self,
-        (keys, bits): (&[(&'static keys::Key, Span)], &[(BitOperator, Value)]),
+        (keys, bits): (&[(&'static keys::Key, Span)], Bits),
         value: &Value,
         context: &Context,
         own: &mut Premises,
@@ -295,7 +298,7 @@ impl Lowering<'_> {
 
     fn asked_one(
         &mut self,
-        (key, bits): (&'static keys::Key, &[(BitOperator, Value)]),
+        (key, bits): (&'static keys::Key, Bits),
         value: &Value,
         context: &Context,
         own: &mut Premises,
@@ -502,7 +505,7 @@ fn reads_what_changes(step: &Step) -> bool {
 }
 
 /// `key == value`, as maps compare.
-fn equal(key: &'static keys::Key, bits: &[(BitOperator, Value)], value: &Value) -> tree::Match {
+fn equal(key: &'static keys::Key, bits: Bits, value: &Value) -> tree::Match {
     tree::Match {
         key,
         key_span: value.span.clone(),
