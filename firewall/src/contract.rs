@@ -46,7 +46,7 @@ pub struct Contract {
     pub answers: usize,
     /// Receive buffers of all ports, and those that their backlogs share.
     pub buffers: usize,
-    /// Rings and heads of all ports.
+    /// Rings of all ports.
     pub rings: usize,
     /// What the machine takes besides.
     pub machine: usize,
@@ -93,7 +93,7 @@ impl Contract {
             ("fragments", self.fragments),
             ("answers", self.answers),
             ("buffers", self.buffers),
-            ("rings and heads", self.rings),
+            ("rings", self.rings),
             ("machine", self.machine),
             ("gap below the image", self.gap),
         ]

@@ -69,7 +69,7 @@ pub enum StartError {
     RingTooShort(u32),
     /// The device says that its ring is set up, right after a reset.
     RingInUse,
-    /// No memory for rings and heads.
+    /// No memory for rings.
     OutOfMemory,
     /// Neither the site nor the device gives a usable hardware address.
     NoMac,
@@ -146,7 +146,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
     /// A port without a device; `nothing` stands in its place.
     ///
     /// # Errors
-    /// There is no memory for its rings and heads.
+    /// There is no memory for its rings.
     pub fn absent(nothing: T, pool: Pool, settings: Settings) -> Result<Self, StartError> {
         Ok(Self {
             up: false,
