@@ -174,6 +174,7 @@ impl<L: Link> Datapath<L> {
         let mut scratch = Scratch { packet: Packet::EMPTY, head: Head::EMPTY };
         let mut batch = core::mem::take(&mut self.batch);
         self.nat.advance_to(now);
+        self.known.begin(self.nat.counts().sessions);
         self.end_counted();
         for port in &mut self.ports {
             port.link.begin(now);
@@ -195,6 +196,7 @@ impl<L: Link> Datapath<L> {
             }
         }
         self.batch = batch;
+        self.known.end(received);
         let more = now >= self.upkeep_due && self.upkeep(now);
         for port in &mut self.ports {
             port.link.finish();
@@ -215,15 +217,31 @@ impl<L: Link> Datapath<L> {
     }
 
     /// One frame, to its end.
-    #[inline(never)]
+    #[inline(always)]
     fn take(&mut self, input: usize, frame: L::Frame, guess: Guess, scratch: &mut Scratch, now: Instant) {
-        let result = match self.known_way(input, &frame, &mut scratch.packet, now) {
-            Some(Ok(way)) => self.forward(input, frame, scratch, way, now),
-            Some(Err(reason)) => Err(reason),
-            None => self.walk(input, frame, guess, scratch, now),
+        let result = match self.known.is_of_use {
+            true => self.follow_or_walk(input, frame, guess, scratch, now),
+            false => self.walk(input, frame, guess, scratch, now),
         };
         if let Err(reason) = result {
             self.ports[input].counters.drop(reason);
+        }
+    }
+
+    /// The path of one packet, which may be known.
+    #[inline(never)]
+    fn follow_or_walk(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        guess: Guess,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        match self.known_way(input, &frame, &mut scratch.packet, now) {
+            Some(Ok(way)) => self.forward(input, frame, scratch, way, now),
+            Some(Err(reason)) => Err(reason),
+            None => self.walk(input, frame, guess, scratch, now),
         }
     }
 

@@ -12,6 +12,11 @@ use super::*;
 /// Places; who has none takes the walk.
 const PLACES: usize = 128;
 
+/// Ways that are learnt in a turn.
+const LESSONS: u8 = 8;
+/// Turns for which it rests.
+const REST: u8 = 64;
+
 /// Addresses and ports behind an Ethernet header and one of IPv4 without options, and how far behind.
 const ENDS: usize = 12;
 const TO_ENDS: usize = 12;
@@ -37,7 +42,16 @@ struct Known {
 }
 
 /// What is known.
-pub(crate) struct KnownWays(Box<[Option<Known>; PLACES]>);
+pub(crate) struct KnownWays {
+    places: Box<[Option<Known>; PLACES]>,
+    /// Whether it is asked in this turn.
+    pub(super) is_of_use: bool,
+    /// How many ways may still be learnt in this turn, and how many packets took a known one.
+    lessons: u8,
+    found: usize,
+    /// Turns in which it is not asked.
+    rest: u8,
+}
 
 impl KnownWays {
     /// Octets that [`KnownWays::new`] allocates.
@@ -45,12 +59,26 @@ impl KnownWays {
 
     /// Nothing is known.
     pub(super) fn new() -> Self {
-        Self(Box::new([None; PLACES]))
+        Self { places: Box::new([None; PLACES]), is_of_use: false, lessons: 0, found: 0, rest: 0 }
     }
 
     /// Ports, stations or routes are not what they were.
     pub(super) fn forget(&mut self) {
-        self.0.fill(None);
+        self.places.fill(None);
+    }
+
+    /// A turn begins. Among many sessions it is not worth asking.
+    pub(super) fn begin(&mut self, sessions: u32) {
+        self.is_of_use = self.rest == 0 && sessions < LARGE;
+        self.rest = self.rest.saturating_sub(1);
+        (self.lessons, self.found) = (if self.is_of_use { LESSONS } else { 0 }, 0);
+    }
+
+    /// A turn with so many packets ends. Where most ask in vain, it is tried again later.
+    pub(super) fn end(&mut self, packets: usize) {
+        if self.is_of_use && packets > FEW && self.found * 4 < packets {
+            self.rest = REST;
+        }
     }
 
     /// The place of a frame's kind, and what it is told by. Nothing of that is judged here.
@@ -61,7 +89,7 @@ impl KnownWays {
         let [a, b, c, d, rest @ ..] = *ends;
         let mixed = u64::from_ne_bytes(rest) ^ u64::from(u32::from_ne_bytes([a, b, c, d]));
         let place = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
-        Some((&mut self.0[place as usize % PLACES], *ethernet, *ends))
+        Some((&mut self.places[place as usize % PLACES], *ethernet, *ends))
     }
 
     /// What is known of a frame that looks like this.
@@ -74,6 +102,7 @@ impl KnownWays {
 
     /// Keeps what the walk found for a frame, unless what is in its place was of use lately.
     fn learn(&mut self, input: usize, octets: &[u8], source: Ipv4Addr, hit: Hit, way: &Way) {
+        self.lessons = self.lessons.saturating_sub(1);
         let Some((place, ethernet, ends)) = self.place(octets) else { return };
         if let Some(known) = place
             && core::mem::take(&mut known.is_used)
@@ -126,6 +155,7 @@ impl<L: Link> Datapath<L> {
             return None;
         }
         self.effects.segment = None;
+        self.known.found += 1;
         Some(self.leave(packet, hit, hop, translation, residue))
     }
 
@@ -138,6 +168,9 @@ impl<L: Link> Datapath<L> {
         packet: &Packet,
         step: &Result<Step, Refusal>,
     ) {
+        if self.known.lessons == 0 {
+            return;
+        }
         let Ok(Step::Forward(way)) = step else { return };
         // What a query and a reply are to each other, the tuple alone does not tell.
         let tuple = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);
