@@ -540,16 +540,16 @@ fn what_has_no_session_is_routed_both_ways_as_it_is() {
     let answer = world.cross("uplink", "work", udp(SERVER, CLIENT, b"y"));
     assert_eq!(answer.destination(), address("10.0.1.7"));
     // Path MTU discovery: a router on the way speaks of what the client has sent.
-    let error = icmp_error("203.0.113.7", "10.0.1.7", (3, 4), &udp(CLIENT, SERVER, b"x"));
+    let error = icmp_error("203.0.113.7", "10.0.1.7", (3, 4), udp(CLIENT, SERVER, b"x"));
     let told = world.cross("uplink", "work", error.clone());
     assert_eq!(told.icmp(), (3, 4));
     assert_eq!(told.octets[20..], error.octets()[20..]);
     assert_eq!(count(&world, UNTRACKED, "counter accept").0, 3);
     // Others have no business with the client, nor is it told of what it has not sent.
     world.refuse("uplink", udp("198.51.100.9:54", CLIENT, b"y"), Dropped::NotOurs);
-    let error = icmp_error("203.0.113.7", "10.0.1.8", (3, 4), &udp(CLIENT, SERVER, b"x"));
+    let error = icmp_error("203.0.113.7", "10.0.1.8", (3, 4), udp(CLIENT, SERVER, b"x"));
     world.refuse("uplink", error, Dropped::ErrorWithoutSession);
-    let error = icmp_error("203.0.113.7", "10.0.1.7", (11, 0), &udp(CLIENT, SERVER, b"x"));
+    let error = icmp_error("203.0.113.7", "10.0.1.7", (11, 0), udp(CLIENT, SERVER, b"x"));
     world.refuse("uplink", error, Dropped::NotOurs);
 }
 
@@ -558,6 +558,6 @@ fn where_all_have_sessions_strangers_do_not_reach_clients() {
     let rules = forward("accept");
     let mut world = World::new(site::PLAN, &rules);
     world.refuse("uplink", udp(SERVER, CLIENT, b"y"), Dropped::NotOurs);
-    let error = icmp_error("203.0.113.7", "10.0.1.7", (3, 4), &udp(CLIENT, SERVER, b"x"));
+    let error = icmp_error("203.0.113.7", "10.0.1.7", (3, 4), udp(CLIENT, SERVER, b"x"));
     world.refuse("uplink", error, Dropped::ErrorWithoutSession);
 }

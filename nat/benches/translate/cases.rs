@@ -21,7 +21,7 @@ pub struct Case {
     pub floor: Option<fn() -> Run>,
 }
 
-/// Room for the largest number of flows and some thousand new ones.
+/// Room on either side: for the largest number of flows and some thousand new ones.
 const CAPACITY: u32 = 65_536;
 const MANY: usize = 60_000;
 /// New flows between two measurements.
@@ -277,7 +277,7 @@ fn floor(flows: usize, room: usize) -> Floor {
 }
 
 fn floor_hits(flows: usize) -> Run {
-    let mut floor = floor(flows, flows);
+    let mut floor = floor(flows, CAPACITY as usize);
     known(outbound(Kind::Udp, flows), move |octets| assert!(floor.translate(octets)))
 }
 
@@ -285,7 +285,9 @@ fn floor_batches() -> Run {
     let warm = |floor: &Floor, octets: &Octets| {
         black_box(floor.warm(octets));
     };
-    known_ahead(floor(MANY, MANY), (), warm, |floor, octets, ()| assert!(floor.translate(octets)))
+    known_ahead(floor(MANY, CAPACITY as usize), (), warm, |floor, octets, ()| {
+        assert!(floor.translate(octets))
+    })
 }
 
 fn floor_new_flows() -> Run {
