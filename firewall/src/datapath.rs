@@ -228,23 +228,6 @@ impl<L: Link> Datapath<L> {
         }
     }
 
-    /// The path of one packet, which may be known.
-    #[inline(never)]
-    fn follow_or_walk(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        guess: Guess,
-        scratch: &mut Scratch,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        match self.known_way(input, &frame, &mut scratch.packet, now) {
-            Some(Ok(way)) => self.forward(input, frame, scratch, way, now),
-            Some(Err(reason)) => Err(reason),
-            None => self.walk(input, frame, guess, scratch, now),
-        }
-    }
-
     /// The path of one packet.
     #[inline(never)]
     fn walk(
@@ -363,7 +346,7 @@ impl<L: Link> Datapath<L> {
         if admitted.first_reply {
             self.establish(hit);
         }
-        Ok(Way { hop, translation, identification: None, flow: hit.session.index(), hit: None })
+        Ok(Way::new(hop, translation, hit.session.index()))
     }
 
     /// An ICMP error about a session (`ct state related`): it neither ends nor refreshes it
@@ -380,13 +363,7 @@ impl<L: Link> Datapath<L> {
             Judged::On(hop) => hop,
             Judged::Untracked(step) => return Ok(step),
         };
-        Ok(Step::Forward(Way {
-            hop,
-            translation,
-            identification: None,
-            flow: hit.session.index(),
-            hit: None,
-        }))
+        Ok(Step::Forward(Way::new(hop, translation, hit.session.index())))
     }
 
     /// A packet without a session: the rules decide, and a session remembers what they said.
@@ -483,13 +460,7 @@ impl<L: Link> Datapath<L> {
             self.nat.set_residue(hit.session, direction, residue.bits());
         }
         let translation = self.nat.translation(hit);
-        Ok(Step::Forward(Way {
-            hop,
-            translation,
-            identification: None,
-            flow: hit.session.index(),
-            hit: None,
-        }))
+        Ok(Step::Forward(Way::new(hop, translation, hit.session.index())))
     }
 
     /// Does what was decided.

@@ -87,6 +87,13 @@ pub struct Way {
     pub hit: Option<Hit>,
 }
 
+impl Way {
+    /// That of a packet of a session with this number, as it is.
+    pub const fn new(hop: Hop, translation: Translation, flow: u32) -> Self {
+        Self { hop, translation, identification: None, flow, hit: None }
+    }
+}
+
 /// What became of a datagram's first fragment.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {

@@ -124,9 +124,26 @@ impl KnownWays {
 }
 
 impl<L: Link> Datapath<L> {
+    /// The path of one packet, which may be known.
+    #[inline(never)]
+    pub(super) fn follow_or_walk(
+        &mut self,
+        input: usize,
+        frame: L::Frame,
+        guess: Guess,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        match self.known_way(input, &frame, &mut scratch.packet, now) {
+            Some(Ok(way)) => self.forward(input, frame, scratch, way, now),
+            Some(Err(reason)) => Err(reason),
+            None => self.walk(input, frame, guess, scratch, now),
+        }
+    }
+
     /// The way of a packet that is just like one before, or why it ends; `None` if it has to take the walk.
     #[inline(always)]
-    pub(super) fn known_way(
+    fn known_way(
         &mut self,
         input: usize,
         frame: &L::Frame,

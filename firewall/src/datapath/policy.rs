@@ -141,7 +141,7 @@ impl<L: Link> Datapath<L> {
         let ends = [tuple.source(), tuple.destination()];
         let [one, other] = ends.map(|end| end.address.to_bits().rotate_left(11) ^ u32::from(end.port));
         let (translation, flow) = (Translation::identity(&tuple), one ^ other.rotate_left(16));
-        Ok(Step::Forward(Way { hop, translation, identification: None, flow, hit: None }))
+        Ok(Step::Forward(Way::new(hop, translation, flow)))
     }
 
     /// What the filter chains of a hook say about a packet of a session.
