@@ -16,9 +16,9 @@ use qemu::scratch::Scratch;
 use serde_json::json;
 use smoltcp::wire::EthernetAddress;
 use tests::image::{Inhabited, PORTS, SOON, Wired, bare, busy, late_allocations, link_figure, macs, stats};
-use tests::talk::{echo_datagrams, knock, meanwhile};
+use tests::talk::{echo_datagrams, fetch_file, knock, meanwhile, serve_file};
 use tests::world::frame;
-use tests::{At, udp};
+use tests::{At, Chance, udp};
 
 /// A server outside.
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -353,5 +353,54 @@ fn a_vm_that_is_saved_and_restored_goes_on_with_its_sessions() {
     let world = Wired::resume_with(config, place).with_hosts();
     assert_eq!(knocks(&world), endpoint, "the same session");
     assert_forwards(&world, &world.lab);
+    assert_sound(&world);
+}
+
+/// Carrier of the uplink and of a client goes and comes a hundred times a second, in the middle of a transfer.
+#[test]
+fn carrier_that_flaps_is_over_when_it_ends() {
+    const FILE: usize = 4 << 20;
+    let _machine = busy();
+    let (config, socket) = controlled(bare(Machine::Q35));
+    let place = |mut config: Config, ports: [Port; PORTS]| {
+        config.ports = ports.into();
+        config
+    };
+    let world = Wired::boot_with(config, place).with_hosts();
+    assert_forwards(&world, &world.lab);
+    let mut qmp = socket.connect(SOON).unwrap_or_else(|error| panic!("{error}"));
+    let before = stats(&world.vm);
+    let file = Chance::new(4).octets(FILE);
+    thread::scope(|scope| {
+        let reply = file.clone();
+        let server =
+            meanwhile(scope, &world.uplink, move |stack| serve_file(stack, 5001, 1, &reply, 3 * SOON));
+        let client = meanwhile(scope, &world.work, |stack| {
+            fetch_file(stack, (SERVER, 5001).at(), b"?", FILE, 3 * SOON)
+        });
+        let (began, mut changes) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(3) {
+            for (port, up) in [("n0", false), ("n1", false), ("n0", true), ("n1", true)] {
+                qmp.set_link(port, up).unwrap_or_else(|error| panic!("{error}"));
+                changes += 1;
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        assert!(changes > 300, "{changes}");
+        let over = Instant::now();
+        assert!(world.lab.ping(SERVER, SOON).outcome.is_ok());
+        assert!(over.elapsed() < Duration::from_secs(1), "{:?}", over.elapsed());
+        assert!(client.join().expect("it has its file") == file, "the file was changed");
+        server.join().expect("it was served");
+    });
+    let text = world.vm.console().text();
+    for name in ["uplink", "work"] {
+        let lines: Vec<_> =
+            text.lines().filter(|line| line.contains(&format!("carrier name={name} "))).collect();
+        assert!((2..=20).contains(&lines.len()), "{lines:#?}");
+        assert!(lines.last().is_some_and(|line| line.contains("up=true")), "{lines:#?}");
+    }
+    assert_eq!(stats(&world.vm).buffers_free, before.buffers_free);
+    assert_forwards(&world, &world.work);
     assert_sound(&world);
 }

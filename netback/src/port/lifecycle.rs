@@ -12,7 +12,10 @@
 use alloc::boxed::Box;
 use core::fmt;
 
-use smoltcp::wire::EthernetAddress;
+use smoltcp::{
+    time::{Duration, Instant},
+    wire::EthernetAddress,
+};
 use virtio_drivers::{
     Hal,
     transport::{DeviceStatus, DeviceType, Transport},
@@ -34,6 +37,10 @@ const STRIKES: u8 = 8;
 
 /// Ticks, about seconds, without failure until one is forgiven.
 const CALM: u8 = 60;
+
+/// How often the log is told of carrier that comes and goes, after the first few times.
+const CARRIER_PACE: Duration = Duration::from_secs(1);
+const CARRIER_BURST: u32 = 8;
 
 /// The largest IP packet of a port, in octets: it lies in one buffer, whatever its head.
 pub const MTU_MAX: u16 = 4070;
@@ -163,6 +170,8 @@ impl<H: Hal, T: Transport> Port<H, T> {
             strikes: 0,
             calm: 0,
             has_changed: false,
+            told: Instant::ZERO,
+            untold: 0,
             is_to_announce: false,
             logged: 0,
             statistics: Statistics::default(),
@@ -344,15 +353,23 @@ impl<H: Hal, T: Transport> Port<H, T> {
             self.is_to_announce = true;
             rings.control.hear(&mut self.transport);
         }
-        let up = link.is_up;
-        if up != self.up {
-            self.up = up;
-            log::info!(target: "port", "carrier name={} up={up}", self.name);
-        }
+        self.hear_carrier(link.is_up);
         self.calm += 1;
         if self.calm >= CALM {
             self.calm = 0;
             self.strikes = self.strikes.saturating_sub(1);
+        }
+    }
+
+    /// Takes carrier as it is. Of changes that come too fast the log is told later, together.
+    fn hear_carrier(&mut self, up: bool) {
+        self.untold += u32::from(up != self.up);
+        self.up = up;
+        let now = self.running.as_ref().map_or(Instant::ZERO, |rings| rings.sender.now);
+        let told = self.told.max(now) + CARRIER_PACE;
+        if self.untold > 0 && told <= now + CARRIER_PACE * CARRIER_BURST {
+            log::info!(target: "port", "carrier name={} up={up} changes={}", self.name, self.untold);
+            (self.told, self.untold) = (told, 0);
         }
     }
 }

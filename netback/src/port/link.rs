@@ -57,6 +57,9 @@ pub struct Port<H: Hal, T: Transport> {
     pub(super) calm: u8,
     /// The device has said that its configuration changed.
     pub(super) has_changed: bool,
+    /// Of carrier: until when the log was told enough, and changes of which it was not told.
+    pub(super) told: Instant,
+    pub(super) untold: u32,
     /// The device wishes that our addresses are announced.
     pub(super) is_to_announce: bool,
     /// Violations that were logged, a bit each.
@@ -186,7 +189,7 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn wants_tick(&self) -> bool {
-        matches!(self.standing, Standing::Waiting | Standing::Failed)
+        self.untold > 0 || matches!(self.standing, Standing::Waiting | Standing::Failed)
     }
 
     fn finishes_checksums(&self) -> bool {

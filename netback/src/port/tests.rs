@@ -11,7 +11,10 @@ use core::ops::Range;
 use std::{vec, vec::Vec};
 
 use fake::{Fake, TestHal};
-use smoltcp::wire::{EthernetAddress, EthernetProtocol};
+use smoltcp::{
+    time::Duration,
+    wire::{EthernetAddress, EthernetProtocol},
+};
 
 use super::*;
 use crate::{
@@ -206,6 +209,24 @@ fn mtu_is_the_least_of_device_site_and_buffer() {
     assert_eq!(mtu([0x78, 5], without, None), 1500);
     assert_eq!(mtu([0xff, 0xff], all, None), MTU_MAX);
     assert_eq!(mtu([0, 0], all, None), 1500);
+}
+
+#[test]
+fn of_carrier_that_flaps_the_log_is_told_at_times_and_how_it_ended() {
+    let (mut port, device) = port(&pool(1), 1);
+    let mut lines = 0;
+    for round in 1..=1001 {
+        device.with(|device| device.config[6] = (round % 2) as u8);
+        port.begin(NOW + Duration::from_millis(10) * round);
+        port.tick();
+        assert_eq!(port.is_up(), round % 2 == 1);
+        lines += u32::from(port.untold == 0);
+    }
+    // Ten seconds, and a few at once.
+    assert!((10..=20).contains(&lines) && port.untold > 0 && port.wants_tick(), "{lines}");
+    port.begin(NOW + Duration::from_secs(12));
+    port.tick();
+    assert!(port.is_up() && port.untold == 0 && !port.wants_tick());
 }
 
 #[test]
