@@ -5,6 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netback::port::MTU_MAX;
 use qemu::backend::Backend;
 use qemu::command::{Config, Machine, Netdev, Port};
 use qemu::scratch::Scratch;
@@ -142,6 +143,40 @@ fn a_narrow_uplink_is_told_to_clients() {
     let route = world.client.run("ip route get 198.51.100.1");
     assert!(route.contains("mtu 1400"), "{route}");
     world.assert_sound();
+}
+
+/// Links that take more than Ethernet's 1500 octets, as much as a port does: packets cross whole.
+#[test]
+fn a_wide_link_is_used_to_the_full() {
+    if !possible("a_wide_link_is_used_to_the_full") {
+        return;
+    }
+    let _machine = busy();
+    for wiring in [Wiring::Offloading, Wiring::Plain] {
+        let mut config = on_taps(wiring);
+        for words in &mut config.extra {
+            if words.starts_with("virtio-net-pci,") {
+                words.push_str(",host_mtu=9000,mrg_rxbuf=off");
+            }
+        }
+        for port in &mut config.ports {
+            port.properties.push("host_mtu=9000".into());
+        }
+        let world = World::with(wiring, config);
+        for host in [&world.client, &world.outside] {
+            host.run(&format!("ip link set dev eth0 mtu {MTU_MAX}"));
+        }
+        let largest = MTU_MAX - 28;
+        let said = world.client.run(&format!("ping -c 3 -i 0.1 -W 5 -M do -s {largest} 198.51.100.1"));
+        assert!(said.contains("3 received, 0% packet loss"), "{said}");
+        let gateway = world.client.run(&format!("ping -c 3 -i 0.1 -W 5 -M do -s {largest} 10.0.1.1"));
+        assert!(gateway.contains("3 received, 0% packet loss"), "{gateway}");
+        let log = world.scratch.join("server.log");
+        let _server = world.outside.serve(["python3", "-c", HASHING_SERVER], Transport::Tcp, 9, &log);
+        let expected: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+        assert_eq!(world.client.python(UPLOADING_CLIENT).trim(), sha256(&expected));
+        world.assert_sound();
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use crate::policy::Policy;
 
 /// The largest packet that a port can be told to carry, in octets.
-pub const MTU_MAX: u16 = 4070;
+pub const MTU_MAX: u16 = 8166;
 
 /// One site: addresses, clients, limits and the policy.
 #[derive(Debug)]

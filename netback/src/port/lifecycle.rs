@@ -42,9 +42,10 @@ const CALM: u8 = 60;
 const CARRIER_PACE: Duration = Duration::from_secs(1);
 const CARRIER_BURST: u32 = 8;
 
-/// The largest IP packet of a port, in octets: it lies in one buffer, whatever its head.
-pub const MTU_MAX: u16 = 4070;
-const _: () = assert!(crate::HEAD_MAX + MTU_MAX as usize <= FRAME_MAX);
+/// The largest IP packet of a port, in octets: its frame lies in one buffer.
+pub const MTU_MAX: u16 = (FRAME_MAX - crate::ETHERNET_HEADER) as u16;
+/// That of a port of which nobody says anything: Ethernet's (RFC 894).
+const MTU_DEFAULT: u16 = 1500;
 
 /// What a site may say about a port.
 #[derive(Clone, Copy, Debug, Default)]
@@ -162,7 +163,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
             name: settings.name,
             settings,
             mac: settings.mac.unwrap_or_default(),
-            mtu: settings.mtu.unwrap_or(1500).min(MTU_MAX),
+            mtu: settings.mtu.unwrap_or(MTU_DEFAULT).min(MTU_MAX),
             features: Features::default(),
             standing: Standing::Absent,
             running: None,
@@ -219,8 +220,9 @@ impl<H: Hal, T: Transport> Port<H, T> {
         let features = self.run_with(rings)?;
         let own = features::mac(&self.transport, features);
         self.mac = self.settings.mac.or(own).ok_or(StartError::NoMac)?;
-        let mtu = features::mtu(&self.transport, features).unwrap_or(1500).min(MTU_MAX);
-        self.mtu = self.settings.mtu.map_or(mtu, |wanted| wanted.min(mtu));
+        // The smaller one, if both say something.
+        let said = [self.settings.mtu, features::mtu(&self.transport, features)];
+        self.mtu = said.into_iter().flatten().min().unwrap_or(MTU_DEFAULT).min(MTU_MAX);
         self.features = features;
         self.up = features::link(&self.transport, features).is_up;
         self.standing = Standing::Running;

@@ -207,6 +207,8 @@ fn mtu_is_the_least_of_device_site_and_buffer() {
     assert_eq!(mtu([0x78, 5], all, Some(1300)), 1300);
     assert_eq!(mtu([0x78, 5], all, Some(1500)), 1400);
     assert_eq!(mtu([0x78, 5], without, None), 1500);
+    assert_eq!(mtu([0x78, 5], without, Some(4000)), 4000);
+    assert_eq!(mtu([0x78, 5], without, Some(9000)), MTU_MAX);
     assert_eq!(mtu([0xff, 0xff], all, None), MTU_MAX);
     assert_eq!(mtu([0, 0], all, None), 1500);
 }

@@ -137,13 +137,13 @@ address = "192.0.2.3/24""#,
             r#"[uplink]
 address = "192.0.2.2/24"
 mtu = 67"#,
-            &[r#"3:7: "mtu" must be from 68 to 4070 octets: a packet lies in one buffer of a port"#],
+            &[r#"3:7: "mtu" must be from 68 to 8166 octets: a packet lies in one buffer of a port"#],
         ),
         (
             r#"[uplink]
 address = "192.0.2.2/24"
 mtu = 9000"#,
-            &[r#"3:7: "mtu" must be from 68 to 4070 octets: a packet lies in one buffer of a port"#],
+            &[r#"3:7: "mtu" must be from 68 to 8166 octets: a packet lies in one buffer of a port"#],
         ),
         (
             r#"[uplink]
@@ -603,7 +603,7 @@ name = "a.b-c_9"
 address = "10.0.1.1/24"
 mac = "52:54:00:00:01:0A"
 hosts = ["10.0.1.2", "10.0.1.3"]
-mtu = 4070
+mtu = 8166
 [[client]]
 name = "vault"
 address = "10.137.0.1"
@@ -637,7 +637,7 @@ action = "reboot"
         (Some([0x52, 0x54, 0, 0, 0, 1]), &[[198, 51, 100, 9].into()][..])
     );
     let [first, vault] = site.clients else { panic!("two clients") };
-    assert_eq!((first.name, first.network, first.mtu), ("a.b-c_9", ClientNetwork::Subnet(24), Some(4070)));
+    assert_eq!((first.name, first.network, first.mtu), ("a.b-c_9", ClientNetwork::Subnet(24), Some(8166)));
     assert_eq!((first.mac, first.hosts.len()), (Some([0x52, 0x54, 0, 0, 1, 10]), 2));
     assert_eq!((vault.network, vault.hosts), (ClientNetwork::Peer([10, 137, 0, 10].into()), &[][..]));
     assert_eq!(site.routes[0].via, Ipv4Addr::new(10, 137, 0, 10));
