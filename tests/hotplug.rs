@@ -58,9 +58,12 @@ fn a_known_nic_is_its_client_an_unknown_one_gets_a_place_and_one_too_many_is_ref
         let seen = world.vm.console().lines();
         let spare = world.wire("three", 2, nic(3));
         world.line(seen, "refused mac=52:54:00:88:00:03");
-        // Its place is its own: another NIC gets the one that is free for longer, and so does it when it is back.
+        // It has the first place that somebody leaves.
+        let seen = world.vm.console().lines();
         world.unplug("one");
         drop(one);
+        world.line(seen, "came name=vif1 mac=52:54:00:88:00:03");
+        // A place is who had it last's: another NIC gets the one that is free for longer.
         world.unplug("two");
         drop(two);
         world.unplug("three");
@@ -250,8 +253,9 @@ fn cycles(way: Way, count: u32) {
     });
     all.sort();
     println!(
-        "{way:?}: {count} cycles, let go in {:?} (median), {:?} (slowest), with {} datagrams of another",
+        "{way:?}: {count} cycles, let go in {:?} (median), {:?} (99 of 100), {:?} (slowest), with {} datagrams of another",
         all.get(all.len() / 2),
+        all.get(all.len() * 99 / 100),
         all.last(),
         SENT.load(Ordering::Relaxed)
     );
@@ -281,6 +285,6 @@ fn cycles_under_traffic_leave_nothing_behind() {
 #[test]
 fn cycles_by_way_of_acpi_leave_nothing_behind() {
     let _machine = quiet();
-    cycles(Way::Acpi, 10);
-    cycles(Way::Pc, 10);
+    cycles(Way::Acpi, count().div_ceil(5));
+    cycles(Way::Pc, count().div_ceil(5));
 }

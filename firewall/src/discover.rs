@@ -78,7 +78,7 @@ pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<(Vec<Port>, H
             }
             Err(reason) => log::warn!(target: "port", "refused mac={}: {reason}", Mac(mac)),
         }
-        held.extend(place.map(|place| (place, taken)));
+        held.extend(place.map(|place| (place, mac, taken)));
     }
     Ok((ports, Hotplug::new(machine, places, &held)))
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! Empty --(present)--> Held(port)     a client, or a place of [hotplug]: it forwards
 //!        |       \---> Pending        its place still ends the sessions of who was there before
-//!        \-----------> Refused        no NIC, no place for it, or it does not start
+//!        |       \---> Unplaced       no place for it, until another NIC leaves one
+//!        \-----------> Refused        no NIC, or it does not start
 //! any   --(asked to go, gone)--> Off --(not present)--> Empty
 //! ```
 //!
@@ -41,6 +42,7 @@ enum Content {
     Empty,
     Held(usize),
     Pending,
+    Unplaced(EthernetAddress),
     Refused,
     Off,
 }
@@ -67,9 +69,13 @@ pub struct Hotplug {
 }
 
 impl Hotplug {
-    /// Watches the slots; `held` has the place and the port of each NIC that is there already, or no port if it was
+    /// Watches the slots; `held` has where each NIC is that is there already, and its port, or no port if it was
     /// refused.
-    pub fn new(machine: &Machine, places: Places, held: &[(DeviceFunction, Option<usize>)]) -> Self {
+    pub fn new(
+        machine: &Machine,
+        places: Places,
+        held: &[(DeviceFunction, EthernetAddress, Option<usize>)],
+    ) -> Self {
         let mut this = Self {
             access: machine.pci,
             slots: Vec::new(),
@@ -89,9 +95,9 @@ impl Hotplug {
             slot.take_events(access);
             let is_notified = slot.notify(access, discover::message(apic::Reason::Change), discover::map);
             this.is_notified &= is_notified || machine.power.hears_slots();
-            let content = match held.iter().find(|(place, _)| *place == slot.function()) {
-                Some((_, Some(port))) => Content::Held(*port),
-                Some((_, None)) => Content::Refused,
+            let content = match held.iter().find(|(place, ..)| *place == slot.function()) {
+                Some(&(_, _, Some(port))) => Content::Held(port),
+                Some(&(_, nic, None)) => Content::Unplaced(nic),
                 None if slot.is_answering(access) => Content::Refused,
                 None => Content::Empty,
             };
@@ -197,15 +203,19 @@ impl Hotplug {
         let is_new = events.is_present && events.presence_changed;
         let content = match content {
             Content::Empty | Content::Pending if events.is_present => self.attach(slot, access, datapath),
-            Content::Off | Content::Refused if is_new => self.attach(slot, access, datapath),
+            Content::Off | Content::Refused | Content::Unplaced(_) if is_new => {
+                self.attach(slot, access, datapath)
+            }
             Content::Empty | Content::Pending => Content::Empty,
-            Content::Refused | Content::Off if !events.is_present => Content::Empty,
+            Content::Refused | Content::Unplaced(_) | Content::Off if !events.is_present => Content::Empty,
             // Somebody took it out and put another one in.
             Content::Held(port) if is_new => {
                 self.detach(port, slot, access, datapath);
                 self.attach(slot, access, datapath)
             }
-            Content::Held(_) | Content::Refused if events.attention || !events.is_present => {
+            Content::Held(_) | Content::Refused | Content::Unplaced(_)
+                if events.attention || !events.is_present =>
+            {
                 return self.let_go(index, access, datapath);
             }
             // Torn out: its port has not heard of it.
@@ -244,8 +254,18 @@ impl Hotplug {
         }
         slot.silence(access);
         self.places.leave(port);
+        self.call_next();
         let name = datapath.ports().get(port).map_or("", |port| port.name);
         log::info!(target: "port", "gone name={name} slot={}", slot.function());
+    }
+
+    /// A place is free: the first NIC that it suits is to have it.
+    fn call_next(&mut self) {
+        let Self { slots, places, is_pending, .. } = self;
+        let suits = |watched: &&mut Watched| matches!(watched.content, Content::Unplaced(nic) if places.find(nic).is_ok());
+        if let Some(next) = slots.iter_mut().find(suits) {
+            (next.content, *is_pending) = (Content::Pending, true);
+        }
     }
 
     /// Gives the device in a slot its place.
@@ -266,7 +286,7 @@ impl Hotplug {
             Err(reason) => {
                 log::warn!(target: "port", "refused mac={} slot={place}: {reason}", Mac(nic));
                 slot.silence(access);
-                return Content::Refused;
+                return Content::Unplaced(nic);
             }
         };
         if port != firewall::route::UPLINK && !datapath.restore_client(port) {
