@@ -21,8 +21,8 @@ use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use nat::{
-    Binding, Direction, Endpoint, Fragment, Guess, Hit, Malformed, Nat, Packet, Translation, Tuple, Unbound,
-    protocol,
+    Binding, Direction, Endpoint, Fragment, Guess, Hit, Malformed, Nat, Packet, Session, Translation, Tuple,
+    Unbound, protocol,
 };
 use netback::ethernet::{self, Destination};
 use netback::{ETHERNET_HEADER, Flow, Frame, Head, Link, Offload};
@@ -47,7 +47,7 @@ use crate::syn::Syns;
 use exit::address;
 use frame::{leaving_offload, parse};
 pub(crate) use known::KnownWays;
-use policy::Judged;
+use policy::{Judged, state};
 pub use status::{MET_MAX, Occupancy};
 
 /// Frames taken from one port before the next has its turn.
@@ -309,12 +309,15 @@ impl<L: Link> Datapath<L> {
     fn proceed(&mut self, input: usize, frame: &[u8], packet: &Packet, hit: Hit) -> Result<Step, Refusal> {
         let translation = self.nat.translation(hit);
         let session = self.nat.session(hit.session);
-        let residue = Residue::from_bits(session.residue(hit.direction));
+        let residue = match Residue::from_bits(session.residue(hit.direction)) {
+            Residue::UNKNOWN => self.foresee(hit),
+            residue => residue,
+        };
+        let session = self.nat.session(hit.session);
         let hop = match self.hop(packet, translation.destination().address) {
-            Ok(hop) if !residue.is_per_packet() => hop,
+            Ok(hop) if residue.is_settled() => hop,
             hop => {
-                let replied = session.has_reply() || hit.direction == Direction::Reply;
-                let state = if replied { State::Established } else { State::New };
+                let state = state(session, hit.direction);
                 match self.judge((input, frame), hop, packet, &translation, hit, state)? {
                     Judged::On(hop) => hop,
                     Judged::Untracked(step) => return Ok(step),
@@ -322,7 +325,7 @@ impl<L: Link> Datapath<L> {
             }
         };
         let way = self.leave(packet, hit, hop, translation, residue)?;
-        let hit = (!residue.is_per_packet()).then_some(hit);
+        let hit = residue.is_settled().then_some(hit);
         Ok(Step::Forward(Way { hit, ..way }))
     }
 
@@ -442,7 +445,7 @@ impl<L: Link> Datapath<L> {
         let Some(source) = source else {
             return Err(self.exhausted(input, packet, Unbound::PortsExhausted.into(), now));
         };
-        let binding = Binding { original: tuple, destination, source, residue: [0, 0] };
+        let binding = Binding { original: tuple, destination, source, residue: [Residue::UNKNOWN.bits(); 2] };
         // The session is the client's on whose behalf it is: the opener's, or from outside the
         // receiver's.
         let client = if input == UPLINK { hop.port } else { input }.saturating_sub(1);
@@ -454,11 +457,6 @@ impl<L: Link> Datapath<L> {
         self.effects.open(hit.session.index());
         self.effects.set_mark(hit.session.index(), mark);
         self.syns.cancel(&self.nat.session(hit.session).reply());
-        for (direction, state) in [(Direction::Original, State::New), (Direction::Reply, State::Established)]
-        {
-            let residue = self.residue(hit, direction, state);
-            self.nat.set_residue(hit.session, direction, residue.bits());
-        }
         let translation = self.nat.translation(hit);
         Ok(Step::Forward(Way::new(hop, translation, hit.session.index())))
     }

@@ -15,6 +15,9 @@ impl Residue {
     /// The policy has to look at each of them.
     pub const PER_PACKET: Self = Self(u32::MAX);
 
+    /// The policy was not asked yet. No counters look like it.
+    pub const UNKNOWN: Self = Self(u32::MAX - 1);
+
     /// The greatest counter number that a residue can hold.
     pub const COUNTER_MAX: u16 = u16::MAX - 2;
 
@@ -36,9 +39,15 @@ impl Residue {
         self.0 == u32::MAX
     }
 
-    /// The counters to add to; none when [`Residue::is_per_packet`].
+    /// Whether packets pass without the policy: it was asked, and need not look at each of them.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        self.0 < Self::UNKNOWN.0
+    }
+
+    /// The counters to add to; none unless [`Residue::is_settled`].
     pub fn counters(self) -> impl Iterator<Item = CounterId> {
-        let bits = if self.is_per_packet() { 0 } else { self.0 };
+        let bits = if self.is_settled() { self.0 } else { 0 };
         let [a, b, c, d] = bits.to_le_bytes();
         let slots = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])];
         slots.into_iter().filter_map(|slot| slot.checked_sub(1).map(CounterId))
@@ -91,9 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn no_two_counters_look_like_per_packet() {
+    fn no_two_counters_look_like_anything_else() {
         let most = with(&[Residue::COUNTER_MAX, Residue::COUNTER_MAX]);
-        assert!(!most.is_per_packet());
+        assert!(most.is_settled() && !most.is_per_packet());
+        assert!(!Residue::UNKNOWN.is_settled() && !Residue::PER_PACKET.is_settled());
+        assert!(!Residue::UNKNOWN.is_per_packet());
+        assert_eq!((counted(Residue::UNKNOWN), counted(Residue::PER_PACKET)), (Vec::new(), Vec::new()));
         assert_eq!(with(&[Residue::COUNTER_MAX + 1]), Residue::PER_PACKET);
     }
 

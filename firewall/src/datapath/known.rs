@@ -165,7 +165,7 @@ impl<L: Link> Datapath<L> {
             && tuple.source().address == source
             && translation.destination().address == destination
             && !packet.is_fragment()
-            && !residue.is_per_packet()
+            && residue.is_settled()
             && self.nat.remaining(hit.session) > 0;
         known.is_used = is_same;
         if !is_same || self.may_pass(packet, hop).is_err() {

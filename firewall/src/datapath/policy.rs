@@ -191,8 +191,7 @@ impl<L: Link> Datapath<L> {
 
     /// The first reply was seen: `ct state new` ends, the original direction is `established`.
     pub(super) fn establish(&mut self, hit: Hit) {
-        let residue = self.residue(hit, Direction::Original, State::Established);
-        self.nat.set_residue(hit.session, Direction::Original, residue.bits());
+        self.nat.set_residue(hit.session, Direction::Original, Residue::UNKNOWN.bits());
     }
 
     /// Ends a packet if the rules say so; the rule that did is counted.
@@ -224,17 +223,25 @@ impl<L: Link> Datapath<L> {
         self.syns.is_wanted() && is_syn && is_left_to_us
     }
 
-    /// What the policy leaves to do for later packets of one direction of a session.
-    pub(super) fn residue(&self, hit: Hit, direction: Direction, state: State) -> Residue {
+    /// What the policy leaves to do for this packet of a session, and those after it that go the same way. It is
+    /// kept: who is the only one of its kind needs no answer.
+    #[inline(never)]
+    pub(super) fn foresee(&mut self, hit: Hit) -> Residue {
+        let residue = self.residue(hit);
+        self.nat.set_residue(hit.session, hit.direction, residue.bits());
+        residue
+    }
+
+    fn residue(&self, hit: Hit) -> Residue {
         let session = self.nat.session(hit.session);
-        let (arriving, leaving) = match direction {
+        let (arriving, leaving) = match hit.direction {
             Direction::Original => (session.original(), session.reply().inverted()),
             Direction::Reply => (session.reply(), session.original().inverted()),
         };
         let port = |address| self.routes.lookup(address).map(|hop| hop.port as u8);
-        let mut candidate = foreseen(&arriving, direction, state);
+        let mut candidate = foreseen(&arriving, hit.direction, state(session, hit.direction));
         candidate.input = port(arriving.source().address);
-        candidate.connection = Some(connection(session, direction, 0));
+        candidate.connection = Some(connection(session, hit.direction, 0));
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
         let early = Candidate { state: State::Invalid, connection: None, ..candidate.clone() };
         let untracked = self.policy.residue(Stage::Untracked, &early);
@@ -248,4 +255,10 @@ impl<L: Link> Datapath<L> {
         let forward = self.policy.residue(Hook::Forward, &candidate);
         prerouting.then(forward).then(self.policy.residue(Hook::Postrouting, &candidate))
     }
+}
+
+/// `ct state` of the packets of a session that go this way.
+pub(super) fn state(session: &Session, direction: Direction) -> State {
+    let is_answered = session.has_reply() || direction == Direction::Reply;
+    if is_answered { State::Established } else { State::New }
 }
