@@ -295,3 +295,43 @@ fn req_8_a_stranger_takes_no_mapping_from_whom_it_talks_to() {
         }
     }
 }
+
+/// A client's connection to a server, from its SYN to the last ACK; `None` if there is no room for it.
+fn connect_and_close(world: &mut World, client: u8, port: u16, to: Endpoint) -> Option<()> {
+    let from = end([10, 0, client, 7].into(), port);
+    let syn = tcp(from, to, SYN, (100, 0), &[]);
+    let hit = world.bind(client, &syn, SourceNat::Address(EXTERNAL)).ok()?;
+    let external = world.nat.session(hit.session).reply().destination();
+    let mut cross = |from, to, flags, numbers| world.cross(&tcp(from, to, flags, numbers, &[])).unwrap();
+    cross(to, external, SYN | ACK, (500, 101));
+    cross(from, to, ACK, (101, 501));
+    cross(from, to, FIN | ACK, (101, 501));
+    cross(to, external, FIN | ACK, (501, 102));
+    cross(from, to, ACK, (102, 502));
+    Some(())
+}
+
+#[test]
+fn closed_connections_give_way_to_new_ones_of_their_client() {
+    for clients in [0, 1, 4] {
+        let sessions = |config: &mut nat::Config<'_>| config.sessions = 800;
+        let mut world = World::with_both(sessions, |options| options.clients = clients);
+        // Each port to several servers: a session that has the mapping of others cannot go.
+        let opened = (0..3000).filter(|&at| {
+            let to = end(SERVER, 80 + at % 3);
+            connect_and_close(&mut world, 0, 2000 + at / 3, to).is_some()
+        });
+        assert_eq!(opened.count(), 3000, "{clients}");
+    }
+}
+
+#[test]
+fn closed_connections_leave_their_ports_to_new_ones_of_their_client() {
+    for clients in [0, 1, 4] {
+        let ports = |config: &mut nat::Config<'_>| config.external_ports = 10_000..=10_399;
+        let mut world = World::with_both(ports, |options| options.clients = clients);
+        let to = end(SERVER, 80);
+        let opened = (2000..4000).filter(|&port| connect_and_close(&mut world, 0, port, to).is_some());
+        assert_eq!(opened.count(), 2000, "{clients}");
+    }
+}

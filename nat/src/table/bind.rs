@@ -97,15 +97,12 @@ impl Nat {
         let quota = &self.session_quota;
         let (is_full, admits) = (self.is_full(), quota.admits(client));
         if is_full || !admits && quota.is_below_ceiling(client) {
-            let largest = quota.largest();
-            if is_full || largest != client {
-                self.let_go(client, largest);
-            }
+            self.let_go(client, quota.largest());
         }
         if !self.session_quota.admits(client) && !self.make_way(client, binding.owner(), None) {
             return Err(Refusal::Quota);
         }
-        match self.is_full() {
+        match self.is_full() && !self.let_go_closed(None, None) {
             true => Err(Unbound::TableFull.into()),
             false => Ok(()),
         }

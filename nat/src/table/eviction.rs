@@ -2,40 +2,63 @@
 
 use core::net::Ipv4Addr;
 
-use super::{Nat, Refusal};
+use super::{Nat, Refusal, Slab};
 use crate::endpoint::Endpoint;
+use crate::ports::Ports;
 use crate::session::SessionId;
 
 /// Sessions that a full table looks at to let go of one.
 const LOOK: u32 = 64;
-/// The same where only one that is closed may go.
-const LOOK_CLOSED: u32 = 8;
+/// Sessions that it looks at first where only one that is closed may go: most often they tell whether some are.
+const GLANCE: u32 = 8;
 /// Places that are looked at to find out which host of a client has most.
 const SAMPLE: u32 = 16;
 
 impl Nat {
-    /// A full table lets go of one session: one that both sides have closed, or, if there are
-    /// clients to be fair among, an unassured one of the largest for another. An established one
-    /// stays.
+    /// A full table lets go of a session that both sides have closed, or of an unassured one of the
+    /// largest client for another. An established one stays.
     pub(super) fn let_go(&mut self, client: u8, largest: u8) {
-        let is_fair = self.options.clients > 0 && largest != client;
+        if self.options.clients == 0 || largest == client {
+            return;
+        }
         let sessions = &self.sessions;
-        // Where nobody has to give way, only what is closed counts, and that is rare.
-        let looks = if is_fair { LOOK } else { LOOK_CLOSED };
-        let found = self.expendable.next(looks, |id| {
+        let found = self.expendable.next(LOOK, |id| {
             let session = sessions.get(id);
-            let may_go = session.is_closed() || is_fair && session.client == largest;
-            may_go && sessions.ends_with_session(id)
+            (session.is_closed() || session.client == largest) && sessions.ends_with_session(id)
         });
         if let Some(id) = found {
             self.remove(SessionId(id));
         }
     }
 
+    /// Lets go of a session that both sides have closed, so that its place is free, or a port of this kind; only one
+    /// of this client, if one is named. Whether there was one.
+    pub(super) fn let_go_closed(&mut self, client: Option<u8>, kind: Option<usize>) -> bool {
+        let Self { sessions, ports, expendable, .. } = self;
+        let mut found = None;
+        for looks in [GLANCE, LOOK] {
+            let mut is_worth_it = false;
+            found = expendable.next(looks, |id| {
+                let session = sessions.get(id);
+                let is_anothers = client.is_some_and(|client| client != session.client);
+                is_worth_it |= is_anothers || session.is_closed();
+                !is_anothers && session.is_closed() && frees(sessions, ports, id, kind)
+            });
+            if found.is_some() || !is_worth_it {
+                break;
+            }
+        }
+        if let Some(id) = found {
+            self.remove(SessionId(id));
+        }
+        found.is_some()
+    }
+
     /// Sees to it that the client may have one mapping more of a kind of port.
     ///
     /// # Errors
-    /// [`Refusal::Quota`]: it may not, and none of its hosts has to give way to this one.
+    /// [`Refusal::Quota`]: it may not, none of its connections is closed, and none of its hosts has to give way to this
+    /// one.
     pub(super) fn share(&mut self, client: u8, internal: Endpoint, kind: usize) -> Result<(), Refusal> {
         let admits = self.mapping_quotas.get(kind).is_none_or(|quota| quota.admits(client));
         match admits || self.make_way(client, internal.address, Some(kind)) {
@@ -44,10 +67,13 @@ impl Nat {
         }
     }
 
-    /// A host finds that others of its client have taken what the client may have: the one that
-    /// has most loses an unassured session, one whose mapping is of this kind if a kind is given.
-    /// The host that has most gets nothing.
+    /// A host finds that its client has taken what it may have: a closed session of the client goes. Is there none,
+    /// the host that has most loses an unassured session, and gets nothing itself. If a kind of port is given, the
+    /// session's mapping is of that kind.
     pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, kind: Option<usize>) -> bool {
+        if self.let_go_closed(Some(client), kind) {
+            return true;
+        }
         match self.largest_host(client, kind) {
             Some((owner, id)) if owner != host => {
                 self.remove(SessionId(id));
@@ -82,23 +108,27 @@ impl Nat {
         candidate
     }
 
-    /// Whether a session may go for another of its client, and something is free then: its place, or
-    /// a port of this kind.
+    /// Whether a session may go for another of its client, and [frees] what that needs.
     fn may_give_way(&self, id: u32, client: u8, kind: Option<usize>) -> bool {
         let session = self.sessions.get(id);
         session.is_live()
             && session.client == client
             && !session.is_assured()
-            && match kind {
-                Some(_) => self.kind_of(id) == kind,
-                None => self.sessions.ends_with_session(id),
-            }
+            && frees(&self.sessions, &self.ports, id, kind)
     }
+}
 
-    /// The kind of port that a session alone keeps its mapping of.
-    fn kind_of(&self, id: u32) -> Option<usize> {
-        let mapping = self.sessions.get(id).mapping(id);
-        let host = self.sessions.awake(mapping).filter(|_| self.sessions.has_one_session(mapping))?;
-        self.ports.kind(host.mapped_protocol(), host.external())
+/// Whether something is free when this session has gone: a port of this kind, or without one its place.
+fn frees(sessions: &Slab, ports: &Ports, id: u32, kind: Option<usize>) -> bool {
+    match kind {
+        Some(_) => kind_of(sessions, ports, id) == kind,
+        None => sessions.ends_with_session(id),
     }
+}
+
+/// The kind of port that a session alone keeps its mapping of.
+fn kind_of(sessions: &Slab, ports: &Ports, id: u32) -> Option<usize> {
+    let mapping = sessions.get(id).mapping(id);
+    let host = sessions.awake(mapping).filter(|_| sessions.has_one_session(mapping))?;
+    ports.kind(host.mapped_protocol(), host.external())
 }

@@ -209,7 +209,7 @@ impl Nat {
     }
 
     /// An external port whose rest has to be short, as no other is free: that of a mapping that rests
-    /// longest, or of any among the class.
+    /// longest, or of any among the class, or else of a closed connection.
     #[cold]
     fn port_at_rest(
         &mut self,
@@ -228,8 +228,11 @@ impl Nat {
                 self.sessions.get(mapping).is_resting().then_some(mapping)
             })
         });
-        if let Some(resting) = resting {
-            self.end_resting(resting);
+        match resting {
+            Some(resting) => self.end_resting(resting),
+            None => {
+                self.let_go_closed(None, Some(kind));
+            }
         }
         let allocation = self.ports.allocate_in(kind, class, preferred);
         allocation.map(|allocation| allocation.port).ok_or(Unbound::PortsExhausted)
