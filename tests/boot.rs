@@ -85,8 +85,10 @@ fn a_machine_without_pci_switches_off_by_the_register_of_its_tables() {
     let _machine = busy();
     let mut config = alone(Machine::Microvm);
     config.extra = ["-machine", "acpi=on"].map(str::to_owned).into();
-    // With tables it has no devices on the command line, so the image ends at once.
-    let (cause, vm) = cause_of_end(config, |_, _| {});
+    let (cause, vm) = cause_of_end(config, |vm, _| {
+        vm.ready(SOON).unwrap_or_else(|error| panic!("{error}"));
+        say(vm, "poweroff");
+    });
     assert_eq!(cause, "guest-shutdown", "{}", vm.console().text());
 }
 
@@ -171,6 +173,29 @@ fn a_missing_nic_is_named_by_its_mac() {
     let mac = mac_text(macs()[0]);
     let said = text.lines().find(|line| line.contains("port=uplink")).unwrap_or_else(|| panic!("{text}"));
     assert!(said.contains(&mac) && said.starts_with("error "), "{said}");
+}
+
+#[test]
+fn devices_of_before_virtio_1_are_told_what_they_lack() {
+    let _machine = busy();
+    let mut pci = alone(Machine::Q35);
+    pci.ports.iter_mut().for_each(|port| port.properties.push("disable-modern=on".into()));
+    let mut mmio = alone(Machine::Microvm);
+    mmio.extra = ["-global", "virtio-mmio.force-legacy=true"].map(str::to_owned).into();
+    for (config, wanted) in [(pci, "disable-modern=off"), (mmio, "force-legacy=false")] {
+        let (status, text) = ended(&config);
+        assert_eq!(status.code(), Some(UNFIT), "{text}");
+        assert!(text.contains(wanted) && text.contains("cannot start"), "{text}");
+    }
+}
+
+#[test]
+fn a_processor_of_32_bits_is_told_so() {
+    let _machine = busy();
+    let mut config = alone(Machine::Q35);
+    config.extra = ["-cpu", "qemu32"].map(str::to_owned).into();
+    let (_, text) = ended(&config);
+    assert_eq!(text.trim(), "error weir: the processor has no 64-bit mode");
 }
 
 #[test]

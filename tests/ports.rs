@@ -1,27 +1,24 @@
 //! The image between wires: unix sockets with a small IPv4 host at every end. No root.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qemu::command::{Config, Machine, Netdev, Port, mac_text};
+use qemu::command::Machine;
 use qemu::host::Host;
 use qemu::link::Link;
 use qemu::probe::Failure;
 use smoltcp::wire::EthernetAddress;
 use tests::image::{
-    Inhabited, PORTS, SOON, Wired, bare, busy, identities, late_allocations, link_figure, macs, stats,
+    EXTERNAL, Inhabited, PORTS, SERVER, SOON, Wired, busy, identities, late_allocations, link_figure, macs,
+    stats,
 };
-use tests::talk::{echo_datagrams, fetch_file, meanwhile, serve_file};
+use tests::talk::{fetch_file, meanwhile, serve_file};
 use tests::{At, Chance, echo, icmp_error, packet, tcp, udp};
 
 const MACHINES: [Machine; 2] = [Machine::Q35, Machine::Microvm];
 
-/// The appliance's own address outside.
-const EXTERNAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// A server outside that is not on the uplink's subnet.
-const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// The client behind `lab`.
 const LAB: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
@@ -29,168 +26,17 @@ fn inhabited(machine: Machine) -> Inhabited {
     Wired::boot(machine).with_hosts()
 }
 
-/// Every neighbour reaches the appliance's address on its port, and a datagram goes out and comes back.
-fn assert_forwards(world: &Inhabited) {
-    let gateways = [EXTERNAL, Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 2, 1)];
-    for (host, gateway) in [&world.uplink, &world.work, &world.lab].into_iter().zip(gateways) {
-        let probe = host.ping(gateway, SOON);
-        assert!(probe.outcome.is_ok(), "{gateway}: {:?}", probe.outcome);
-    }
-    let sources = exchanged(world, &[(&world.work, b"of work"), (&world.lab, b"of lab")]);
-    assert!(sources.iter().all(|source| *source.ip() == EXTERNAL), "{sources:?}");
-}
-
-/// Each client's datagram comes back from the server; the sources that the server saw.
-fn exchanged(world: &Inhabited, clients: &[(&Host, &[u8])]) -> Vec<SocketAddrV4> {
-    let different = clients.len();
-    thread::scope(|scope| {
-        let server = meanwhile(scope, &world.uplink, move |stack| echo_datagrams(stack, 7, different, SOON));
-        for (host, payload) in clients {
-            let probe = host.exchange((SERVER, 7).at(), payload, SOON);
-            assert_eq!(probe.outcome.as_deref(), Ok(*payload));
-        }
-        server.join().expect("the server has its datagrams")
-    })
-}
-
 #[test]
 fn clients_reach_their_gateways_and_the_outside() {
     let _machine = busy();
     for machine in MACHINES {
         let world = inhabited(machine);
-        assert_forwards(&world);
+        world.assert_forwards();
         let probe = world.work.ping(SERVER, SOON);
         assert!(probe.outcome.is_ok(), "{:?}", probe.outcome);
         let stats = stats(&world.vm);
         assert_eq!((late_allocations(&stats), stats.neighbors), (0, 3), "{stats:?}");
         assert!(stats.sessions >= 3, "{stats:?}");
-    }
-}
-
-#[test]
-fn ports_are_found_by_mac_in_any_bus_order() {
-    let _machine = busy();
-    for machine in MACHINES {
-        let place = |mut config: Config, [uplink, work, lab]: [Port; PORTS]| {
-            config.ports = vec![lab, work, uplink];
-            config
-        };
-        assert_forwards(&Wired::boot_with(bare(machine), place).with_hosts());
-    }
-}
-
-/// As libvirt builds its machines: bus 0 shows bridges only. The last one is behind a switch.
-#[test]
-fn ports_behind_bridges_are_found() {
-    let _machine = busy();
-    let place = |mut config: Config, ports: [Port; PORTS]| {
-        let bridges = [
-            "pcie-root-port,id=a,chassis=1,slot=1",
-            "pcie-root-port,id=b,chassis=2,slot=2",
-            "pcie-root-port,id=r,chassis=3,slot=3",
-            "x3130-upstream,id=s,bus=r",
-            "xio3130-downstream,id=c,bus=s,chassis=4,slot=4",
-        ];
-        let mut extra: Vec<String> =
-            bridges.iter().flat_map(|bridge| ["-device", bridge]).map(str::to_owned).collect();
-        for (port, bus) in ports.iter().zip(["a", "b", "c"]) {
-            let Netdev::Connect(path) = &port.netdev else { panic!("a wire") };
-            let path = path.display();
-            extra.push("-netdev".into());
-            extra.push(format!("stream,id=w{bus},server=off,addr.type=unix,addr.path={path}"));
-            extra.push("-device".into());
-            extra.push(format!("virtio-net-pci,bus={bus},netdev=w{bus},mac={},romfile=", mac_text(port.mac)));
-        }
-        config.extra = extra;
-        config
-    };
-    assert_forwards(&Wired::boot_with(bare(Machine::Q35), place).with_hosts());
-}
-
-/// As Firecracker tells its devices: 4 KiB of registers each, among words for Linux.
-#[test]
-fn devices_written_as_firecracker_writes_them_are_found() {
-    let _machine = busy();
-    let mut config = bare(Machine::Microvm);
-    config.extra = ["-machine", "auto-kernel-cmdline=off"].map(str::to_owned).into();
-    config.append = ["reboot=k", "panic=1", "pci=off", "nomodule"].map(str::to_owned).into();
-    // The machine's last three of eight, in the order in which QEMU fills them.
-    let slots = [(0xfeb0_0e00_u32, 12), (0xfeb0_0c00, 11), (0xfeb0_0a00, 10)];
-    config.append.extend(slots.map(|(at, line)| format!("virtio_mmio.device=4K@{at:#x}:{line}")));
-    let place = |mut config: Config, ports: [Port; PORTS]| {
-        config.ports = ports.into();
-        config
-    };
-    assert_forwards(&Wired::boot_with(config, place).with_hosts());
-}
-
-#[test]
-fn a_pc_of_the_old_kind_forwards() {
-    let _machine = busy();
-    assert_forwards(&inhabited(Machine::Pc));
-}
-
-/// Without MSI-X, interrupts come by lines that several ports share.
-#[test]
-fn ports_without_message_interrupts_forward() {
-    let _machine = busy();
-    for machine in [Machine::Q35, Machine::Pc] {
-        let place = |mut config: Config, mut ports: [Port; PORTS]| {
-            ports.iter_mut().for_each(|port| port.properties.push("vectors=0".into()));
-            config.ports = ports.into();
-            config
-        };
-        let world = Wired::boot_with(bare(machine), place).with_hosts();
-        // Often enough that a lost interrupt is met.
-        (0..20).for_each(|_| assert_forwards(&world));
-        for port in ["uplink", "work", "lab"] {
-            assert_eq!(link_figure(&stats(&world.vm), port, "device_errors"), 0);
-        }
-    }
-}
-
-/// Such as hosts have them for other guests: each of these stands for a feature that we leave alone, or take.
-#[test]
-fn ports_with_properties_of_all_kinds_forward() {
-    let _machine = busy();
-    for properties in [
-        ["iommu_platform=on,disable-legacy=on", "packed=on", "mq=on,vectors=2"],
-        ["rx_queue_size=1024", "ctrl_vq=off", "status=off,mrg_rxbuf=off"],
-        ["host_mtu=9000", "host_mtu=68", "vectors=1,tx=timer"],
-    ] {
-        let place = |mut config: Config, mut ports: [Port; PORTS]| {
-            let with = ports.iter_mut().zip(properties);
-            with.for_each(|(port, properties)| port.properties.push(properties.into()));
-            config.ports = ports.into();
-            config
-        };
-        let world = Wired::boot_with(bare(Machine::Q35), place).with_hosts();
-        assert_forwards(&world);
-        for port in ["uplink", "work", "lab"] {
-            assert_eq!(link_figure(&stats(&world.vm), port, "device_errors"), 0, "{properties:?}");
-        }
-    }
-}
-
-/// A device that wants more addresses than there are below 4 GiB has firmware move all registers up.
-#[test]
-fn ports_whose_registers_are_far_up_forward() {
-    let _machine = busy();
-    // As many GiB as it takes to get above 4 GiB, and above 512 GiB.
-    for size in ["8G", "256G"] {
-        let place = |mut config: Config, ports: [Port; PORTS]| {
-            config.ports = ports.into();
-            config.extra.extend(["-device".to_owned(), format!("pci-testdev,membar={size}")]);
-            config.append.push("log=debug".to_owned());
-            config
-        };
-        let world = Wired::boot_with(bare(Machine::Q35), place).with_hosts();
-        let text = world.vm.console().text();
-        let least: u64 = if size == "8G" { 4 << 30 } else { 512 << 30 };
-        let far = text.lines().filter_map(|line| line.split_once("registers=0x"));
-        let far = far.filter_map(|(_, address)| u64::from_str_radix(address.split(' ').next()?, 16).ok());
-        assert_eq!(far.filter(|&address| address >= least).count(), PORTS, "{text}");
-        assert_forwards(&world);
     }
 }
 
@@ -208,7 +54,7 @@ fn both_clients_leave_as_the_external_address_from_ports_of_their_own() {
                 (if number % 2 == 0 { &world.work } else { &world.lab }, payload.as_slice())
             })
             .collect();
-        let mut sources = exchanged(&world, &clients);
+        let mut sources = world.exchanged(&clients);
         assert!(sources.iter().all(|source| *source.ip() == EXTERNAL), "{sources:?}");
         sources.sort();
         sources.dedup();
@@ -331,7 +177,7 @@ fn hostile_frames_on_every_port_change_nothing_for_the_others() {
             assert!(seen.port(port).is_some_and(|port| port.drops.values().sum::<u64>() > 100), "{seen:?}");
         }
         let world = wired.with_hosts();
-        assert_forwards(&world);
+        world.assert_forwards();
         assert_eq!(late_allocations(&stats(&world.vm)), 0);
     }
 }
@@ -420,7 +266,7 @@ fn an_uplink_that_stops_reading_stops_nobody_else_and_recovers() {
     let _machine = busy();
     for machine in MACHINES {
         let world = inhabited(machine);
-        assert_forwards(&world);
+        world.assert_forwards();
         let flood = udp(("10.0.1.2", 5000), (SERVER, 9), &[0; 1372]);
         let flood = frame_of(&world.work, macs()[1], &flood.octets());
         thread::scope(|scope| {
@@ -448,7 +294,7 @@ fn an_uplink_that_stops_reading_stops_nobody_else_and_recovers() {
             }
             end.send(()).expect("the uplink's host waits");
         });
-        assert_forwards(&world);
+        world.assert_forwards();
         let stats = stats(&world.vm);
         assert_eq!(link_figure(&stats, "uplink", "restarts"), 0, "{stats:?}");
         assert_eq!(late_allocations(&stats), 0);

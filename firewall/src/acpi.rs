@@ -4,6 +4,8 @@
 //! Only tables of fixed layout are read. Of the DSDT, which is a program, one object is looked for: `\_S5_`, a
 //! package of constants.
 
+pub mod devices;
+
 /// Physical memory as the loader left it, an octet at a time; `None` where there is none to read.
 pub trait Memory {
     /// The octet at an address.
@@ -86,7 +88,7 @@ const SPACE_IO: u8 = 1;
 
 /// Reads what the tables behind the root pointer say; `None` without sound tables.
 pub fn power(root: u64, memory: &impl Memory) -> Option<Power> {
-    let fadt = fadt(root, memory)?;
+    let fadt = find(root, memory, *b"FACP")?;
     let flags = fadt.long(fadt::FLAGS)?;
     let s5 = fadt.dsdt().and_then(|dsdt| dsdt.soft_off());
     Some(if flags & IS_REDUCED != 0 {
@@ -102,8 +104,8 @@ pub fn power(root: u64, memory: &impl Memory) -> Option<Power> {
     })
 }
 
-/// The fixed description table, by way of the table of tables.
-fn fadt<M: Memory>(root: u64, memory: &M) -> Option<Table<'_, M>> {
+/// The table of this signature, by way of the table of tables.
+fn find<M: Memory>(root: u64, memory: &M, wanted: [u8; 4]) -> Option<Table<'_, M>> {
     let root = Table { memory, start: root, length: 36 };
     let is_root = root.start != 0 && root.is(*b"RSD ") && root.is_at(4, *b"PTR ") && root.sum(20) == Some(0);
     if !is_root {
@@ -119,7 +121,7 @@ fn fadt<M: Memory>(root: u64, memory: &M) -> Option<Table<'_, M>> {
         .map(|index| HEADER + index * width)
         .take_while(|offset| offset + width <= list.length)
         .filter_map(|offset| if width == 8 { list.address(offset) } else { list.long(offset).map(u64::from) })
-        .find_map(|address| Table::at(memory, address, *b"FACP"))
+        .find_map(|address| Table::at(memory, address, wanted))
 }
 
 struct Table<'a, M> {
@@ -232,12 +234,15 @@ mod tests {
     const LIST: usize = 0x1100;
     const FADT: usize = 0x1200;
     const DSDT: usize = 0x1400;
+    const MORE: usize = 0x1800;
 
     /// Tables as QEMU's q35 has them, in memory.
-    struct World(Vec<u8>);
+    pub(super) struct World(Vec<u8>);
 
     impl World {
-        fn new(s5: &[u8]) -> Self {
+        pub(super) const ROOT: u64 = ROOT as u64;
+
+        pub(super) fn new(s5: &[u8]) -> Self {
             let mut world = Self(std::vec![0; 0x2000]);
             world.put(ROOT, b"RSD PTR ");
             world.put(ROOT + 16, &(LIST as u32).to_le_bytes());
@@ -280,14 +285,25 @@ mod tests {
             self
         }
 
-        fn power(&self) -> Option<Power> {
-            power(ROOT as u64, &|address: u64| self.0.get(usize::try_from(address).ok()?).copied())
+        /// Has another table, behind the first one of the list.
+        pub(super) fn list(&mut self, signature: &[u8; 4], body: &[u8]) {
+            self.table(MORE, signature, body);
+            let both = [FADT, MORE].map(|at| (at as u32).to_le_bytes());
+            self.table(LIST, b"RSDT", both.as_flattened());
+        }
+
+        pub(super) fn memory(&self) -> impl Memory {
+            |address: u64| self.0.get(usize::try_from(address).ok()?).copied()
+        }
+
+        pub(super) fn power(&self) -> Option<Power> {
+            power(Self::ROOT, &self.memory())
         }
     }
 
     /// `Package (4) { n, n, 0, 0 }`, n in both notations.
     const ZERO: &[u8] = &[0x12, 6, 4, 0, 0, 0, 0];
-    const FIVE: &[u8] = &[0x12, 0x48, 0, 4, 0x0a, 5, 0x0a, 5, 0, 0];
+    pub(super) const FIVE: &[u8] = &[0x12, 0x48, 0, 4, 0x0a, 5, 0x0a, 5, 0, 0];
     const EVENTS: Power = Power {
         line: 9,
         button: Some(Event { status: 0x600, enable: 0x602 }),

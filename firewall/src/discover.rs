@@ -8,7 +8,7 @@ use firewall::assign::{NoUplink, Places};
 use firewall::held_frames;
 use firewall::route::UPLINK;
 use firewall::services::console::Mac;
-use netback::pci::{self, Message, PciTransport};
+use netback::pci::{self, Message, PciTransport, Slot};
 use netback::port::{Settings, StartError, buffers_for};
 use netback::{AnyTransport, Pool};
 use rules::site::Site;
@@ -143,14 +143,20 @@ pub fn transport(access: &mut machine::pci::Ports, place: DeviceFunction) -> Opt
 /// The network devices of all PCI buses, in bus order.
 fn on_pci(machine: &mut Machine) -> Vec<(Option<DeviceFunction>, Device)> {
     let Some(access) = &mut machine.pci else { return Vec::new() };
-    let places = pci::discover(access).into_iter();
-    places.filter_map(|place| Some((Some(place), transport(access, place)?))).collect()
+    let places = pci::discover(access);
+    // Some firmware, such as qboot, leaves addresses to the kernel.
+    let is_bare = |place: &&DeviceFunction| place.bus == 0 && pci::lacks_addresses(access, **place);
+    let bare = places.iter().filter(is_bare).fold(0, |devices, place| devices | 1 << place.device);
+    for slot in Slot::on_root(access, bare, machine.low_memory_end) {
+        slot.configure(access);
+    }
+    places.into_iter().filter_map(|place| Some((Some(place), transport(access, place)?))).collect()
 }
 
-/// The network devices that the command line names, in its order.
+/// The network devices in memory that the host names, in its order.
 fn in_memory(machine: &Machine) -> Vec<Device> {
     let mut devices = Vec::new();
-    for device in machine.command_line.mmio_devices() {
+    for &device in &machine.in_memory {
         if let Some(transport) = mmio::transport(device)
             && apic::route_edge(device.line, Vector::Line)
         {

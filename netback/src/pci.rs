@@ -21,7 +21,7 @@ use virtio_drivers::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use discover::{Layout, Structure};
-pub use discover::{Missing, discover, interrupt_line};
+pub use discover::{Missing, discover, interrupt_line, lacks_addresses};
 pub use slot::{Events, Slot};
 
 /// What an MSI-X vector writes, and where: the local APIC's address and a vector number.

@@ -4,9 +4,11 @@
 //! all others share it ([`busy`]), as many as the test harness starts.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
 use std::time::Duration;
 
 use qemu::accel::Accel;
@@ -20,11 +22,19 @@ use qemu::stats::Stats;
 use qemu::vm::Vm;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
+use crate::talk::{echo_datagrams, meanwhile};
+
 /// What is waited for takes a fraction of this, also on a busy machine under emulation.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// How many ports the site has: the uplink, `work`, `lab`.
 pub const PORTS: usize = 3;
+
+/// The appliance's own address outside.
+pub const EXTERNAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// A server outside that is not on the uplink's subnet.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
@@ -175,6 +185,39 @@ pub struct Inhabited {
     pub lab: Host,
     /// The appliance. Dropped last, so that no host writes to a wire without an end.
     pub vm: Vm,
+}
+
+impl Inhabited {
+    /// Every neighbour reaches the appliance's address on its port, and a datagram goes out and comes back.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_forwards(&self) {
+        let gateways = [EXTERNAL, Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 2, 1)];
+        for (host, gateway) in [&self.uplink, &self.work, &self.lab].into_iter().zip(gateways) {
+            let probe = host.ping(gateway, SOON);
+            assert!(probe.outcome.is_ok(), "{gateway}: {:?}", probe.outcome);
+        }
+        let sources = self.exchanged(&[(&self.work, b"of work"), (&self.lab, b"of lab")]);
+        assert!(sources.iter().all(|source| *source.ip() == EXTERNAL), "{sources:?}");
+    }
+
+    /// Each client's datagram comes back from the server; the sources that the server saw.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn exchanged(&self, clients: &[(&Host, &[u8])]) -> Vec<SocketAddrV4> {
+        let different = clients.len();
+        thread::scope(|scope| {
+            let server =
+                meanwhile(scope, &self.uplink, move |stack| echo_datagrams(stack, 7, different, SOON));
+            for (host, payload) in clients {
+                let probe = host.exchange(SocketAddrV4::new(SERVER, 7), payload, SOON);
+                assert_eq!(probe.outcome.as_deref(), Ok(*payload));
+            }
+            server.join().expect("the server has its datagrams")
+        })
+    }
 }
 
 /// The hosts of [`Inhabited`], in the site's order.

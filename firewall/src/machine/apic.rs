@@ -4,7 +4,7 @@ use super::interrupts::{self, Vector};
 use super::port::{out8, rdmsr, wrmsr};
 use super::{clock, serial};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use smoltcp::time::{Duration, Instant};
 
 /// The vector of interrupts that were withdrawn before they were taken.
@@ -121,32 +121,56 @@ fn id() -> u32 {
     read(ID) >> 24
 }
 
-/// Routes an edge of interrupt line `line` (0 to 23) of the I/O APIC to this core; `false` if there is
-/// no such line.
+/// Routes an edge of interrupt line `line` of an I/O APIC to this core; `false` if there is no such line.
 pub fn route_edge(line: u32, vector: Vector) -> bool {
-    let version = io_read(IO_VERSION);
+    let second = IoApic { base: SECOND.load(Relaxed), first: SECOND_FIRST.load(Relaxed) };
+    let controller =
+        if second.base != 0 && line >= second.first { second } else { IoApic { base: IO, first: 0 } };
+    let version = controller.read(IO_VERSION);
+    let line = line - controller.first;
     if version == u32::MAX || line > version >> 16 & 0xff {
         return false;
     }
-    io_write(IO_REDIRECTION + 2 * line, MASKED);
-    io_write(IO_REDIRECTION + 2 * line + 1, id() << 24);
-    io_write(IO_REDIRECTION + 2 * line, vector as u32);
+    controller.write(IO_REDIRECTION + 2 * line, MASKED);
+    controller.write(IO_REDIRECTION + 2 * line + 1, id() << 24);
+    controller.write(IO_REDIRECTION + 2 * line, vector as u32);
     true
 }
 
-fn io_read(register: u32) -> u32 {
-    // SAFETY: the I/O APIC is at this address, or nothing is; mapped, and no memory of ours.
-    unsafe {
-        (u64::from(IO) as *mut u32).write_volatile(register);
-        (u64::from(IO + 0x10) as *const u32).read_volatile()
+/// A second I/O APIC, 0 if there is none, and the number of its first line.
+static SECOND: AtomicU32 = AtomicU32::new(0);
+static SECOND_FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// There is another I/O APIC at `address`, a page of its own below 4 GiB, whose lines begin at `first`.
+pub fn set_second(address: u32, first: u32) {
+    // No memory is up there.
+    if address >= IO && address.is_multiple_of(4096) && address < LOCAL {
+        SECOND.store(address, Relaxed);
+        SECOND_FIRST.store(first, Relaxed);
     }
 }
 
-fn io_write(register: u32, value: u32) {
-    // SAFETY: as for `io_read`.
-    unsafe {
-        (u64::from(IO) as *mut u32).write_volatile(register);
-        (u64::from(IO + 0x10) as *mut u32).write_volatile(value);
+#[derive(Clone, Copy)]
+struct IoApic {
+    base: u32,
+    first: u32,
+}
+
+impl IoApic {
+    fn read(self, register: u32) -> u32 {
+        // SAFETY: an I/O APIC is at this address, or nothing is; mapped, and no memory of ours.
+        unsafe {
+            (u64::from(self.base) as *mut u32).write_volatile(register);
+            (u64::from(self.base + 0x10) as *const u32).read_volatile()
+        }
+    }
+
+    fn write(self, register: u32, value: u32) {
+        // SAFETY: as for `read`.
+        unsafe {
+            (u64::from(self.base) as *mut u32).write_volatile(register);
+            (u64::from(self.base + 0x10) as *mut u32).write_volatile(value);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Virtio devices in memory, where the command line says.
+//! Virtio devices in memory, where the command line or ACPI's tables say.
 
 use core::ptr::NonNull;
 
@@ -12,7 +12,7 @@ pub fn transport(device: MmioDevice) -> Option<MmioTransport<'static>> {
     let header = NonNull::new(device.address as *mut VirtIOHeader).filter(|header| header.is_aligned())?;
     paging::map(device.address, device.size, Use::Device).ok()?;
     let size = usize::try_from(device.size).ok()?;
-    // SAFETY: the command line, which is the host's word, says that there are registers of this size; they are
+    // SAFETY: the host says that there are registers of this size; they are
     // mapped, aligned, and no memory of ours. An empty slot answers with device number 0, which `new` refuses.
     unsafe { MmioTransport::new(header, size) }.ok()
 }

@@ -21,6 +21,7 @@ mod port;
 pub mod power;
 pub mod seed;
 pub mod serial;
+mod tables;
 
 pub use apic::{rest, take_interrupts, wait};
 pub use clock::now;
@@ -28,11 +29,15 @@ pub use command_line::CommandLine;
 pub use panic::{power_off, reset, unfit};
 
 use boot::{BootInfo, Region};
+use command_line::MmioDevice;
 use core::cell::UnsafeCell;
+use firewall::acpi::devices::DEVICES_MAX;
+use heapless::Vec;
 use interrupts::Vector;
 use log::LevelFilter;
 use power::Power;
 use seed::Seed;
+use tables::Tables;
 
 /// A static that one core uses, by raw pointer; who dereferences it says why nobody else does.
 pub struct Single<T>(UnsafeCell<T>);
@@ -53,7 +58,6 @@ impl<T> Single<T> {
 
 /// What the appliance starts from.
 pub struct Machine {
-    pub command_line: CommandLine,
     /// Octets of memory that the loader says there are.
     pub memory: u64,
     /// The end of memory below 4 GiB.
@@ -65,6 +69,8 @@ pub struct Machine {
     pub seed: Seed,
     /// The power button, and the slots that ACPI has.
     pub power: Power,
+    /// Virtio devices in memory: those of the command line, or else of ACPI's tables.
+    pub in_memory: Vec<MmioDevice, DEVICES_MAX>,
     /// The PCI configuration space, if there is a bus.
     pub pci: Option<pci::Ports>,
 }
@@ -95,8 +101,10 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     if apic::route_edge(SERIAL_LINE, Vector::Serial) {
         serial::enable_interrupt();
     }
-    // SAFETY: called once; the heap has no memory that the loader or firmware keeps.
-    let power = unsafe { power::init(info.root) };
+    // SAFETY: the heap has no memory that the loader or firmware keeps.
+    let tables = unsafe { Tables::new(info.root) };
+    // SAFETY: called once.
+    let power = unsafe { power::init(tables) };
     let clock = clock::init(origin, command_line.number("tsc_khz"));
     if clock == clock::Source::Guess {
         log::error!("no clock to measure the time-stamp counter: give tsc_khz= on the command line");
@@ -104,18 +112,17 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     if let Some(word) = command_line.value("crash") {
         crash::on_demand(word);
     }
+    let mut in_memory: Vec<_, _> = command_line.mmio_devices().take(DEVICES_MAX).collect();
+    if in_memory.is_empty() {
+        in_memory.extend(tables.virtio());
+    }
+    let pci = pci::Ports::find();
+    if pci.is_none() && tables.have_mapped_pci() {
+        log::error!(target: "pci", "there is a bus without ports 0xcf8 and 0xcfc, which is not known here");
+    }
     let (start, end) = paging::image();
     let image = (end - start) as usize;
-    crate::main(Machine {
-        command_line,
-        memory,
-        low_memory_end,
-        image,
-        clock,
-        seed: Seed::gather(),
-        power,
-        pci: pci::Ports::find(),
-    })
+    crate::main(Machine { memory, low_memory_end, image, clock, seed: Seed::gather(), power, in_memory, pci })
 }
 
 /// Words that must work before anything can fail.

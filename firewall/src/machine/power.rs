@@ -1,11 +1,9 @@
 //! The power button and the slots, as ACPI has them, and switching off.
 
 use super::port::{in8, in16, out8, out16};
-use super::{Single, acpi_slots, apic, interrupts::Vector};
+use super::{Single, acpi_slots, apic, interrupts::Vector, tables::Tables};
 use firewall::acpi::{self, Event, Off};
 
-/// Where the null pointer points: nothing is mapped there.
-const FIRST_PAGE: u64 = 4096;
 /// Looks until no event is left: the line is up as long as there is one, and only its rise is an interrupt.
 const LOOKS: u8 = 8;
 
@@ -23,18 +21,12 @@ pub struct Power {
     slots: Option<Event>,
 }
 
-/// Reads the tables behind the root pointer (0 if the loader gave none), and has the button and the slots, if there are
-/// any, wake the main loop.
+/// Has the button and the slots of the tables, if there are any, wake the main loop.
 ///
 /// # Safety
-/// To be called once, while memory that is not the heap's is as the loader left it.
-pub unsafe fn init(root: u64) -> Power {
-    let octet = |address: u64| {
-        let is_mapped = (FIRST_PAGE..1 << 32).contains(&address);
-        // SAFETY: identity mapped for good; any octet is a `u8`, and the tables are in memory that nobody writes to.
-        is_mapped.then(|| unsafe { (address as *const u8).read_volatile() })
-    };
-    let Some(acpi::Power { line, button, general, off }) = acpi::power(root, &octet) else {
+/// To be called once.
+pub unsafe fn init(tables: Tables) -> Power {
+    let Some(acpi::Power { line, button, general, off }) = acpi::power(tables.root, &tables.memory) else {
         return Power::default();
     };
     // SAFETY: called once, and nobody reads it yet.

@@ -117,7 +117,8 @@ pub(super) fn lowest<C: ConfigurationAccess>(access: &C) -> Option<u32> {
         .min()
 }
 
-fn lowest_bar<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> Option<u64> {
+/// The lowest address that a memory BAR of `function` has.
+pub(super) fn lowest_bar<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> Option<u64> {
     let mut lowest = None;
     let mut number = 0;
     while number < 6 {

@@ -26,6 +26,9 @@ const HAS_CAPABILITIES: u32 = 1 << 20;
 const VENDOR_VIRTIO: u16 = 0x1af4;
 const DEVICE_NET: [u16; 2] = [0x1041, 0x1000];
 
+/// QEMU's expanders, `pxb` and `pxb-pcie`: beside the root bus there are others, and nothing tells their numbers.
+const EXPANDERS: [u32; 2] = [0x0009_1b36, 0x000b_1b36];
+
 const CAPABILITY_VENDOR: u8 = 0x09;
 const CAPABILITY_MSI: u8 = 0x05;
 const CAPABILITY_MSIX: u8 = 0x11;
@@ -57,7 +60,9 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Device => "no virtio network device",
-            Self::Common => "no common configuration (legacy device?)",
+            Self::Common => {
+                "no registers of virtio 1.0, or they have no addresses (QEMU: disable-modern=off)"
+            }
             Self::Notify => "no notification structure",
             Self::Isr => "no interrupt status",
             Self::Unreachable => "registers out of reach",
@@ -142,6 +147,11 @@ pub fn discover<C: ConfigurationAccess>(access: &mut C) -> Vec<DeviceFunction> {
     devices
 }
 
+/// Whether no firmware has given the memory BARs of a device addresses.
+pub fn lacks_addresses<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> bool {
+    super::bar::lowest_bar(access, function).is_none()
+}
+
 /// The bridges of all buses that firmware has numbered.
 pub(super) fn bridges<C: ConfigurationAccess>(access: &C) -> Vec<DeviceFunction> {
     walk(access).1
@@ -151,7 +161,9 @@ pub(super) fn bridges<C: ConfigurationAccess>(access: &C) -> Vec<DeviceFunction>
 fn walk<C: ConfigurationAccess>(access: &C) -> (Vec<DeviceFunction>, Vec<DeviceFunction>) {
     let (mut devices, mut bridges) = (Vec::new(), Vec::new());
     // A bridge leads to a higher bus number than its own, or firmware did not number it.
-    let mut reached = [false; 256];
+    let has_more_roots =
+        functions(access, 0).into_iter().any(|at| EXPANDERS.contains(&access.read_word(at, 0)));
+    let mut reached = [has_more_roots; 256];
     reached[0] = true;
     for bus in 0..=u8::MAX {
         if !reached[usize::from(bus)] {

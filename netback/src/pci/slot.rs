@@ -40,6 +40,8 @@ mod status {
 }
 
 const MIB: u32 = 1 << 20;
+/// Where the addresses end that PCI devices have on a PC.
+const IO_APIC: u32 = 0xfec0_0000;
 
 /// What happened at a slot since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,17 +106,17 @@ impl Slot {
         found
     }
 
-    /// Slots of the root bus: those devices of it whose bits are set, but bridges. Each has a MiB below what firmware
-    /// has given addresses to, if that is above memory, which ends at `memory`.
+    /// Slots of the root bus: those devices of it whose bits are set, but bridges. Each has a MiB below what has
+    /// addresses already, if that is above memory, which ends at `memory`.
     pub fn on_root<C: ConfigurationAccess>(access: &C, devices: u32, memory: u64) -> Vec<Self> {
-        let taken = bar::lowest(access).unwrap_or(0) & !(MIB - 1);
+        let taken = bar::lowest(access).unwrap_or(IO_APIC) & !(MIB - 1);
         let start = taken.saturating_sub(32 * MIB);
         let slot = |device| Self {
             function: DeviceFunction { bus: 0, device, function: 0 },
             memory: Memory::From(start + MIB * u32::from(device)),
             registers: None,
         };
-        let is_free = start != 0 && u64::from(start) >= memory;
+        let is_free = u64::from(start) >= memory;
         let bridges = discover::bridges(access);
         let may_go = |slot: &Self| is_free && !bridges.contains(&slot.function);
         (0..32).filter(|device| devices & 1 << device != 0).map(slot).filter(may_go).collect()

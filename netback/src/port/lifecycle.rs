@@ -91,7 +91,7 @@ impl fmt::Display for StartError {
             Self::NotNetwork => "not a network device",
             Self::Stuck => "device does not reset",
             Self::Gone => "device is gone",
-            Self::Legacy => "device is legacy only (no VERSION_1)",
+            Self::Legacy => "device is of before virtio 1.0 (QEMU: virtio-mmio.force-legacy=false)",
             Self::FeaturesRefused => "device refused its own features",
             Self::RingTooShort(offered) => {
                 return write!(f, "ring has {offered} descriptors, {RING} are needed");

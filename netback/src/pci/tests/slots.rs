@@ -1,0 +1,137 @@
+//! Slots, and addresses for what comes into them.
+
+use super::*;
+
+/// A root port with a slot at 0:3.0, its windows, and behind it bus 7.
+fn slot(buses: &mut Buses, capabilities: u32) -> DeviceFunction {
+    let port = at(0, 3, 0);
+    buses.bridge(port, 7);
+    buses.set(
+        port,
+        &[
+            (0x04, 0x0010_0000),
+            (0x20, 0xfeb0_fea0),
+            (0x24, 0x0011_0001),
+            (0x28, 0x41),
+            (0x2c, 0x41),
+            (0x34, 0x54),
+            // Root port, with a slot.
+            (0x54, 0x0142_0010),
+            (0x68, capabilities),
+            (0x6c, 0),
+        ],
+    );
+    port
+}
+
+const CAPABLE: u32 = 0x7b;
+
+#[test]
+fn slots_are_found_behind_root_ports_and_native_where_they_may_be() {
+    let (_registers, mut buses) = device();
+    slot(&mut buses, CAPABLE);
+    let found = Slot::all(&mut buses, true);
+    assert_eq!((found.len(), found[0].is_native(), found[0].function()), (1, true, at(7, 0, 0)));
+    assert!(!Slot::all(&mut buses, false)[0].is_native());
+    // Neither without hot-plug, nor a bridge without a slot.
+    buses.set(at(0, 3, 0), &[(0x68, 0)]);
+    assert!(!Slot::all(&mut buses, true)[0].is_native());
+    buses.set(at(0, 3, 0), &[(0x54, 0x0042_0010)]);
+    assert!(Slot::all(&mut buses, true).is_empty());
+}
+
+#[test]
+fn events_of_a_slot_are_taken_once_and_no_others_are_cleared() {
+    let (_registers, mut buses) = device();
+    let port = slot(&mut buses, CAPABLE);
+    let slot = Slot::all(&mut buses, true)[0];
+    buses.set(port, &[(0x6c, 0x0049_0100)]);
+    let events = slot.take_events(&mut buses);
+    assert_eq!(events, Events { attention: true, presence_changed: true, is_present: true });
+    // What was written: the control as it was, ones for the events that were seen.
+    assert_eq!(buses.read_word(port, 0x6c), 0x0009_0100);
+    buses.set(port, &[(0x6c, 0x0040_0029)]);
+    assert_eq!(slot.take_events(&mut buses), Events { is_present: true, ..Events::default() });
+    slot.power_off(&mut buses);
+    assert_eq!(buses.read_word(port, 0x6c), 0x0729);
+    slot.power_on(&mut buses);
+    assert_eq!(buses.read_word(port, 0x6c), 0x0129);
+    buses.words.remove(&(port, 0));
+    buses.words.remove(&(port, 0x6c));
+    assert_eq!(slot.take_events(&mut buses), Events::default(), "a port that is gone has no events");
+}
+
+/// A device that answers sizing: BARs keep the bits that their size leaves.
+struct Sized(Buses);
+
+impl ConfigurationAccess for Sized {
+    fn read_word(&self, function: DeviceFunction, register: u8) -> u32 {
+        self.0.read_word(function, register)
+    }
+
+    fn write_word(&mut self, function: DeviceFunction, register: u8, data: u32) {
+        // Those of the devices that come.
+        let bus = if function.device == 5 { 7 } else { function.bus };
+        let data = match (bus, register) {
+            (7, 0x10) => data & !0x1f | 1,
+            (7, 0x14) => data & !0xfff,
+            (7, 0x20) => data & !0x3fff | 0xc,
+            (7, 0x18 | 0x1c) => 0,
+            _ => data,
+        };
+        self.0.write_word(function, register, data);
+    }
+
+    unsafe fn unsafe_clone(&self) -> Self {
+        Self(Buses { words: self.0.words.clone() })
+    }
+}
+
+#[test]
+fn a_device_that_came_gets_addresses_in_the_windows_of_its_port() {
+    let (_registers, mut buses) = device();
+    slot(&mut buses, CAPABLE);
+    let place = at(7, 0, 0);
+    buses.set(place, &[(0, 0x1041_1af4), (4, 0x0010_0006)]);
+    let slot = Slot::all(&mut buses, true)[0];
+    let mut buses = Sized(buses);
+    assert!(slot.is_answering(&buses) && slot.configure(&mut buses));
+    let bars = [0x10, 0x14, 0x20, 0x24].map(|register| buses.read_word(place, register));
+    // Port I/O has none; MSI-X lies in the memory window, the structures in the prefetchable one above 4 GiB.
+    assert_eq!(bars, [1, 0xfea0_0000, 0x0000_000c, 0x41]);
+    assert_eq!(buses.0.command(place) & 6, 0, "decoding is off meanwhile");
+    // A window without room.
+    buses.0.set(at(0, 3, 0), &[(0x20, 0x0000_fff0)]);
+    assert!(!slot.configure(&mut buses));
+}
+
+#[test]
+fn a_device_that_came_to_the_root_bus_has_a_mebibyte_below_all_others() {
+    let mut buses = Buses::default();
+    buses.set(at(0, 2, 0), &[(0, 1), (0x10, 0xfebf_1000), (0x14, 0xc001), (0x20, 0x0000_000c), (0x24, 0x80)]);
+    buses.bridge(at(0, 3, 0), 1);
+    buses.set(at(0, 3, 0), &[(0x20, 0xfea0_fe50), (0x24, 0x0001_fff1)]);
+    let slots = Slot::on_root(&buses, 0x2c, 0xe000_0000);
+    let places: Vec<_> = slots.iter().map(Slot::function).collect();
+    assert_eq!(places, [at(0, 2, 0), at(0, 5, 0)], "the bridge is no slot");
+    assert!(slots.iter().all(|slot| !slot.is_native()));
+    buses.set(at(0, 5, 0), &[(0, 0x1000_1af4)]);
+    let mut buses = Sized(buses);
+    assert!(slots[1].configure(&mut buses));
+    let bars = [0x10, 0x14, 0x20, 0x24].map(|register| buses.read_word(at(0, 5, 0), register));
+    // 32 MiB below the window of the bridge, and five on.
+    assert_eq!(bars, [1, 0xfc50_0000 + (5 << 20), 0xfc50_400c + (5 << 20), 0]);
+    assert!(Slot::on_root(&buses, 0x2c, 0xfd00_0000).is_empty(), "memory is there");
+}
+
+#[test]
+fn devices_that_firmware_left_without_addresses_have_them_below_the_interrupt_controller() {
+    let mut buses = Buses::default();
+    buses.set(at(0, 5, 0), &[(0, 0x1000_1af4), (0x10, 1), (0x20, 0x0000_000c)]);
+    assert!(lacks_addresses(&buses, at(0, 5, 0)));
+    let slots = Slot::on_root(&buses, 1 << 5, 0xc000_0000);
+    let mut buses = Sized(buses);
+    assert!(slots[0].configure(&mut buses));
+    assert_eq!(buses.read_word(at(0, 5, 0), 0x14), 0xfcc0_0000 + (5 << 20));
+    assert!(!lacks_addresses(&buses, at(0, 5, 0)));
+}
