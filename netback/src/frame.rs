@@ -70,6 +70,12 @@ impl Received {
     /// `None` if there is [no room](Self::has_room), or if the part or the checksum's place is not inside.
     #[inline(always)]
     pub(crate) fn with_head(mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<Outgoing> {
+        self.put_head(head, part, finishes)?;
+        Some(Outgoing(self))
+    }
+
+    #[inline(always)]
+    fn put_head(&mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<()> {
         let octets = head.as_slice().len();
         let length = octets + (part.end - part.start);
         let place = usize::from(self.start) + part.start;
@@ -82,8 +88,8 @@ impl Received {
         if length < FRAME_MIN || is_partial && !finishes {
             self.finish(head.offload.checksum, start, length, finishes)?;
         }
-        let length = header::LENGTH + length.max(FRAME_MIN);
-        Some(Outgoing { buffer: self.buffer, start: start as u16, length: length as u32 })
+        (self.start, self.length) = (start as u16, (header::LENGTH + length.max(FRAME_MIN)) as u32);
+        Some(())
     }
 
     /// Does for a frame of `length` octets, whose device header is at `start`, what the device does not: pads it, and
@@ -133,37 +139,32 @@ impl Frame for Received {
 
 /// A frame on its way to a device, the device's header in front.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
-    buffer: Buffer,
-    /// Where it begins in the first buffer.
-    start: u16,
-    /// Octets from there on.
-    length: u32,
-}
+pub(crate) struct Outgoing(Received);
 
 impl Outgoing {
     /// Octets that are to be sent.
     #[inline]
     pub(crate) fn len(&self) -> u32 {
-        self.length
+        self.0.length
     }
 
     /// The buffers that it lies in.
     #[inline]
     pub(crate) fn buffers(&self) -> usize {
-        (usize::from(self.start) + self.length as usize).div_ceil(BUFFER)
+        (usize::from(self.0.start) + self.0.length as usize).div_ceil(BUFFER)
     }
 
     /// What is to be sent, buffer by buffer; none of the pieces is empty.
     #[inline]
     pub(crate) fn parts(&self) -> Parts<'_> {
-        Parts { chain: self.buffer.chain(), skip: self.start.into(), left: self.length as usize }
+        let Received { buffer, start, length, .. } = &self.0;
+        Parts { chain: buffer.chain(), skip: usize::from(*start), left: *length as usize }
     }
 
     /// What holds it.
     #[inline]
     pub(crate) fn into_buffer(self) -> Buffer {
-        self.buffer
+        self.0.buffer
     }
 }
 
