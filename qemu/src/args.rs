@@ -312,6 +312,8 @@ pub enum What {
     Rtt,
     /// Streams up and down.
     Tcp,
+    /// Round trips of echo requests beside streams.
+    Load,
     /// Small datagrams.
     Udp,
     /// New connections.

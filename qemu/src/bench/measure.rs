@@ -8,7 +8,7 @@ use super::meter::Cpu;
 use super::process::Process;
 use super::report::Figures;
 use crate::error::{Context, Error, Result};
-use crate::netns::Transport;
+use crate::netns::{Service, Transport};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ const PORT: u16 = 5001;
 
 /// Datagrams a second: where the ladder begins, what it never reaches.
 const LADDER: std::ops::Range<u32> = 10_000..1_500_000;
+
+/// The time in which streams come to their full rate.
+const SLOW_START: Duration = Duration::from_secs(1);
 
 /// What a process may take beyond its own time.
 const GRACE: Duration = Duration::from_secs(15);
@@ -55,11 +58,25 @@ pub fn round_trips(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Resu
     let before = lab.cpu()?;
     let trips: Trips = Process::agent(&lab.client, &words, lab.stop)?.result(time + GRACE)?;
     instructions(figures, "rtt_instructions", lab.cpu()?.since(before), trips.micros.len() as u64);
+    quantiles(&trips, ["rtt_us", "rtt_p99_us"], figures)
+}
+
+/// The same while four streams go up.
+pub fn round_trips_under_load(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result<()> {
+    let streams = Streams::start(lab, time + 2 * SLOW_START, false)?;
+    lab.stop.sleep(SLOW_START)?;
+    let words = format!("echo {SERVER} 10 {}", millis(time));
+    let trips: Trips = Process::agent(&lab.client, &words, lab.stop)?.result(time + GRACE)?;
+    streams.result()?;
+    quantiles(&trips, ["load_rtt_us", "load_rtt_p99_us"], figures)
+}
+
+fn quantiles(trips: &Trips, keys: [&'static str; 2], figures: &mut Figures) -> Result<()> {
     let (Some(median), Some(p99)) = (trips.quantile(0.5), trips.quantile(0.99)) else {
         return Err(Error::new(format!("none of {} echo requests was answered", trips.sent)));
     };
-    figures.set("rtt_us", median);
-    figures.set("rtt_p99_us", p99);
+    figures.set(keys[0], median);
+    figures.set(keys[1], p99);
     Ok(())
 }
 
@@ -76,20 +93,37 @@ pub fn streams(lab: &Lab<'_>, time: Duration, figures: &mut Figures) -> Result<(
 
 /// Mbit/s, and seconds of QEMU's CPU time a gigabyte.
 fn stream(lab: &Lab<'_>, time: Duration, is_down: bool) -> Result<(f64, f64)> {
-    let log = lab.scratch.join("iperf3.log");
-    let server = format!("iperf3 -s -1 -B {SERVER}");
-    let _server = lab.outside.serve(server.split_whitespace(), Transport::Tcp, 5201, &log)?;
-    let seconds = time.as_secs().max(1);
-    let mut words = format!("iperf3 -c {SERVER} -t {seconds} -P 4 -J --connect-timeout 5000");
-    if is_down {
-        words += " -R";
-    }
-    let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     let before = lab.cpu()?;
-    let text = Process::start(&lab.client, &words, lab.stop)?.rest(time + GRACE)?;
+    let (bits_per_second, octets) = Streams::start(lab, time, is_down)?.result()?;
     let used = lab.cpu()?.since(before);
-    let (bits_per_second, octets) = received(&text)?;
     Ok((bits_per_second / 1e6, used.total().as_secs_f64() / (octets / 1e9)))
+}
+
+/// Four TCP streams that are under way.
+struct Streams<'a> {
+    client: Process<'a>,
+    _server: Service,
+    time: Duration,
+}
+
+impl<'a> Streams<'a> {
+    fn start(lab: &Lab<'a>, time: Duration, is_down: bool) -> Result<Self> {
+        let log = lab.scratch.join("iperf3.log");
+        let server = format!("iperf3 -s -1 -B {SERVER}");
+        let server = lab.outside.serve(server.split_whitespace(), Transport::Tcp, 5201, &log)?;
+        let seconds = time.as_secs().max(1);
+        let mut words = format!("iperf3 -c {SERVER} -t {seconds} -P 4 -J --connect-timeout 5000");
+        if is_down {
+            words += " -R";
+        }
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Ok(Self { client: Process::start(&lab.client, &words, lab.stop)?, _server: server, time })
+    }
+
+    /// Bits a second and octets that arrived.
+    fn result(mut self) -> Result<(f64, f64)> {
+        received(&self.client.rest(self.time + GRACE)?)
+    }
 }
 
 /// Bits a second and octets that arrived, as iperf3 says.

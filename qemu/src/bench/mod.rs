@@ -165,7 +165,7 @@ fn figures(subject: &Subject, arguments: &args::Bench, stop: Stop<'_>) -> Result
         say("boot");
         figures.set("boot_s", boot(subject, stop)?);
     }
-    if [What::Idle, What::Rtt, What::Tcp, What::Udp, What::Conns].into_iter().any(wants) {
+    if [What::Idle, What::Rtt, What::Load, What::Tcp, What::Udp, What::Conns].into_iter().any(wants) {
         let lab = Lab::boot(&subject.config, subject.timeout, stop)?;
         if wants(What::Idle) {
             say("idle");
@@ -174,6 +174,10 @@ fn figures(subject: &Subject, arguments: &args::Bench, stop: Stop<'_>) -> Result
         if wants(What::Rtt) {
             say("round trips");
             measure::round_trips(&lab, time / 2, &mut figures)?;
+        }
+        if wants(What::Load) {
+            say("round trips beside TCP streams");
+            measure::round_trips_under_load(&lab, time / 2, &mut figures)?;
         }
         if wants(What::Tcp) {
             say("TCP streams");
@@ -255,7 +259,7 @@ fn check_rights() -> Result<()> {
 
 fn check_tools(arguments: &args::Bench) -> Result<()> {
     vm::find_qemu()?;
-    if arguments.wants(What::Tcp) {
+    if arguments.wants(What::Tcp) || arguments.wants(What::Load) {
         // For its server's start, `ss` besides.
         for (tool, question) in [("iperf3", "--version"), ("ss", "--version")] {
             let found = Command::new(tool).arg(question).stdout(Stdio::null()).stderr(Stdio::null()).status();

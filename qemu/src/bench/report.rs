@@ -31,7 +31,7 @@ const fn metric(key: &'static str, label: &'static str, digits: usize, better: B
 }
 
 /// Everything that is measured, in the order of the table.
-pub const METRICS: [Metric; 19] = [
+pub const METRICS: [Metric; 21] = [
     metric("boot_s", "boot, start of QEMU to first echo reply through the NAT (s)", 2, Better::Less),
     metric("image_kib", "what boots, on disk (KiB)", 0, Better::Less),
     metric("memory_mib", "smallest `-m` that boots and forwards (MiB)", 0, Better::Less),
@@ -39,6 +39,8 @@ pub const METRICS: [Metric; 19] = [
     metric("rtt_us", "echo round trip, median (µs)", 0, Better::Less),
     metric("rtt_p99_us", "echo round trip, 99th percentile (µs)", 0, Better::Less),
     metric("rtt_instructions", "echo round trip, guest instructions", 0, Better::Less),
+    metric("load_rtt_us", "echo round trip beside 4 TCP streams, median (µs)", 0, Better::Less),
+    metric("load_rtt_p99_us", "echo round trip beside 4 TCP streams, 99th percentile (µs)", 0, Better::Less),
     metric("tcp_up_mbps", "TCP upload, 4 streams (Mbit/s)", 0, Better::More),
     metric("tcp_up_cpu_s_per_gb", "TCP upload, CPU of QEMU (s/GB)", 2, Better::Less),
     metric("tcp_down_mbps", "TCP download, 4 streams (Mbit/s)", 0, Better::More),
