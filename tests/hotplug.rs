@@ -120,6 +120,45 @@ fn an_uplink_that_goes_and_comes_back_goes_on_with_its_sessions() {
 }
 
 #[test]
+fn an_uplink_whose_successor_is_there_before_it_goes_is_replaced() {
+    let _machine = busy();
+    for way in [Way::Native, Way::Acpi] {
+        let mut world = Plugged::boot_in_slots(way);
+        let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+        let endpoint = external(&world, &work);
+        let seen = world.vm.console().lines();
+        let (link, _listener) = world.wire("next", 2, uplink_mac());
+        world.line(seen, "another NIC has this MAC");
+        assert_eq!(external(&world, &work), endpoint, "{way:?}");
+        world.qmp.let_go("uplink", SOON).unwrap_or_else(|error| panic!("{error}"));
+        world.uplink = outside(link);
+        world.line(seen, "came name=uplink");
+        assert_eq!(external(&world, &work), endpoint, "{way:?}");
+    }
+}
+
+/// They may be anything by then: seen or not, at their place or waiting for it.
+#[test]
+fn nics_that_are_to_go_while_they_come_are_let_go_of() {
+    let _machine = busy();
+    for way in [Way::Native, Way::Acpi, Way::Pc] {
+        let mut world = Plugged::boot(way);
+        let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+        assert_forwards(&world, &work);
+        let before = at_rest(&world, 2);
+        for round in 0..40_u8 {
+            let _wire = world.wire("guest", 1 + usize::from(round % 3), nic(round % 3));
+            thread::sleep(Duration::from_millis(u64::from(round % 20)));
+            let took = world.unplug("guest");
+            assert!(took < Duration::from_secs(1), "{way:?} {round}: {took:?}");
+        }
+        assert_eq!(at_rest(&world, 2), before, "{way:?}");
+        assert_forwards(&world, &work);
+        assert_eq!(late_allocations(&stats(&world.vm)), 0);
+    }
+}
+
+#[test]
 fn a_nic_that_is_torn_out_takes_its_sessions_along() {
     let _machine = busy();
     for way in [Way::Native, Way::Acpi] {

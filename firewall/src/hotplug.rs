@@ -41,7 +41,8 @@ const REST: Duration = Duration::from_millis(5);
 enum Content {
     Empty,
     Held(usize),
-    Pending,
+    /// Its place is kept for it.
+    Pending(usize),
     Unplaced(EthernetAddress),
     Refused,
     Off,
@@ -202,22 +203,31 @@ impl Hotplug {
         let events = slot.take_events(access);
         let is_new = events.is_present && events.presence_changed;
         let content = match content {
-            Content::Empty | Content::Pending if events.is_present => self.attach(slot, access, datapath),
+            Content::Empty if events.is_present => self.attach(slot, access, datapath),
             Content::Off | Content::Refused | Content::Unplaced(_) if is_new => {
                 self.attach(slot, access, datapath)
             }
-            Content::Empty | Content::Pending => Content::Empty,
+            Content::Pending(port) if is_new => {
+                self.free(port);
+                self.attach(slot, access, datapath)
+            }
+            Content::Empty => Content::Empty,
             Content::Refused | Content::Unplaced(_) | Content::Off if !events.is_present => Content::Empty,
+            // Something has come beside it.
+            Content::Held(_) if is_new && slot.is_enabled(access) => content,
             // Somebody took it out and put another one in.
             Content::Held(port) if is_new => {
                 self.detach(port, slot, access, datapath);
                 self.attach(slot, access, datapath)
             }
-            Content::Held(_) | Content::Refused | Content::Unplaced(_)
+            Content::Held(_) | Content::Pending(_) | Content::Refused | Content::Unplaced(_)
                 if events.attention || !events.is_present =>
             {
                 return self.let_go(index, access, datapath);
             }
+            // To look whether its place can be had costs nothing; the device is touched when it can.
+            Content::Pending(port) if !restore(port, datapath) => content,
+            Content::Pending(port) => self.attach_at(port, slot, access, datapath),
             // Torn out: its port has not heard of it.
             Content::Held(_) if !slot.is_answering(access) => return self.let_go(index, access, datapath),
             kept => kept,
@@ -226,7 +236,7 @@ impl Hotplug {
     }
 
     fn set(&mut self, index: usize, content: Content) {
-        self.is_pending |= content == Content::Pending;
+        self.is_pending |= matches!(content, Content::Pending(_));
         if let Some(watched) = self.slots.get_mut(index) {
             watched.content = content;
         }
@@ -235,8 +245,10 @@ impl Hotplug {
     /// The device in a slot is to go, or has gone: nothing of it is kept, and the slot is switched off.
     fn let_go(&mut self, index: usize, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
         let Some(&Watched { slot, content, .. }) = self.slots.get(index) else { return };
-        if let Content::Held(port) = content {
-            self.detach(port, slot, access, datapath);
+        match content {
+            Content::Held(port) => self.detach(port, slot, access, datapath),
+            Content::Pending(port) => self.free(port),
+            _ => {}
         }
         slot.power_off(access);
         self.settled = self.polled + SETTLE;
@@ -253,72 +265,106 @@ impl Hotplug {
             link.unplug(AnyTransport::NOTHING);
         }
         slot.silence(access);
-        self.places.leave(port);
-        self.call_next();
+        self.free(port);
         let name = datapath.ports().get(port).map_or("", |port| port.name);
         log::info!(target: "port", "gone name={name} slot={}", slot.function());
     }
 
     /// A place is free: the first NIC that it suits is to have it.
-    fn call_next(&mut self) {
+    fn free(&mut self, port: usize) {
+        self.places.leave(port);
         let Self { slots, places, is_pending, .. } = self;
-        let suits = |watched: &&mut Watched| matches!(watched.content, Content::Unplaced(nic) if places.find(nic).is_ok());
-        if let Some(next) = slots.iter_mut().find(suits) {
-            (next.content, *is_pending) = (Content::Pending, true);
+        let next = slots.iter_mut().find_map(|watched| match watched.content {
+            Content::Unplaced(nic) => Some((places.find(nic).ok()?, nic, watched)),
+            _ => None,
+        });
+        if let Some((port, nic, watched)) = next {
+            places.take(port, nic);
+            (watched.content, *is_pending) = (Content::Pending(port), true);
         }
     }
 
     /// Gives the device in a slot its place.
     fn attach(&mut self, slot: Slot, access: &mut pci::Ports, datapath: &mut Datapath<Port>) -> Content {
         slot.power_on(access);
-        if !slot.is_answering(access) {
-            return Content::Empty;
-        }
-        let place = slot.function();
-        if !slot.configure(access) {
-            log::error!(target: "pci", "device={place}: no room for its registers; not used");
-            return Content::Refused;
-        }
-        let Some(transport) = discover::transport(access, place) else { return Content::Refused };
+        let transport = match self.transport(slot, access) {
+            Ok(transport) => transport,
+            Err(content) => return content,
+        };
         let nic = discover::mac(&transport);
         let port = match self.places.find(nic) {
             Ok(port) => port,
             Err(reason) => {
-                log::warn!(target: "port", "refused mac={} slot={place}: {reason}", Mac(nic));
+                log::warn!(target: "port", "refused mac={} slot={}: {reason}", Mac(nic), slot.function());
                 slot.silence(access);
                 return Content::Unplaced(nic);
             }
         };
-        if port != firewall::route::UPLINK && !datapath.restore_client(port) {
+        self.places.take(port, nic);
+        if !restore(port, datapath) {
             slot.silence(access);
-            return Content::Pending;
+            return Content::Pending(port);
         }
-        self.start(port, nic, transport, slot, datapath).unwrap_or_else(|| {
-            slot.silence(access);
-            Content::Refused
-        })
+        self.start(port, transport, slot, access, datapath)
     }
 
-    /// Starts a device at its port; nothing if it does not start.
+    /// Gives a device the place that was kept for it, and that nobody is at any more.
+    fn attach_at(
+        &mut self,
+        port: usize,
+        slot: Slot,
+        access: &mut pci::Ports,
+        datapath: &mut Datapath<Port>,
+    ) -> Content {
+        match self.transport(slot, access) {
+            Ok(transport) => self.start(port, transport, slot, access, datapath),
+            Err(content) => {
+                datapath.remove_client(port);
+                self.free(port);
+                content
+            }
+        }
+    }
+
+    /// The device in a slot, with addresses; else what the slot has.
+    fn transport(&self, slot: Slot, access: &mut pci::Ports) -> Result<discover::Device, Content> {
+        if !slot.is_answering(access) {
+            return Err(Content::Empty);
+        }
+        if !slot.configure(access) {
+            log::error!(target: "pci", "device={}: no room for its registers; not used", slot.function());
+            return Err(Content::Refused);
+        }
+        discover::transport(access, slot.function()).ok_or(Content::Refused)
+    }
+
+    /// Starts a device at its port.
     fn start(
         &mut self,
         port: usize,
-        nic: EthernetAddress,
         transport: discover::Device,
         slot: Slot,
+        access: &mut pci::Ports,
         datapath: &mut Datapath<Port>,
-    ) -> Option<Content> {
-        let started = datapath.link_mut(port)?.plug(transport, AnyTransport::NOTHING);
+    ) -> Content {
+        let nic = discover::mac(&transport);
         let name = datapath.ports().get(port).map_or("", |port| port.name);
-        if let Err(reason) = started {
+        let started = datapath.link_mut(port).map(|link| link.plug(transport, AnyTransport::NOTHING));
+        if let Some(Err(reason)) = started {
             log::error!(target: "port", "not started name={name} mac={}: {reason}", Mac(nic));
+            slot.silence(access);
             datapath.remove_client(port);
-            return None;
+            self.free(port);
+            return Content::Refused;
         }
-        self.places.take(port, nic);
         datapath.refresh(port);
         let mtu = datapath.ports().get(port).map_or(0, |port| port.link.mtu());
         log::info!(target: "port", "came name={name} mac={} mtu={mtu} slot={}", Mac(nic), slot.function());
-        Some(Content::Held(port))
+        Content::Held(port)
     }
+}
+
+/// Whether a port can have a device again; one that is no client's always can.
+fn restore(port: usize, datapath: &mut Datapath<Port>) -> bool {
+    port == firewall::route::UPLINK || datapath.restore_client(port)
 }

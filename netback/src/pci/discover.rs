@@ -213,6 +213,11 @@ pub(super) fn enable<C: ConfigurationAccess>(access: &mut C, function: DeviceFun
     set_command(access, function, MEMORY_SPACE | BUS_MASTER);
 }
 
+/// Whether both are on.
+pub(super) fn is_enabled<C: ConfigurationAccess>(access: &C, function: DeviceFunction) -> bool {
+    access.read_word(function, COMMAND_STATUS) & (MEMORY_SPACE | BUS_MASTER) == MEMORY_SPACE | BUS_MASTER
+}
+
 /// Switches both off.
 pub(super) fn disable<C: ConfigurationAccess>(access: &mut C, function: DeviceFunction) {
     let command = access.read_word(function, COMMAND_STATUS) & 0xffff;

@@ -173,6 +173,11 @@ impl Slot {
         access.read_word(self.function(), 0) as u16 != u16::MAX
     }
 
+    /// Whether the device in the slot is the one that was switched on: one that comes is not.
+    pub fn is_enabled<C: ConfigurationAccess>(&self, access: &C) -> bool {
+        discover::is_enabled(access, self.function())
+    }
+
     /// Switches the slot on.
     pub fn power_on<C: ConfigurationAccess>(&self, access: &mut C) {
         if let Some(registers) = self.registers {

@@ -95,11 +95,15 @@ fn a_device_that_came_gets_addresses_in_the_windows_of_its_port() {
     buses.set(place, &[(0, 0x1041_1af4), (4, 0x0010_0006)]);
     let slot = Slot::all(&mut buses, true)[0];
     let mut buses = Sized(buses);
-    assert!(slot.is_answering(&buses) && slot.configure(&mut buses));
+    assert!(slot.is_answering(&buses) && slot.configure(&mut buses) && !slot.is_enabled(&buses));
     let bars = [0x10, 0x14, 0x20, 0x24].map(|register| buses.read_word(place, register));
     // Port I/O has none; MSI-X lies in the memory window, the structures in the prefetchable one above 4 GiB.
     assert_eq!(bars, [1, 0xfea0_0000, 0x0000_000c, 0x41]);
     assert_eq!(buses.0.command(place) & 6, 0, "decoding is off meanwhile");
+    discover::enable(&mut buses, place);
+    assert!(slot.is_enabled(&buses));
+    slot.silence(&mut buses);
+    assert!(!slot.is_enabled(&buses));
     // A window without room.
     buses.0.set(at(0, 3, 0), &[(0x20, 0x0000_fff0)]);
     assert!(!slot.configure(&mut buses));
