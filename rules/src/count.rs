@@ -21,7 +21,7 @@ const TRIALS: usize = 16;
 pub struct Counts {
     tables: Box<[Table]>,
     /// Those that count a connection which is about to be, with the slot of each.
-    trials: [Option<(u16, u32)>; TRIALS],
+    trials: heapless::Vec<(u16, u32), TRIALS>,
 }
 
 /// The connections of one statement, or of the elements of its set.
@@ -137,7 +137,7 @@ impl Counts {
     #[must_use]
     pub fn new(policy: &Policy, connections: u32, seed: u64) -> Self {
         let tables = policy.counts.iter().map(|of| Table::new(of, connections, seed)).collect();
-        Self { tables, trials: [None; TRIALS] }
+        Self { tables, trials: heapless::Vec::new() }
     }
 
     /// Whether there is anything to count.
@@ -160,15 +160,13 @@ impl Counts {
         let Some(slot) = table.slot(key) else { return false };
         match connection {
             Some(connection) => table.enlist(connection, direction, slot),
-            None if self.trials.contains(&Some((id.0, slot))) => {}
+            None if self.trials.contains(&(id.0, slot)) => {}
             None => {
-                let Some(trial) = self.trials.iter_mut().find(|trial| trial.is_none()) else {
-                    table.add(slot);
+                table.add(slot);
+                if self.trials.push((id.0, slot)).is_err() {
                     table.take(slot);
                     return false;
-                };
-                *trial = Some((id.0, slot));
-                table.add(slot);
+                }
             }
         }
         let count = table.slots.get(slot as usize).map_or(0, |slot| slot.count);
@@ -182,17 +180,18 @@ impl Counts {
     /// What was counted on trial has come to be this connection.
     pub fn begin(&mut self, connection: u32) {
         self.end(connection);
-        for (id, slot) in core::mem::take(&mut self.trials).into_iter().flatten() {
+        for &(id, slot) in &self.trials {
             if let Some(table) = self.tables.get_mut(usize::from(id)) {
                 table.enlist(connection, Direction::Original, slot);
                 table.take(slot);
             }
         }
+        self.trials.clear();
     }
 
     /// What was counted on trial has come to nothing.
     pub fn give_up(&mut self) {
-        for (id, slot) in core::mem::take(&mut self.trials).into_iter().flatten() {
+        while let Some((id, slot)) = self.trials.pop() {
             if let Some(table) = self.tables.get_mut(usize::from(id)) {
                 table.take(slot);
             }

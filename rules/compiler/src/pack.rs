@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use rules::code::{Reference, Word, comparison, reference};
-use rules::table::{Action, Effect, Rule};
+use rules::table::{Action, Effect, Field, Rule};
 
 use crate::compiled::shared;
 use crate::program::{self, Lookup, Program, Step, Test};
@@ -72,7 +72,7 @@ impl Packed {
 
     fn rule(&mut self, rule: &program::Rule, places: &mut Places) -> Option<Rule> {
         let start = u32::try_from(self.words.len()).ok()?;
-        for step in &rule.steps {
+        for step in likely_to_fail_first(&rule.steps) {
             match step {
                 Step::Match(of) => {
                     let test = match &of.test {
@@ -117,5 +117,52 @@ impl Packed {
             + self.effects.len() * size_of::<Effect>()
             + self.actions.len() * size_of::<Action>()
             + trees.map(Forest::octets).sum::<usize>()
+    }
+}
+
+/// The steps of a rule, with those first that most packets fail at. Matches have no effect, so that between two steps
+/// that have one their order is ours to choose.
+fn likely_to_fail_first(steps: &[Step]) -> impl Iterator<Item = &Step> {
+    let is_premise = |step: &Step| matches!(step, Step::Match(_) | Step::Lookup(_));
+    steps.chunk_by(move |one, other| is_premise(one) && is_premise(other)).flat_map(|run| {
+        let mut run: Vec<_> = run.iter().collect();
+        run.sort_by_key(|step| likelihood(step));
+        run
+    })
+}
+
+/// Orders matches by how many packets may pass them, and by what they cost.
+fn likelihood(step: &Step) -> u8 {
+    let Step::Match(of) = step else { return 5 };
+    let is_wide = match of.test {
+        Test::Range(first, last) => last - first >= 1 << 15 && last <= 0xffff,
+        _ => false,
+    };
+    match (of.field, &of.test) {
+        _ if is_wide => 4,
+        // A rule is seldom for other ports than those that most packets take.
+        (Field::InputPort | Field::OutputPort, _) => 3,
+        (_, Test::In(_)) => 2,
+        (Field::Protocol | Field::State, _) => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Match;
+
+    #[test]
+    fn matches_change_places_among_themselves_and_never_with_what_has_an_effect() {
+        let of = |field, test| Step::Match(Match { field, test, negated: false });
+        let input = of(Field::InputPort, Test::Equal(1));
+        let tcp = of(Field::Protocol, Test::Equal(6));
+        let port = of(Field::DestinationPort, Test::Equal(25));
+        let any_port = of(Field::DestinationPort, Test::Range(1, 65_535));
+        let (count, end) = (Step::Count(rules::CounterId(0)), Step::Do(Action::Accept));
+        let steps = [&input, &any_port, &tcp, &port, &count, &input, &tcp, &end].map(Step::clone);
+        let ordered: Vec<_> = likely_to_fail_first(&steps).collect();
+        assert_eq!(ordered, [&port, &tcp, &input, &any_port, &count, &tcp, &input, &end]);
     }
 }
