@@ -143,10 +143,19 @@ impl Nat {
     /// As [`Nat::lookup`], where it was foreseen.
     #[inline(always)]
     pub fn lookup_at(&mut self, tuple: &Tuple, guess: Guess) -> Option<Hit> {
-        match guess.0 != NONE && self.is_current(tuple, guess.0) {
-            true => Some(hit(guess.0)),
-            false => self.lookup(tuple),
+        match guess.0 {
+            NONE => self.lookup(tuple),
+            item if self.is_current(tuple, item) => Some(hit(item)),
+            _ => self.lookup_beside(tuple),
         }
+    }
+
+    /// As [`Nat::lookup`], where another session of the same mapping was foreseen.
+    #[inline(never)]
+    fn lookup_beside(&mut self, tuple: &Tuple) -> Option<Hit> {
+        let hash = self.hash(tuple);
+        let own = self.found_away(tuple, hash, 0).or_else(|| self.found_away(tuple, hash, 1));
+        own.or_else(|| self.lookup(tuple))
     }
 
     /// Whether an item is a session's that has this tuple and did not expire.
