@@ -313,11 +313,10 @@ impl<L: Link> Datapath<L> {
             Residue::UNKNOWN => self.foresee(hit),
             residue => residue,
         };
-        let session = self.nat.session(hit.session);
         let hop = match self.hop(packet, translation.destination().address) {
             Ok(hop) if residue.is_settled() => hop,
             hop => {
-                let state = state(session, hit.direction);
+                let state = state(self.nat.session(hit.session), hit.direction);
                 match self.judge((input, frame), hop, packet, &translation, hit, state)? {
                     Judged::On(hop) => hop,
                     Judged::Untracked(step) => return Ok(step),

@@ -273,6 +273,12 @@ impl Policy {
         }
     }
 
+    /// Whether a hook, or a stage of one, has a chain.
+    #[must_use]
+    pub fn has_chains(&self, at: impl Into<Point>) -> bool {
+        self.bases(at.into()).next().is_some()
+    }
+
     /// Whether no hook has a chain.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -72,7 +72,11 @@ impl Residue {
     /// This residue and, at a hook that follows, the other.
     #[must_use]
     pub fn then(self, other: Self) -> Self {
-        if other.is_per_packet() { other } else { other.counters().fold(self, Self::with) }
+        match (self, other) {
+            (_, Self::ACCEPT) => self,
+            (Self::ACCEPT, _) | (_, Self::PER_PACKET) => other,
+            _ => other.counters().fold(self, Self::with),
+        }
     }
 }
 

@@ -243,8 +243,13 @@ impl<L: Link> Datapath<L> {
         candidate.input = port(arriving.source().address);
         candidate.connection = Some(connection(session, hit.direction, 0));
         (candidate.dnat, candidate.snat) = (session.is_dnat(), session.is_snat());
-        let early = Candidate { state: State::Invalid, connection: None, ..candidate.clone() };
-        let untracked = self.policy.residue(Stage::Untracked, &early);
+        let untracked = match self.policy.has_chains(Stage::Untracked) {
+            true => {
+                let early = Candidate { state: State::Invalid, connection: None, ..candidate.clone() };
+                self.policy.residue(Stage::Untracked, &early)
+            }
+            false => Residue::ACCEPT,
+        };
         let received = self.policy.residue(Stage::Received, &candidate);
         candidate.destination = leaving.destination().address;
         if candidate.has_ports {
