@@ -69,13 +69,7 @@ impl Received {
     ///
     /// `None` if there is [no room](Self::has_room), or if the part or the checksum's place is not inside.
     #[inline(always)]
-    pub(crate) fn with_head(mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<Outgoing> {
-        self.put_head(head, part, finishes)?;
-        Some(Outgoing(self))
-    }
-
-    #[inline(always)]
-    fn put_head(&mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<()> {
+    pub(crate) fn put_head(&mut self, head: &Head, part: Range<usize>, finishes: bool) -> Option<()> {
         let octets = head.as_slice().len();
         let length = octets + (part.end - part.start);
         let place = usize::from(self.start) + part.start;
@@ -139,7 +133,7 @@ impl Frame for Received {
 
 /// A frame on its way to a device, the device's header in front.
 #[derive(Debug)]
-pub(crate) struct Outgoing(Received);
+pub(crate) struct Outgoing(pub(crate) Received);
 
 impl Outgoing {
     /// Octets that are to be sent.

@@ -183,7 +183,7 @@ impl Pool {
 
     /// Parks a buffer and those chained behind it, which a device is to be given; `None`, and all of them free, if it
     /// is of another pool.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn park_chain(&self, buffer: Buffer) -> Option<Parked> {
         if !Rc::ptr_eq(&self.0, &buffer.home) {
             return None;

@@ -17,7 +17,7 @@ use super::{RECEIVE, Rings, Settings, TRANSMIT};
 use crate::{
     ETHERNET_HEADER, Frame, Head, Link, Refused, Segments, Statistics,
     features::Features,
-    frame::{FRAME_MAX, Received},
+    frame::{FRAME_MAX, Outgoing, Received},
     header,
     pool::{Buffer, Pool},
     segment::{self, Cut},
@@ -91,7 +91,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
 
     /// Sends a frame in the buffers that it came in; of segments each is to fit the link.
     #[inline(always)]
-    fn send(&mut self, head: &Head, frame: Received, range: Range<usize>) -> Result<usize, Refused> {
+    fn send(&mut self, head: &Head, mut frame: Received, range: Range<usize>) -> Result<usize, Refused> {
         let Some(rings) = self.running.as_mut().filter(|_| self.up) else { return Err(Refused::Down) };
         let behind = range.end.saturating_sub(range.start);
         let (length, mut longest) = (head.as_slice().len() + behind, behind);
@@ -111,8 +111,8 @@ impl<H: Hal, T: Transport> Port<H, T> {
             return self.send_copy(head, frame.parts(range), behind);
         }
         let part = range.start..range.start + behind;
-        let outgoing = frame.with_head(head, part, self.features.checksum()).ok_or(Refused::Malformed)?;
-        self.statistics.tx_full += rings.sender.send(outgoing, head.flow)? as u64;
+        frame.put_head(head, part, self.features.checksum()).ok_or(Refused::Malformed)?;
+        self.statistics.tx_full += rings.sender.send(Outgoing(frame), head.flow)? as u64;
         Ok(length)
     }
 
