@@ -24,6 +24,7 @@ pub mod table;
 pub mod translation;
 pub mod tree;
 mod walk;
+mod walkers;
 
 pub use candidate::{Candidate, Connection, Direction, Endpoints, Hook, State, Stations};
 pub use count::Counts;
