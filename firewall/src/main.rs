@@ -16,7 +16,6 @@ use hotplug::Hotplug;
 use machine::{Machine, clock, heap, interrupts, panic, serial};
 use netback::{AnyTransport, Link};
 use rules::site::{PanicAction, Site};
-use smoltcp::time::{Duration, Instant};
 
 mod site {
     //! The site that this image is built for, as the build script compiled it.
@@ -25,8 +24,6 @@ mod site {
 
 /// Octets taken from the console in one turn.
 const OCTETS_A_TURN: usize = 16;
-/// How often the console is looked at while there is no time to sleep.
-const LISTEN_BUSY: Duration = Duration::from_millis(50);
 
 /// Entered once by the machine; never returns.
 fn main(mut machine: Machine) -> ! {
@@ -94,7 +91,7 @@ fn is_enough_memory(site: &'static Site, machine: &Machine) -> bool {
 
 /// The loop: all work there is, then sleep until there is more.
 fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut Hotplug) -> ! {
-    let mut line = Line { console: Console::default(), interrupts: 0, heard: Instant::ZERO };
+    let mut line = Line { console: Console::default(), interrupts: 0 };
     let mut changes = 0;
     loop {
         let now = machine::now();
@@ -108,7 +105,7 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
         }
         hotplug.poll(datapath, now, has_changed);
         let busy = datapath.turn(now);
-        if line.is_due(now) {
+        if line.has_octets() {
             line.listen(machine, datapath);
         }
         if !busy {
@@ -128,18 +125,13 @@ fn run(machine: &Machine, datapath: &mut Datapath<discover::Port>, hotplug: &mut
 struct Line {
     console: Console,
     interrupts: u64,
-    heard: Instant,
 }
 
 impl Line {
-    /// Whether there may be octets: one came in, or there was no sleep lately in which an interrupt is taken.
-    fn is_due(&mut self, now: Instant) -> bool {
-        let interrupts = interrupts::serial();
-        let is_due = interrupts != self.interrupts || serial::is_unread() || now - self.heard >= LISTEN_BUSY;
-        if is_due {
-            (self.interrupts, self.heard) = (interrupts, now);
-        }
-        is_due
+    /// Whether there may be octets. Who is busy takes interrupts, too.
+    fn has_octets(&mut self) -> bool {
+        let before = core::mem::replace(&mut self.interrupts, interrupts::serial());
+        before != self.interrupts || serial::is_unread()
     }
 
     /// Few octets at a time: who writes on the console does not stop the forwarding.
