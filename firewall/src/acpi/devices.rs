@@ -65,11 +65,6 @@ pub fn second_controller(root: u64, memory: &impl Memory) -> Option<Controller> 
     None
 }
 
-/// Whether there is a PCI bus that is configured by memory accesses (PCI Firmware 3.2, 4.1.2).
-pub fn have_mapped_pci(root: u64, memory: &impl Memory) -> bool {
-    super::find(root, memory, *b"MCFG").is_some()
-}
-
 impl<M: Memory> Table<'_, M> {
     /// The device whose name is at `at`.
     fn device(&self, at: u32) -> Option<Device> {

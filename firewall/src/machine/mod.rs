@@ -116,10 +116,6 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     if in_memory.is_empty() {
         in_memory.extend(tables.virtio());
     }
-    let pci = pci::Ports::find();
-    if pci.is_none() && tables.have_mapped_pci() {
-        log::error!(target: "pci", "there is a bus without ports 0xcf8 and 0xcfc, which is not known here");
-    }
     let (start, end) = paging::image();
     let image = (end - start) as usize;
     crate::main(Machine { memory, low_memory_end, image, clock, seed: Seed::gather(), power, in_memory, pci })

@@ -45,9 +45,4 @@ impl Tables {
         let device = |Device { address, size, line }| MmioDevice { address, size, line };
         devices::virtio(self.root, &self.memory).into_iter().map(device)
     }
-
-    /// Whether there is a PCI bus that is configured by memory accesses.
-    pub fn have_mapped_pci(&self) -> bool {
-        devices::have_mapped_pci(self.root, &self.memory)
-    }
 }
