@@ -166,6 +166,8 @@ fn a_wide_link_is_used_to_the_full() {
         for host in [&world.client, &world.outside] {
             host.run(&format!("ip link set dev eth0 mtu {MTU_MAX}"));
         }
+        let said = format!("larger packets than fit are lost name=work mtu=9000 fits={MTU_MAX}");
+        assert!(world.vm.console().text().contains(&said), "{}", world.vm.console().text());
         let largest = MTU_MAX - 28;
         let said = world.client.run(&format!("ping -c 3 -i 0.1 -W 5 -M do -s {largest} 198.51.100.1"));
         assert!(said.contains("3 received, 0% packet loss"), "{said}");

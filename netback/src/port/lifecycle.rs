@@ -222,7 +222,11 @@ impl<H: Hal, T: Transport> Port<H, T> {
         self.mac = self.settings.mac.or(own).ok_or(StartError::NoMac)?;
         // The smaller one, if both say something.
         let said = [self.settings.mtu, features::mtu(&self.transport, features)];
-        self.mtu = said.into_iter().flatten().min().unwrap_or(MTU_DEFAULT).min(MTU_MAX);
+        let mtu = said.into_iter().flatten().min().unwrap_or(MTU_DEFAULT);
+        if mtu > MTU_MAX {
+            log::warn!(target: "port", "larger packets than fit are lost name={} mtu={mtu} fits={MTU_MAX}", self.name);
+        }
+        self.mtu = mtu.min(MTU_MAX);
         self.features = features;
         self.up = features::link(&self.transport, features).is_up;
         self.standing = Standing::Running;
