@@ -118,7 +118,16 @@ extern "C" fn enter(start_info: u64, origin: u64) -> ! {
     }
     let (start, end) = paging::image();
     let image = (end - start) as usize;
-    crate::main(Machine { memory, low_memory_end, image, clock, seed: Seed::gather(), power, in_memory, pci })
+    crate::main(Machine {
+        memory,
+        low_memory_end,
+        image,
+        clock,
+        seed: Seed::gather(),
+        power,
+        in_memory,
+        pci: pci::Ports::find(),
+    })
 }
 
 /// Words that must work before anything can fail.
