@@ -90,6 +90,39 @@ fn rfc_5227_a_link_that_comes_up_is_told_our_addresses() {
 }
 
 #[test]
+fn rfc_5227_2_4_a_claim_to_our_address_is_answered_with_ours_once_in_ten_seconds() {
+    let mut world = World::default();
+    let thief = EthernetAddress([2, 0, 0, 0, 6, 6]);
+    // How often our address is announced after claims of both kinds to one.
+    let announced = |world: &mut World, port: &str, claimed: &str, own: &str| {
+        world.forget();
+        for (operation, target) in [(ArpOperation::Request, claimed), (ArpOperation::Reply, own)] {
+            world.send_arp(port, &arp(operation, (thief, address(claimed)), (NOBODY, address(target))));
+        }
+        let said = world.arps(port);
+        let is_ours = |it: &tests::world::SeenArp| {
+            it.station.is_broadcast() && (it.sender.1, it.target.1) == (address(own), address(own))
+        };
+        assert!(said.iter().all(is_ours), "{said:?}");
+        said.len()
+    };
+    for (port, own) in [("work", "10.0.1.1"), ("uplink", "192.0.2.2")] {
+        assert_eq!(announced(&mut world, port, own, own), 1, "{port}");
+        let mut later = 0;
+        for _ in 0..100 {
+            world.pass(Duration::from_millis(200));
+            later += announced(&mut world, port, own, own);
+        }
+        assert_eq!(later, 2, "{port}: in twenty seconds");
+    }
+    // Addresses of other ports, and of others, are not this link's to defend.
+    world.pass_seconds(20);
+    for elsewhere in ["10.0.2.1", "192.0.2.2", "10.0.1.9"] {
+        assert_eq!(announced(&mut world, "work", elsewhere, "10.0.1.1"), 0, "{elsewhere}");
+    }
+}
+
+#[test]
 fn frames_wait_for_the_answer_and_leave_in_order() {
     let mut world = World::default();
     world.answering = false;

@@ -3,6 +3,7 @@
 use core::net::Ipv4Addr;
 
 use netback::{Head, Link};
+use smoltcp::time::Instant;
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use crate::counters::{Dropped, PortCounters};
@@ -18,6 +19,8 @@ pub struct Port<L> {
     pub counters: PortCounters,
     pub(crate) mac: EthernetAddress,
     pub(crate) was_up: bool,
+    /// When its addresses were last defended against another station.
+    pub(crate) defended: Option<Instant>,
     /// Its client was taken away, or has not come yet.
     pub(crate) is_removed: bool,
     /// The largest packet that may leave here, in octets.
@@ -28,7 +31,16 @@ impl<L: Link> Port<L> {
     pub(crate) fn new(name: &'static str, link: L) -> Self {
         let (mac, mtu) = (link.mac(), usize::from(link.mtu()));
         let is_removed = !link.is_present();
-        Self { link, name, counters: PortCounters::default(), mac, was_up: false, is_removed, mtu }
+        Self {
+            link,
+            name,
+            counters: PortCounters::default(),
+            mac,
+            was_up: false,
+            defended: None,
+            is_removed,
+            mtu,
+        }
     }
 
     /// Reads the device's address and MTU again; a link that is up then counts as one that came up.

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How often an address is defended at most (RFC 5227 1.1, DEFEND_INTERVAL).
+const DEFENCES: Duration = Duration::from_secs(10);
+
 impl<L: Link> Datapath<L> {
     /// An ARP packet (RFC 826): who sends it is learnt if it may be believed, who asks for us is
     /// answered.
@@ -27,6 +30,9 @@ impl<L: Link> Datapath<L> {
                 self.release(input, mac, packet);
             }
         } else if !sender.is_unspecified() {
+            if self.routes.answers_for(input, sender) {
+                self.defend(input, sender, mac, now);
+            }
             return Err(Dropped::Arp);
         }
         if operation != ArpOperation::Request || !for_us {
@@ -42,6 +48,18 @@ impl<L: Link> Datapath<L> {
         };
         port.counters.answered += 1;
         port.arp(mac, &reply)
+    }
+
+    /// RFC 5227 2.4 (c): a station says that an address of ours is its own. The others of the link are told
+    /// again whose it is, but seldom, lest two that are sure of themselves never end.
+    fn defend(&mut self, input: usize, own: Ipv4Addr, station: EthernetAddress, now: Instant) {
+        let port = &mut self.ports[input];
+        if port.defended.is_some_and(|last| now - last < DEFENCES && now >= last) {
+            return;
+        }
+        port.defended = Some(now);
+        log::warn!(target: "arp", "our address is claimed: port={} address={own} station={station}", port.name);
+        self.announce(input);
     }
 
     /// Sends a packet whose next hop has become known.

@@ -139,7 +139,7 @@ pub const ROWS: &[Row] = &[
     row("3128", "overlapping TCP header", "dropped", &["fragments::rfc_1858"]),
     row("3168", "ECN crosses", "yes", &[]),
     row("4884", "ICMP extensions survive", "yes", &["rfc_4884", "req_4_the_word_and_what_follows"]),
-    row("5227", "ARP probes answered, addresses announced", "yes", &[]),
+    row("5227", "ARP probes answered, addresses announced and defended", "yes", &[]),
     row("5722", "overlapping fragments", "end their datagram", &[]),
     row("5961", "blind SYN, RST and FIN", "end and shorten nothing", &[]),
     row("6056", "ports chosen at random", "keyed per boot", &[]),
