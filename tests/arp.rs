@@ -315,6 +315,27 @@ fn group_stations_are_not_learnt() {
 }
 
 #[test]
+fn no_station_and_our_own_are_not_learnt_nor_answered() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    world.cross("uplink", "work", udp(SERVER, external, b"in"));
+    world.forget();
+    for claimed in [NOBODY, port_station(1)] {
+        for operation in [ArpOperation::Request, ArpOperation::Reply] {
+            for sender in ["10.0.1.7", "10.0.1.1", "0.0.0.0"] {
+                let claim = arp(operation, (claimed, address(sender)), (NOBODY, address("10.0.1.1")));
+                // The frame itself comes from an honest station.
+                let frame = frame(port_station(1), station(address("10.0.1.7")), 0x0806, &arp_octets(&claim));
+                world.refuse_frame("work", &frame, Dropped::Arp);
+            }
+        }
+    }
+    assert!(world.arps("work").is_empty());
+    let seen = world.cross("uplink", "work", udp(SERVER, external, b"in"));
+    assert_eq!(seen.station(), station(address("10.0.1.7")));
+}
+
+#[test]
 fn chatter_between_others_fills_no_table() {
     let mut world = World::default();
     for n in 2..250 {

@@ -19,6 +19,9 @@ impl<L: Link> Datapath<L> {
         else {
             return Err(Dropped::Arp);
         };
+        if mac == self.ports[input].mac || mac.0 == [0; 6] {
+            return Err(Dropped::Arp);
+        }
         let for_us = self.routes.answers_for(input, target);
         if self.routes.is_neighbor(input, sender) {
             let mut released = heapless::Vec::<Waiting<L::Frame>, { neighbor::QUEUE }>::new();
