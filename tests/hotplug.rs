@@ -140,7 +140,7 @@ fn an_uplink_whose_successor_is_there_before_it_goes_is_replaced() {
 /// They may be anything by then: seen or not, at their place or waiting for it.
 #[test]
 fn nics_that_are_to_go_while_they_come_are_let_go_of() {
-    let _machine = busy();
+    let _machine = quiet();
     for way in [Way::Native, Way::Acpi, Way::Pc] {
         let mut world = Plugged::boot(way);
         let work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
