@@ -128,6 +128,29 @@ fn an_uplink_with_another_address_has_no_session_of_the_old_one_and_serves_at_th
 }
 
 #[test]
+fn what_is_under_way_while_the_uplink_gets_another_address_does_not_leave_with_the_old_one() {
+    let mut world = World::default();
+    world.open_udp("10.0.1.7:5000", SERVER);
+    let whole = udp("10.0.1.7:5000", SERVER, &[1; 100]);
+    world.send("work", whole.clone().fragment(0..48));
+    assert_eq!(world.sent("uplink").len(), 1);
+    // And one that waits for a neighbour.
+    world.silent.insert(address("192.0.2.77"));
+    world.send("work", udp("10.0.1.7:5001", "192.0.2.77:53", b"waits"));
+    renumber(&mut world, "192.0.2.9", 24, "192.0.2.1");
+    world.silent.clear();
+    world.send("work", whole.fragment(48..108));
+    world.pass_seconds(2);
+    world.quiet();
+    assert_eq!(
+        (world.held("work"), world.drops("work", Dropped::PortDown)),
+        (1, 1),
+        "a tail waits for a head"
+    );
+    assert_eq!(world.open_udp("10.0.1.7:5000", SERVER).ip(), &address("192.0.2.9"));
+}
+
+#[test]
 fn an_address_that_comes_back_before_all_of_it_is_gone_serves_again() {
     let mut world = World::default();
     let old = world.open_udp("10.0.1.7:5000", SERVER);

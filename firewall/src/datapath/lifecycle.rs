@@ -107,6 +107,8 @@ impl<L: Link> Datapath<L> {
         self.routes.renumber(self.site, address, gateway);
         self.known.forget();
         if old != address.address {
+            // What waits, and datagrams that have left in part, show the old one.
+            self.let_go(UPLINK);
             // There is room for it: that was seen above.
             let change = Change {
                 gone: Gone::External(old),
