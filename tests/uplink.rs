@@ -199,6 +199,22 @@ fn what_waits_for_a_neighbor_of_a_client_that_goes_is_let_go_of() {
 }
 
 #[test]
+fn what_waits_while_the_uplink_gets_another_device_leaves_from_its_station() {
+    let mut world = World::default();
+    world.datapath.lose_uplink();
+    world.wire("uplink").set(|settings| settings.up = false);
+    world.send("work", udp(CLIENT, SERVER, b"x"));
+    // The judge of the uplink wants to see it.
+    let station = EthernetAddress([2, 0x77, 0, 0, 0, 7]);
+    world.wire("uplink").set(|settings| (settings.up, settings.mac) = (true, station));
+    world.judges[0].mac = station;
+    world.datapath.refresh(0);
+    world.pass_seconds(1);
+    let seen = world.only("uplink");
+    assert_eq!((seen.data(), seen.station()), (&b"x"[..], world.station(Play::gateway())));
+}
+
+#[test]
 fn sessions_of_others_with_a_client_that_goes_end_with_it() {
     let mut world = World::default();
     let there = udp("10.0.1.7:6000", "10.0.2.9:7000", b"to the client");

@@ -44,7 +44,7 @@ use crate::route::{Hop, Routes, UPLINK};
 use crate::segment;
 use crate::syn::Syns;
 
-use exit::address;
+use exit::readdress;
 use frame::{leaving_offload, parse};
 pub(crate) use known::KnownWays;
 use policy::{Judged, state};

@@ -70,8 +70,17 @@ impl<L: Link> Datapath<L> {
 }
 
 /// Writes the destination of a frame.
-pub(super) fn address(head: &mut Head, mac: EthernetAddress) {
+fn address(head: &mut Head, mac: EthernetAddress) {
     if let Some(destination) = head.as_mut_slice().first_chunk_mut() {
         *destination = mac.0;
+    }
+}
+
+/// Writes both stations of a frame that has waited: its port may have another device now.
+pub(super) fn readdress(head: &mut Head, mac: EthernetAddress, own: EthernetAddress) {
+    if let Some(stations) = head.as_mut_slice().first_chunk_mut::<12>() {
+        let (destination, source) = stations.split_at_mut(6);
+        destination.copy_from_slice(&mac.0);
+        source.copy_from_slice(&own.0);
     }
 }

@@ -68,8 +68,9 @@ impl<L: Link> Datapath<L> {
     /// Sends a packet whose next hop has become known.
     fn release(&mut self, port: usize, mac: EthernetAddress, packet: Waiting<L::Frame>) {
         let Waiting { mut head, payload, input, .. } = packet;
-        address(&mut head, mac);
-        match self.ports[port].link.transmit(&head, payload) {
+        let port = &mut self.ports[port];
+        readdress(&mut head, mac, port.mac);
+        match port.link.transmit(&head, payload) {
             Ok(()) => self.ports[input].counters.forwarded += 1,
             Err(refused) => self.ports[input].counters.drop(unsent(refused)),
         }
