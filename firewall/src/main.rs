@@ -13,7 +13,7 @@ use firewall::Datapath;
 use firewall::contract::Contract;
 use firewall::services::console::{Command, Console, HELP, Mac, MachineFigures, write_stats};
 use hotplug::Hotplug;
-use machine::{Machine, clock, heap, interrupts, panic, serial};
+use machine::{Machine, clock, heap, interrupts, paging, panic, serial};
 use netback::{AnyTransport, Link};
 use rules::site::{PanicAction, Site};
 
@@ -40,6 +40,7 @@ fn main(mut machine: Machine) -> ! {
             machine::unfit();
         }
     };
+    paging::widen(machine.low_memory_end);
     if cfg!(feature = "wire") {
         heap::seal();
         log::info!(target: "weir", "a wire, no firewall");

@@ -36,6 +36,10 @@ impl Table {
     const EMPTY: Self = Self([0; 512]);
 }
 
+/// Pages that are used, and flushes, when an emulator is to make room: for 4096 pages on QEMU.
+const PAGES: usize = 2048;
+const FLUSHES: usize = 4;
+
 /// Tables that split the image into small pages: 8 MiB, as `image.ld` asserts.
 const IMAGE_TABLES: usize = 4;
 /// Tables for `map`: a device above 4 GiB takes one, above 512 GiB two, or none if another in its GiB has them.
@@ -162,6 +166,21 @@ fn enable_no_execute() -> u64 {
 fn flush() {
     // SAFETY: the same tables are loaded again; every address in use stays mapped.
     unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
+}
+
+/// Uses many pages of the memory that ends there and has the processor forget them, a few times over.
+///
+/// An emulated processor (QEMU without KVM) keeps translations in a table that becomes larger when it is found full as
+/// it is told to forget. Who never tells it so keeps the first one, of 256 pages: with buffers all over memory that
+/// cost a third of the time of a small packet. For others this is some ten thousand loads, once.
+pub fn widen(memory_end: u64) {
+    for _ in 0..FLUSHES {
+        for page in (image().1..memory_end).step_by(PAGE as usize).take(PAGES) {
+            // SAFETY: memory behind the image, as the loader says, and mapped. What is there is not looked at.
+            unsafe { core::ptr::read_volatile(page as *const u8) };
+        }
+        flush();
+    }
 }
 
 /// Maps the physical range of `length` octets from `start` on at its own address. What is mapped
