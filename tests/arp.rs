@@ -190,6 +190,23 @@ fn a_gateways_new_station_is_followed() {
 }
 
 #[test]
+fn a_gateway_whose_station_changes_a_thousand_times_a_second_is_followed_each_time() {
+    let mut world = World::default();
+    let external = world.open_udp(CLIENT, SERVER);
+    let gateway = address("192.0.2.1");
+    world.forget();
+    for turn in 0..500u32 {
+        let station = EthernetAddress([2, 0, 0, 0, 8, (turn % 2) as u8]);
+        world.moved.insert(gateway, station);
+        world.send_arp("uplink", &arp(ArpOperation::Request, (station, gateway), (NOBODY, gateway)));
+        world.pass(Duration::from_millis(1));
+        assert_eq!(world.cross("work", "uplink", udp(CLIENT, SERVER, b"out")).station(), station);
+        world.cross("uplink", "work", udp(SERVER, external, b"in"));
+    }
+    assert!(world.arps("uplink").is_empty(), "nobody has to be asked");
+}
+
+#[test]
 fn a_gateway_that_moves_without_a_word_is_found_within_a_second() {
     let mut world = World::default();
     world.open_udp(CLIENT, SERVER);

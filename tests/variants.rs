@@ -7,7 +7,7 @@ use firewall::Dropped;
 use tests::flags::{ACK, PSH, SYN};
 use tests::packet::{At, Packet, address};
 use tests::view::same;
-use tests::{Connection, World, echo, echo_reply, icmp, icmp_error, judge, tcp, udp};
+use tests::{Connection, Seen, World, echo, echo_reply, icmp, icmp_error, judge, tcp, udp};
 
 const CLIENT: &str = "10.0.1.7:5000";
 const SERVER: &str = "198.51.100.9:53";
@@ -303,4 +303,55 @@ fn rfc_1812_5_3_5_broadcasts_and_groups_are_not_forwarded_whoever_sends_them() {
         world.refuse("uplink", udp(SERVER, (to, 7000), b"x"), Dropped::NotOurs);
     }
     assert_eq!(world.occupancy().sessions, 0);
+}
+
+/// What a peer makes of a packet that it sends back: its ends exchanged, or as it is.
+fn bounced(seen: &Seen, is_answer: bool) -> Vec<u8> {
+    let mut octets = seen.octets.clone();
+    if is_answer {
+        let (source, destination) = octets[12..20].split_at_mut(4);
+        source.swap_with_slice(destination);
+        let start = usize::from(octets[0] & 15) * 4;
+        if matches!(octets[9], 6 | 17) {
+            let (from, to) = octets[start..start + 4].split_at_mut(2);
+            from.swap_with_slice(to);
+        }
+    }
+    octets
+}
+
+#[test]
+fn rfc_1812_5_3_1_whatever_peers_send_back_comes_to_an_end_and_is_never_more_than_it_was() {
+    let packets = [
+        ("work", udp("10.0.1.7:5000", "198.51.100.9:53", b"out").octets()),
+        ("work", udp("10.0.1.7:5000", "192.0.2.2:8080", b"hairpin").octets()),
+        ("work", udp("10.0.1.7:5000", "10.0.2.9:7000", b"between").octets()),
+        ("work", udp("10.0.1.7:5000", "10.0.1.1:53", b"ours").octets()),
+        ("work", udp("10.0.1.7:5000", "198.51.100.9:53", b"dies").ttl(1).octets()),
+        ("work", tcp("10.0.1.7:5000", "198.51.100.9:26", SYN, b"").octets()),
+        ("work", tcp("10.0.1.7:5000", "10.0.1.1:80", SYN | ACK, b"").octets()),
+        ("work", echo("10.0.1.7", "10.0.1.1", 1, 1, b"x").octets()),
+        ("work", echo("10.0.1.7", "198.51.100.9", 1, 1, b"x").octets()),
+        ("uplink", udp("198.51.100.9:999", "192.0.2.2:8080", b"in").octets()),
+        ("uplink", udp("198.51.100.9:999", "192.0.2.2:8080", b"in").ttl(1).octets()),
+        ("uplink", echo("198.51.100.9", "192.0.2.2", 1, 1, b"x").octets()),
+    ];
+    for is_answer in [true, false] {
+        for (port, packet) in &packets {
+            let mut world = World::default();
+            world.send(port, packet.as_slice());
+            for round in 0.. {
+                assert!(round < 255, "{port} {packet:02x?} goes round for ever");
+                let sent = ["uplink", "work", "lab"].map(|port| (port, world.sent(port)));
+                match sent.iter().map(|(_, seen)| seen.len()).sum() {
+                    0 => break,
+                    1 => {}
+                    more => panic!("{port} {packet:02x?} became {more} packets"),
+                }
+                for (port, seen) in sent {
+                    seen.iter().for_each(|seen| world.send(port, bounced(seen, is_answer)));
+                }
+            }
+        }
+    }
 }
