@@ -13,6 +13,8 @@ pub(crate) struct Expendable {
     words: Box<[u64]>,
     /// One bit for each word that has any.
     filled: Box<[u64]>,
+    /// How many words have any.
+    words_filled: u32,
     hand: u32,
 }
 
@@ -26,7 +28,7 @@ impl Expendable {
     pub(crate) fn new(places: u32) -> Self {
         let words = places.div_ceil(WORD);
         let clear = |words: u32| vec![0; words as usize].into_boxed_slice();
-        Self { words: clear(words), filled: clear(words.div_ceil(WORD)), hand: 0 }
+        Self { words: clear(words), filled: clear(words.div_ceil(WORD)), words_filled: 0, hand: 0 }
     }
 
     /// Puts a place into the set, or takes it out.
@@ -42,7 +44,26 @@ impl Expendable {
             && let Some(filled) = self.filled.get_mut((at / WORD) as usize)
         {
             *filled ^= 1 << (at % WORD);
+            match before == 0 {
+                true => self.words_filled += 1,
+                false => self.words_filled -= 1,
+            }
         }
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.words_filled == 0
+    }
+
+    /// Where the next search begins.
+    pub(crate) const fn hand(&self) -> u32 {
+        self.hand
+    }
+
+    /// The next search begins there.
+    pub(crate) const fn look_from(&mut self, place: u32) {
+        self.hand = place;
     }
 
     /// A place of the set that `suits`: one of the next few behind the one that was looked at last, or else one

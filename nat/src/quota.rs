@@ -93,6 +93,11 @@ impl Quota {
         self.is_off() || self.used(client) < self.ceiling
     }
 
+    /// Whether one client has more than another.
+    pub(crate) fn has_more(&self, one: u8, other: u8) -> bool {
+        self.used(one) > self.used(other)
+    }
+
     /// The client that has most.
     pub(crate) fn largest(&self) -> u8 {
         // Twice along the numbers, which several are looked at a time.

@@ -202,11 +202,6 @@ impl Session {
         self.protocol == protocol::TCP && self.history.is_over()
     }
 
-    /// Whether both sides have sent their FIN.
-    pub(crate) const fn is_closed(&self) -> bool {
-        self.protocol == protocol::TCP && self.history.is_closed()
-    }
-
     /// Whether both sides took part: TCP beyond its handshake, else a reply.
     pub(crate) const fn is_assured(&self) -> bool {
         match self.protocol {
@@ -215,9 +210,9 @@ impl Session {
         }
     }
 
-    /// Whether a full table may let go of it: it is closed, or only one side ever took part.
+    /// Whether a full table may let go of it: it is over, or only one side ever took part.
     pub(crate) const fn is_expendable(&self) -> bool {
-        self.is_closed() || !self.is_assured()
+        self.is_over() || !self.is_assured()
     }
 
     /// The class of a TCP session follows its history.

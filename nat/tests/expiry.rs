@@ -210,7 +210,8 @@ fn removal_leaves_nothing_behind() {
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (0, 0));
     assert_eq!(world.nat.next_expiry(), None);
     for port in 1..=300 {
-        world.udp_out(end(CLIENT, 2000), end(SERVER, port)).unwrap();
+        let external = world.udp_out(end(CLIENT, 2000), end(SERVER, port)).unwrap();
+        world.udp_in(end(SERVER, port), external).unwrap();
     }
     let full = world.udp_out(end(CLIENT, 2000), end(SERVER, 301));
     assert_eq!(full, Err(Dropped::Unbound(Unbound::TableFull)));

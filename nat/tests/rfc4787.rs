@@ -40,7 +40,8 @@ fn req_1_a_mapping_ends_with_its_last_session_and_its_port_returns() {
     let to = end(SERVER, 53);
     world.udp_out(end(CLIENT, 5000), to).unwrap();
     world.wait(200);
-    world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
+    let external = world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
+    world.udp_in(end(SERVER, 54), external).unwrap();
     world.wait(200);
     world.told().expire(10);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (1, 1));
@@ -84,7 +85,9 @@ fn req_3_exhausted_ports_refuse_and_touch_nobody() {
     let mut flows = Vec::new();
     for port in 0..100 {
         let from = end(CLIENT, 3000 + port);
-        flows.push((from, world.udp_out(from, to).unwrap()));
+        let external = world.udp_out(from, to).unwrap();
+        assert_eq!(world.udp_in(to, external), Ok(from));
+        flows.push((from, external));
     }
     let late = world.udp_out(end(OTHER_CLIENT, 2000), to);
     assert_eq!(late, Err(Dropped::Unbound(Unbound::PortsExhausted)));
@@ -228,7 +231,8 @@ fn the_table_is_never_larger_than_it_was_made() {
     let mut world = World::with(|config| config.sessions = 10);
     let from = end(CLIENT, 5000);
     for port in 1..=10 {
-        world.udp_out(from, end(SERVER, port)).unwrap();
+        let external = world.udp_out(from, end(SERVER, port)).unwrap();
+        world.udp_in(end(SERVER, port), external).unwrap();
     }
     let full = world.udp_out(from, end(SERVER, 11));
     assert_eq!(full, Err(Dropped::Unbound(Unbound::TableFull)));

@@ -229,11 +229,11 @@ fn new_flows() -> Run {
     unknown(|| Gate::with_flows(Kind::Udp, MANY), |gate, octets| gate.pass(octets))
 }
 
-/// All sessions are the one client's.
+/// All sessions are established ones of the one client.
 fn full(clients: u8) -> Gate {
-    let mut gate = Gate::new(MANY as u32, Options { clients, ..Options::default() });
+    let mut gate = Gate::new(MANY as u32, Options { clients, pickup: true, ..Options::default() });
     for flow in 0..MANY {
-        gate.translate(&packets::outbound(Kind::Udp, flow));
+        gate.translate(&packets::outbound(Kind::Tcp, flow)).expect("room");
     }
     gate
 }

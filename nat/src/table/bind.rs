@@ -1,5 +1,6 @@
 //! How a session begins.
 
+use super::eviction::Wanted;
 use super::lookup::Vain;
 use super::source::Mapped;
 use super::{Binding, Hit, Nat, Refusal, SourceNat, Unbound};
@@ -91,26 +92,34 @@ impl Nat {
         if self.is_awaited(client, binding) {
             return Ok(());
         }
-        if self.is_full() || !self.session_quota.admits(client) {
+        if self.lacks_room(client) {
             self.expire(RECLAIM);
         }
         let quota = &self.session_quota;
-        let (is_full, admits) = (self.is_full(), quota.admits(client));
-        if is_full || !admits && quota.is_below_ceiling(client) {
-            self.let_go(client, quota.largest());
+        if self.is_full() || !quota.admits(client) && quota.is_below_ceiling(client) {
+            self.let_go(client, Wanted::Place);
         }
-        if !self.session_quota.admits(client) && !self.make_way(client, binding.owner(), None) {
+        if self.lacks_room(client) {
+            self.make_way(client, binding.owner(), Wanted::Place);
+        }
+        if !self.session_quota.admits(client) {
             return Err(Refusal::Quota);
         }
-        match self.is_full() && !self.let_go_closed(None, None) {
+        match self.is_full() && !self.let_go_over(None, Wanted::Place) {
             true => Err(Unbound::TableFull.into()),
             false => Ok(()),
         }
     }
 
+    /// Whether there is no place, or the client may not have it.
+    #[inline]
+    fn lacks_room(&self, client: u8) -> bool {
+        self.is_full() || !self.session_quota.admits(client)
+    }
+
     #[inline]
     fn bind_in_room(&mut self, client: u8, binding: &Binding, packet: &Packet) -> Result<Hit, Refusal> {
-        if self.is_full() || !self.session_quota.admits(client) {
+        if self.lacks_room(client) {
             self.make_room(client, binding)?;
         }
         let vain = match self.seek_again(&binding.original) {

@@ -1,6 +1,10 @@
 //! Who has to give way when there is no room: never an established session.
+//!
+//! What is over goes before what is not, a large user before a small one, and where nobody else has to, a host's own
+//! half-open and unanswered flows go for its new ones, the oldest first: a scan stops nothing, not even who scans.
 
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 
 use super::{Nat, Refusal, Slab};
 use crate::endpoint::Endpoint;
@@ -14,78 +18,132 @@ const GLANCE: u32 = 8;
 /// Places that are looked at to find out which host of a client has most.
 const SAMPLE: u32 = 16;
 
+/// What has to be free.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// A place for a session.
+    Place,
+    /// A mapping less of a kind of port.
+    Mapping(usize),
+    /// A port of a kind, in a range.
+    Port(usize, &'a RangeInclusive<u16>),
+}
+
 impl Nat {
-    /// A full table lets go of a session that both sides have closed, or of an unassured one of the
-    /// largest client for another. An established one stays.
-    pub(super) fn let_go(&mut self, client: u8, largest: u8) {
-        if self.options.clients == 0 || largest == client {
-            return;
+    /// Lets go of a session that is over, or of an unassured one of the client that has most for another, or else of
+    /// any client that has more than this one. An established one stays.
+    pub(super) fn let_go(&mut self, client: u8, wanted: Wanted<'_>) -> bool {
+        if self.expendable.is_empty() {
+            return false;
         }
-        let sessions = &self.sessions;
-        let found = self.expendable.next(LOOK, |id| {
+        let Self { sessions, ports, expendable, session_quota, mapping_quotas, .. } = self;
+        let quota = match wanted {
+            Wanted::Place => Some(&*session_quota),
+            Wanted::Mapping(kind) | Wanted::Port(kind, _) => mapping_quotas.get(kind),
+        };
+        let Some((quota, largest)) = quota.map(|quota| (quota, quota.largest())) else { return false };
+        if !quota.has_more(largest, client) {
+            return false;
+        }
+        let mut of_larger = None;
+        let found = expendable.next(LOOK, |id| {
             let session = sessions.get(id);
-            (session.is_closed() || session.client == largest) && sessions.ends_with_session(id)
+            if !frees(sessions, ports, id, wanted) {
+                return false;
+            }
+            if of_larger.is_none() && quota.has_more(session.client, client) {
+                of_larger = Some(id);
+            }
+            session.is_over() || session.client == largest
         });
-        if let Some(id) = found {
-            self.remove(SessionId(id));
-        }
+        found.or(of_larger).is_some_and(|id| self.evict(id, wanted))
     }
 
-    /// Lets go of a session that both sides have closed, so that its place is free, or a port of this kind; only one
-    /// of this client, if one is named. Whether there was one.
-    pub(super) fn let_go_closed(&mut self, client: Option<u8>, kind: Option<usize>) -> bool {
+    /// Lets go of a session that is over, so that something is free; only one of this client, if one is named.
+    /// Whether there was one.
+    pub(super) fn let_go_over(&mut self, client: Option<u8>, wanted: Wanted<'_>) -> bool {
+        if self.expendable.is_empty() {
+            return false;
+        }
         let Self { sessions, ports, expendable, .. } = self;
         let mut found = None;
         for looks in [GLANCE, LOOK] {
-            let mut is_worth_it = false;
+            let (mut is_worth_it, before) = (false, expendable.hand());
             found = expendable.next(looks, |id| {
                 let session = sessions.get(id);
                 let is_anothers = client.is_some_and(|client| client != session.client);
-                is_worth_it |= is_anothers || session.is_closed();
-                !is_anothers && session.is_closed() && frees(sessions, ports, id, kind)
+                is_worth_it |= is_anothers || session.is_over();
+                !is_anothers && session.is_over() && frees(sessions, ports, id, wanted)
             });
+            if found.is_none() && !is_worth_it {
+                // They are still the oldest.
+                expendable.look_from(before);
+            }
             if found.is_some() || !is_worth_it {
                 break;
             }
         }
-        if let Some(id) = found {
-            self.remove(SessionId(id));
-        }
-        found.is_some()
+        found.is_some_and(|id| self.evict(id, wanted))
     }
 
     /// Sees to it that the client may have one mapping more of a kind of port.
     ///
     /// # Errors
-    /// [`Refusal::Quota`]: it may not, none of its connections is closed, and none of its hosts has to give way to this
-    /// one.
+    /// [`Refusal::Quota`]: it may not, and nothing of it may go, see [`Nat::make_way`].
     pub(super) fn share(&mut self, client: u8, internal: Endpoint, kind: usize) -> Result<(), Refusal> {
-        let admits = self.mapping_quotas.get(kind).is_none_or(|quota| quota.admits(client));
-        match admits || self.make_way(client, internal.address, Some(kind)) {
+        let admits = |nat: &Self| nat.mapping_quotas.get(kind).is_none_or(|quota| quota.admits(client));
+        if admits(self) {
+            return Ok(());
+        }
+        let wanted = Wanted::Mapping(kind);
+        let is_below = self.mapping_quotas.get(kind).is_some_and(|quota| quota.is_below_ceiling(client));
+        match is_below && self.let_go(client, wanted) && admits(self)
+            || self.make_way(client, internal.address, wanted)
+        {
             true => Ok(()),
             false => Err(Refusal::Quota),
         }
     }
 
-    /// A host finds that its client has taken what it may have: a closed session of the client goes. Is there none,
-    /// the host that has most loses an unassured session, and gets nothing itself. If a kind of port is given, the
-    /// session's mapping is of that kind.
-    pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, kind: Option<usize>) -> bool {
-        if self.let_go_closed(Some(client), kind) {
+    /// A host finds that its client has taken what it may have: a session of the client that is over goes. Is there
+    /// none, the host that has most loses an unassured one; if that is this host itself, one of its oldest.
+    pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, wanted: Wanted<'_>) -> bool {
+        if self.expendable.is_empty() {
+            return false;
+        }
+        if self.let_go_over(Some(client), wanted) {
             return true;
         }
-        match self.largest_host(client, kind) {
-            Some((owner, id)) if owner != host => {
-                self.remove(SessionId(id));
-                true
-            }
-            _ => false,
+        let found = match self.largest_host(client, wanted) {
+            Some((owner, id)) if owner != host => Some(id),
+            _ => self.unassured_of(client, host, wanted),
+        };
+        found.is_some_and(|id| self.evict(id, wanted))
+    }
+
+    /// An unassured session of a host: places are taken again in the order in which they became free, so the first one
+    /// that is found is one of the oldest.
+    fn unassured_of(&mut self, client: u8, host: Ipv4Addr, wanted: Wanted<'_>) -> Option<u32> {
+        let Self { sessions, ports, expendable, .. } = self;
+        expendable.next(LOOK, |id| {
+            let session = sessions.get(id);
+            session.client == client && session.owner() == host && frees(sessions, ports, id, wanted)
+        })
+    }
+
+    /// Ends a session for what is wanted; a port of its mapping has no rest then.
+    pub(super) fn evict(&mut self, id: u32, wanted: Wanted<'_>) -> bool {
+        let mapping = self.sessions.get(id).mapping(id);
+        self.remove(SessionId(id));
+        if matches!(wanted, Wanted::Port(..)) && self.sessions.get(mapping).is_resting() {
+            self.end_resting(mapping);
         }
+        true
     }
 
     /// The host of a client that has most of what may go, as far as a sample shows, and a session
     /// of it.
-    fn largest_host(&mut self, client: u8, kind: Option<usize>) -> Option<(Ipv4Addr, u32)> {
+    fn largest_host(&mut self, client: u8, wanted: Wanted<'_>) -> Option<(Ipv4Addr, u32)> {
         // A majority vote: each place that says otherwise takes one voice from the candidate.
         let (mut candidate, mut voices): (Option<(Ipv4Addr, u32)>, _) = (None, 0);
         let capacity = self.sessions.capacity().max(1);
@@ -95,7 +153,7 @@ impl Nat {
         self.hand = (self.hand + 1) % capacity;
         for _ in 0..SAMPLE {
             self.hand = (self.hand + step) % capacity;
-            if !self.may_give_way(self.hand, client, kind) {
+            if !self.may_give_way(self.hand, client, wanted) {
                 continue;
             }
             let owner = self.sessions.get(self.hand).owner();
@@ -109,26 +167,27 @@ impl Nat {
     }
 
     /// Whether a session may go for another of its client, and [frees] what that needs.
-    fn may_give_way(&self, id: u32, client: u8, kind: Option<usize>) -> bool {
+    fn may_give_way(&self, id: u32, client: u8, wanted: Wanted<'_>) -> bool {
         let session = self.sessions.get(id);
         session.is_live()
             && session.client == client
             && !session.is_assured()
-            && frees(&self.sessions, &self.ports, id, kind)
+            && frees(&self.sessions, &self.ports, id, wanted)
     }
 }
 
-/// Whether something is free when this session has gone: a port of this kind, or without one its place.
-fn frees(sessions: &Slab, ports: &Ports, id: u32, kind: Option<usize>) -> bool {
-    match kind {
-        Some(_) => kind_of(sessions, ports, id) == kind,
-        None => sessions.ends_with_session(id),
-    }
-}
-
-/// The kind of port that a session alone keeps its mapping of.
-fn kind_of(sessions: &Slab, ports: &Ports, id: u32) -> Option<usize> {
+/// Whether what is wanted is free when this session has gone.
+fn frees(sessions: &Slab, ports: &Ports, id: u32, wanted: Wanted<'_>) -> bool {
+    let (kind, class) = match wanted {
+        Wanted::Place => return sessions.ends_with_session(id),
+        Wanted::Mapping(kind) => (kind, None),
+        Wanted::Port(kind, class) => (kind, Some(class)),
+    };
+    // Its mapping goes with it.
     let mapping = sessions.get(id).mapping(id);
-    let host = sessions.awake(mapping).filter(|_| sessions.has_one_session(mapping))?;
-    ports.kind(host.mapped_protocol(), host.external())
+    sessions.awake(mapping).filter(|_| sessions.has_one_session(mapping)).is_some_and(|host| {
+        let external = host.external();
+        class.is_none_or(|class| class.contains(&external.port))
+            && ports.kind(host.mapped_protocol(), external) == Some(kind)
+    })
 }

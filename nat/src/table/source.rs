@@ -4,6 +4,7 @@ use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
 use super::bind::RECLAIM;
+use super::eviction::Wanted;
 use super::{Binding, Nat, Refusal, SourceNat, Unbound};
 use crate::endpoint::{Endpoint, Tuple, protocol};
 use crate::ports::Ports;
@@ -13,7 +14,7 @@ use crate::timers::TIMEOUT_MAX;
 
 /// All ports.
 const ANY: RangeInclusive<u16> = 0..=u16::MAX;
-/// Ports of a class that are looked at for one that rests.
+/// Ports of a class that are looked at for one that rests, or that may be had.
 const LOOK: usize = 64;
 
 /// The mapping of a session to be.
@@ -71,7 +72,7 @@ impl Nat {
         }
         let own = self.ports.class(protocol, internal.port);
         let port = match named {
-            None => self.begin_mapping(client, binding, (address, place), &own),
+            None => self.begin_mapping(client, binding, (address, place), &own, true),
             Some(named) => self.begin_mapping_within(client, binding, (address, place), &own, &named),
         };
         Ok((Endpoint::new(address, port?), Mapped::Anew))
@@ -89,12 +90,17 @@ impl Nat {
     ) -> Result<u16, Refusal> {
         let mut refusal = Unbound::PortsExhausted.into();
         let other = self.ports.other_class(own);
-        for class in [Some(own), other.as_ref()].into_iter().flatten() {
+        let classes = [Some(own), other.as_ref()];
+        // Nobody loses a port for one of the other class.
+        for (class, evicts) in
+            [false, true].into_iter().flat_map(|evicts| classes.map(|class| (class, evicts)))
+        {
+            let Some(class) = class else { continue };
             let common = *class.start().max(named.start())..=*class.end().min(named.end());
             if common.is_empty() {
                 continue;
             }
-            match self.begin_mapping(client, binding, at, &common) {
+            match self.begin_mapping(client, binding, at, &common, evicts) {
                 Ok(port) => return Ok(port),
                 Err(refused) => refusal = refused,
             }
@@ -103,7 +109,7 @@ impl Nat {
     }
 
     /// The port of a new mapping at an external address, which has this place: one of this class, on
-    /// the client's account.
+    /// the client's account, and a session's that may go only if it `evicts`.
     #[inline]
     fn begin_mapping(
         &mut self,
@@ -111,6 +117,7 @@ impl Nat {
         binding: &Binding,
         (address, place): (Ipv4Addr, usize),
         class: &RangeInclusive<u16>,
+        evicts: bool,
     ) -> Result<u16, Refusal> {
         let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let kind = Ports::kind_at(place, protocol, *class.start());
@@ -121,7 +128,11 @@ impl Nat {
         };
         let port = match self.port(class, kind, preferred) {
             Some(port) => port,
-            None => self.port_at_rest(protocol, address, (class, kind), preferred)?,
+            None => {
+                self.free_port(client, (protocol, internal.address), (address, kind), class, evicts);
+                let allocation = self.ports.allocate_in(kind, class, preferred);
+                allocation.map(|allocation| allocation.port).ok_or(Unbound::PortsExhausted)?
+            }
         };
         self.count_mapping(kind, client, Quota::take);
         Ok(port)
@@ -208,34 +219,47 @@ impl Nat {
         self.ports.allocate_in(kind, class, preferred).map(|allocation| allocation.port)
     }
 
-    /// An external port whose rest has to be short, as no other is free: that of a mapping that rests
-    /// longest, or of any among the class, or else of a closed connection.
+    /// Frees an external port of a class, of which none is free: that of the mapping that rests longest, or of any that
+    /// rests among the class; or else, if it `evicts`, that of a session which may go.
     #[cold]
-    fn port_at_rest(
+    fn free_port(
         &mut self,
-        protocol: u8,
-        address: Ipv4Addr,
-        (class, kind): (&RangeInclusive<u16>, usize),
-        preferred: u16,
-    ) -> Result<u16, Unbound> {
+        client: u8,
+        (protocol, internal): (u8, Ipv4Addr),
+        (address, kind): (Ipv4Addr, usize),
+        class: &RangeInclusive<u16>,
+        evicts: bool,
+    ) {
         self.expire(RECLAIM);
         let any = self.ports.draw(class);
         let oldest = self.mappings.oldest_within(&self.sessions, kind, class);
+        let mut may_go = None;
         let resting = oldest.or_else(|| {
             let mut from_any = (any..=*class.end()).chain(*class.start()..any).take(LOOK);
             from_any.find_map(|port| {
                 let mapping = self.mapping_at(protocol, Endpoint::new(address, port))?;
+                may_go = may_go.or_else(|| self.goes_with_session(mapping, internal).then_some(mapping));
                 self.sessions.get(mapping).is_resting().then_some(mapping)
             })
         });
-        match resting {
-            Some(resting) => self.end_resting(resting),
-            None => {
-                self.let_go_closed(None, Some(kind));
+        let wanted = Wanted::Port(kind, class);
+        match (resting, may_go) {
+            (Some(resting), _) => self.end_resting(resting),
+            _ if !evicts => {}
+            (None, Some(id)) => _ = self.evict(id, wanted),
+            (None, None) => {
+                let _ = self.let_go_over(None, wanted)
+                    || self.let_go(client, wanted)
+                    || self.make_way(client, internal, wanted);
             }
         }
-        let allocation = self.ports.allocate_in(kind, class, preferred);
-        allocation.map(|allocation| allocation.port).ok_or(Unbound::PortsExhausted)
+    }
+
+    /// Whether a mapping has one session, which lives with it and may go: it is over, or unassured and this host's.
+    fn goes_with_session(&self, mapping: u32, host: Ipv4Addr) -> bool {
+        let session = self.sessions.get(mapping);
+        let may_go = session.is_over() || !session.is_assured() && session.owner() == host;
+        session.is_live() && may_go && self.sessions.has_one_session(mapping)
     }
 
     /// One session less uses a mapping, which may be none.
