@@ -27,7 +27,8 @@ pub use cut::{Piece, pieces, set_identification, set_piece};
 /// Datagrams of which some fragments have come.
 pub const DATAGRAMS: usize = 512;
 /// Datagrams incomplete of one source, and fragments of it that wait, unless the pool is so small that
-/// a quarter of it is less: a datagram of 65 507 octets in reverse order over Ethernet has 45.
+/// a quarter of it is less: a datagram of 65 507 octets in reverse order over Ethernet has 45. Beyond that
+/// the oldest datagram of the source ends: what was lost on the way stops nothing that comes later.
 pub const QUOTA: usize = 64;
 /// Gaps that the octets of a datagram may have before it is given up.
 const RUNS: usize = 64;
@@ -120,9 +121,22 @@ pub enum Refused {
     Ended,
 }
 
+/// When a datagram began, and its class of sources: what tells which one ends for another, apart from the rest so
+/// that all of them are looked at in little time.
+#[derive(Clone, Copy)]
+struct Age {
+    expires: Instant,
+    class: u8,
+}
+
+/// That of no datagram.
+const NOBODY: Age = Age { expires: Instant::from_micros_const(i64::MAX), class: 0 };
+
 /// The datagrams of which fragments have come.
 pub struct Fragments<F> {
     datagrams: Vec<Option<Datagram>>,
+    /// By place.
+    ages: Box<[Age]>,
     free: Vec<u16>,
     index: HashMap<Key, u16, Seeded>,
     /// Fragments that wait for their first one, of all datagrams, in the order in which they came.
@@ -142,7 +156,7 @@ pub struct Fragments<F> {
 impl<F> Fragments<F> {
     /// Octets that [`Fragments::new`] allocates; the buffers of what is held are the pool's.
     pub const fn footprint(capacity: usize) -> usize {
-        DATAGRAMS * (size_of::<Option<Datagram>>() + size_of::<u16>())
+        DATAGRAMS * (size_of::<Option<Datagram>>() + size_of::<Age>() + size_of::<u16>())
             + contract::hash_map::<Key, u16>(DATAGRAMS)
             + capacity * size_of::<(Key, F)>()
             + CLASSES * size_of::<(u16, u16)>()
@@ -152,6 +166,7 @@ impl<F> Fragments<F> {
     pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
             datagrams: (0..DATAGRAMS).map(|_| None).collect(),
+            ages: alloc::vec![NOBODY; DATAGRAMS].into_boxed_slice(),
             free: (0..DATAGRAMS as u16).rev().collect(),
             index: HashMap::with_capacity_and_hasher(DATAGRAMS, Seeded::new(seed)),
             held: VecDeque::with_capacity(capacity),
@@ -207,28 +222,31 @@ impl<F> Fragments<F> {
 
     fn begin(&mut self, key: Key, now: Instant) -> Result<(), Refused> {
         let class = self.class(key);
-        let usage = self.usage.get_mut(usize::from(class)).ok_or(Refused::Quota)?;
-        if usage.0 >= QUOTA as u16 {
-            return Err(Refused::Quota);
-        }
-        usage.0 += 1;
-        if self.free.is_empty() {
-            self.evict();
+        let usage = |it: &Self| it.usage.get(usize::from(class)).map_or(0, |usage| usage.0);
+        if usage(self) >= QUOTA as u16 {
+            self.evict(|_, age| age.class == class);
+        } else if self.free.is_empty() {
+            self.evict(|_, _| true);
         }
         let index = self.free.pop().ok_or(Refused::Quota)?;
+        if let Some(usage) = self.usage.get_mut(usize::from(class)) {
+            usage.0 += 1;
+        }
         let (runs, expires) = (heapless::Vec::new(), now + TIMEOUT);
         let datagram = Datagram { key, fate: Fate::Unknown, class, held: 0, expires, runs, end: None };
-        if let Some(place) = self.datagrams.get_mut(usize::from(index)) {
-            *place = Some(datagram);
+        let place = self.datagrams.get_mut(usize::from(index)).zip(self.ages.get_mut(usize::from(index)));
+        if let Some((place, age)) = place {
+            (*place, *age) = (Some(datagram), Age { expires, class });
         }
         self.index.insert(key, index);
         Ok(())
     }
 
-    /// Ends the oldest datagram.
-    fn evict(&mut self) {
-        let oldest = self.datagrams.iter().flatten().min_by_key(|datagram| datagram.expires);
-        if let Some(key) = oldest.map(|datagram| datagram.key) {
+    /// Ends the oldest datagram among those that may go.
+    fn evict(&mut self, may_go: impl Fn(&Option<Datagram>, &Age) -> bool) {
+        let all = self.ages.iter().zip(&self.datagrams).filter(|(age, datagram)| may_go(datagram, age));
+        let oldest = all.min_by_key(|(age, _)| age.expires);
+        if let Some(key) = oldest.and_then(|(_, datagram)| datagram.as_ref()).map(|datagram| datagram.key) {
             self.remove(key);
         }
     }
@@ -238,9 +256,14 @@ impl<F> Fragments<F> {
     /// # Errors
     /// [`Refused::Quota`]: its source holds too much.
     pub fn hold(&mut self, key: Key, frame: F) -> Result<(), Refused> {
-        let class = usize::from(self.class(key));
-        if self.usage.get(class).is_none_or(|usage| usize::from(usage.1) >= self.quota()) {
-            return Err(Refused::Quota);
+        let class = self.class(key);
+        let held = |it: &Self| it.usage.get(usize::from(class)).map_or(0, |usage| usize::from(usage.1));
+        if held(self) >= self.quota() {
+            let holds = |datagram: &Datagram| datagram.held > 0 && datagram.key != key;
+            self.evict(|datagram, age| age.class == class && datagram.as_ref().is_some_and(holds));
+            if held(self) >= self.quota() {
+                return Err(Refused::Quota);
+            }
         }
         if self.held.len() >= self.capacity
             && let Some((oldest, _)) = self.held.front()
@@ -250,7 +273,7 @@ impl<F> Fragments<F> {
         }
         let Some(datagram) = self.find(key) else { return Err(Refused::Quota) };
         datagram.held += 1;
-        if let Some(usage) = self.usage.get_mut(class) {
+        if let Some(usage) = self.usage.get_mut(usize::from(class)) {
             usage.1 += 1;
         }
         self.held.push_back((key, frame));
@@ -282,11 +305,14 @@ impl<F> Fragments<F> {
         if let Some(usage) = self.usage.get_mut(class) {
             usage.1 = usage.1.saturating_sub(held);
         }
-        for _ in 0..self.held.len() {
-            match self.held.pop_front() {
-                Some((wanted, frame)) if wanted == key => take(frame),
-                Some(other) => self.held.push_back(other),
-                None => break,
+        // Of the oldest they stand in front, and so little has to move.
+        let mut at = 0;
+        for _ in 0..held {
+            while self.held.get(at).is_some_and(|(wanted, _)| *wanted != key) {
+                at += 1;
+            }
+            if let Some((_, frame)) = self.held.remove(at) {
+                take(frame);
             }
         }
     }
@@ -304,6 +330,9 @@ impl<F> Fragments<F> {
             return;
         };
         self.free.push(index);
+        if let Some(age) = self.ages.get_mut(usize::from(index)) {
+            *age = NOBODY;
+        }
         if let Some(usage) = self.usage.get_mut(usize::from(datagram.class)) {
             usage.0 = usage.0.saturating_sub(1);
         }

@@ -73,6 +73,35 @@ fn req_14_a_flood_is_bounded_per_source_and_in_total_and_locks_nobody_out() {
 }
 
 #[test]
+fn req_14_a_source_whose_fragments_get_lost_goes_on_all_the_same() {
+    for is_first_lost in [false, true] {
+        let mut fragments = Fragments::new(HELD, 7);
+        let mut whole = 0;
+        for datagram in 0..2000 {
+            let (key, is_whole) = (key(10, datagram), datagram % 4 == 0);
+            let now = NOW + Duration::from_millis(datagram);
+            // The second one comes ahead of the first, if that comes.
+            let comes = |is_first| is_whole || is_first != is_first_lost;
+            if comes(false) {
+                assert!(fragments.arrive(key, part(8, 8, false), now).is_ok(), "{datagram}");
+                assert_eq!(fragments.hold(key, ()), Ok(()), "{datagram}");
+            }
+            if comes(true) {
+                assert!(matches!(fragments.arrive(key, part(0, 8, true), now), Ok(Fate::Unknown)));
+                fragments.decide(key, Fate::Answered, |()| whole += 1);
+                fragments.forget_complete(key);
+            }
+        }
+        assert_eq!(whole, 500);
+        let used = fragments.usage.iter().fold((0, 0), |all, of| (all.0 + of.0, all.1 + of.1));
+        assert!(used.0 <= QUOTA as u16 && used.1 <= QUOTA as u16, "{used:?}");
+        assert_eq!(fragments.held.len(), used.1.into());
+        let ages = fragments.ages.iter().filter(|age| age.expires != NOBODY.expires).count();
+        assert_eq!((ages, fragments.index.len()), (usize::from(used.0), usize::from(used.0)));
+    }
+}
+
+#[test]
 fn what_never_completes_is_gone_after_its_time() {
     let mut fragments = Fragments::new(HELD, 7);
     for datagram in 0..40 {
