@@ -202,6 +202,20 @@ fn own_errors_quote_as_much_as_576_octets_hold() {
 }
 
 #[test]
+fn rfc_1191_a_host_that_is_told_of_much_else_is_told_the_mtu_of_its_paths() {
+    let plan = site::PLAN.replace("gateway = \"192.0.2.1\"", "gateway = \"192.0.2.1\"\nmtu = 1400");
+    let mut world = World::new(&plan, site::RULES);
+    for port in 1000..1100 {
+        world.send("work", udp(("10.0.1.7", port), SERVER, b"scan").ttl(1));
+    }
+    assert_eq!(world.sent("work").len(), 6);
+    for port in 5000..5020 {
+        let sent = udp(("10.0.1.7", port), SERVER, &[7; 1373]).dont_fragment();
+        assert_eq!(world.answer("work", sent).icmp(), (3, 4));
+    }
+}
+
+#[test]
 fn own_errors_are_six_in_a_burst_then_one_a_second_for_each_destination() {
     let mut world = World::default();
     let dying = |host: &str| udp((host, 1), SERVER, b"x").ttl(1);

@@ -70,8 +70,14 @@ impl<L: Link> Datapath<L> {
         if !icmp::may_answer(packet, &self.routes) {
             return;
         }
-        let limiter = if answer == Answer::TcpReset { &mut self.replies } else { &mut self.errors };
-        if !limiter.allows(u64::from(packet.source().to_bits()), now) {
+        let host = u64::from(packet.source().to_bits());
+        let (limiter, key) = match answer {
+            Answer::TcpReset => (&mut self.replies, host),
+            // Without it a connection stands still: it does not wait for what else its host is told.
+            Answer::FragmentationNeeded(_) => (&mut self.replies, host | 1 << 32),
+            _ => (&mut self.errors, host),
+        };
+        if !limiter.allows(key, now) {
             self.ports[input].counters.drop(Dropped::AnswerLimited);
             return;
         }
