@@ -2,7 +2,8 @@
 //!
 //! The table answers with a MAC or keeps the packet for a moment; what is asked and learnt is
 //! decided here, who may claim an address by [`Routes::is_neighbor`](crate::route::Routes).
-//! Entries are evicted by second chance: an address that is in use survives a flood of claims.
+//! A full table lets go of an entry of the port that has most, see `crowd`: an address that is in use survives a
+//! flood of claims, and a scan of one subnet costs no other port its neighbours.
 //!
 //! ```text
 //! used, and its station not heard of for 0.3 s -> a request to the station alone
@@ -14,9 +15,11 @@
 //! station, of whatever kind, spares the request; an answer is wanted once a minute in any case.
 
 mod arp;
+mod crowd;
 mod stations;
 mod upkeep;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::net::Ipv4Addr;
@@ -54,8 +57,6 @@ const REACHABLE: Duration = Duration::from_secs(60);
 const HEARD: Duration = Duration::from_millis(100);
 /// How long a neighbour that nobody uses is remembered.
 const IDLE: Duration = Duration::from_secs(300);
-/// Entries that one eviction looks at, at most.
-const EVICTION_STEPS: usize = 2 * NEIGHBORS;
 
 /// A packet that waits for its next hop's MAC.
 pub struct Waiting<F> {
@@ -73,19 +74,17 @@ pub struct Waiting<F> {
 /// Why a packet could not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Its neighbour's queue, or the pool of waiting packets, is full.
+    /// Its neighbour's queue is full.
     Queue,
     /// The table is full of neighbours in use.
     Table,
 }
 
-/// What became of a packet whose next hop is not known.
+/// A packet waits, as its next hop is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queued {
     /// A request should go out now: nobody asked before.
     pub ask: bool,
-    /// The packet waits; else the pool was full, and it is gone.
-    pub kept: bool,
 }
 
 /// Port and address, in one word so that it hashes in one step.
@@ -143,6 +142,8 @@ pub struct Neighbors<F> {
     waiting: heapless::Deque<(Key, Waiting<F>), WAITING>,
     /// Where eviction looks next.
     hand: usize,
+    /// Entries of each port.
+    of_port: Box<[u16]>,
     /// How far a pass of upkeep has come; between passes there is no entry at this position.
     pass: usize,
     /// No entry is due before, of those that a pass under way has looked at.
@@ -159,6 +160,7 @@ impl<F> Neighbors<F> {
     pub const fn footprint(ports: usize) -> usize {
         NEIGHBORS * size_of::<Entry>()
             + contract::hash_map::<Key, u16>(NEIGHBORS)
+            + ports * size_of::<u16>()
             + Stations::footprint(ports)
     }
 
@@ -171,6 +173,7 @@ impl<F> Neighbors<F> {
             recent: [0; RECENT],
             waiting: heapless::Deque::new(),
             hand: 0,
+            of_port: alloc::vec![0; ports].into_boxed_slice(),
             pass: usize::MAX,
             next: NEVER,
             stations: Stations::new(ports),
@@ -254,9 +257,9 @@ impl<F> Neighbors<F> {
         let entry = self.find(port, address)?;
         let trusted = entry.trusted_until();
         let is_fresh_use = entry.used <= trusted && now > trusted;
-        entry.in_use = true;
-        entry.used = now;
         let mac = entry.mac;
+        entry.in_use = mac.is_some();
+        entry.used = now;
         if is_fresh_use {
             let due = trusted - HEARD + POLL_AFTER;
             self.expect(due);
@@ -264,7 +267,9 @@ impl<F> Neighbors<F> {
         mac
     }
 
-    /// Keeps a packet until `address` is known, which [`lookup`](Self::lookup) did not find.
+    /// Keeps a packet until `address` is known, which [`lookup`](Self::lookup) did not find. If there is no room, the
+    /// packet that waits longest on that port, which has its share of the pool, or of all goes for it to `oust`: most
+    /// often it waits for nobody, and whoever is there answers soon.
     ///
     /// # Errors
     /// [`Refused`], with the packet gone.
@@ -274,6 +279,7 @@ impl<F> Neighbors<F> {
         address: Ipv4Addr,
         packet: Waiting<F>,
         now: Instant,
+        oust: impl FnOnce(Waiting<F>),
     ) -> Result<Queued, Refused> {
         let key = Key::new(port, address);
         let fresh = self.find(port, address).is_none();
@@ -281,20 +287,34 @@ impl<F> Neighbors<F> {
             self.insert(key, now)?;
             self.expect(now + REQUEST_INTERVAL);
         }
-        // No port takes more than half of the pool: a client that scans does not hold up the others.
-        let of_port = self.waiting.iter().filter(|(waiting, _)| waiting.port() == port).count();
-        let room = of_port < WAITING / 2 && !self.waiting.is_full();
         let entry = self.find(port, address).ok_or(Refused::Table)?;
         if fresh {
             entry.requests = 1;
             entry.asked = now;
         }
-        if entry.waiting >= QUEUE || !room {
-            return if fresh { Ok(Queued { ask: true, kept: false }) } else { Err(Refused::Queue) };
+        if entry.waiting >= QUEUE {
+            return Err(Refused::Queue);
         }
         entry.waiting += 1;
+        if let Some(oldest) = self.make_room(port) {
+            oust(oldest);
+        }
         self.waiting.push_back((key, packet)).map_err(|_| Refused::Queue)?;
-        Ok(Queued { ask: fresh, kept: true })
+        Ok(Queued { ask: fresh })
+    }
+
+    /// Takes the packet that waits longest out of the pool, if there is room for no other of this port.
+    fn make_room(&mut self, port: usize) -> Option<Waiting<F>> {
+        // No port takes more than half of the pool: a client that scans does not hold up the others.
+        let of_port = self.waiting.iter().filter(|(waiting, _)| waiting.port() == port).count();
+        let longest = match of_port < WAITING / 2 {
+            true if self.waiting.is_full() => self.waiting.front(),
+            true => None,
+            false => self.waiting.iter().find(|(waiting, _)| waiting.port() == port),
+        };
+        let key = longest?.0;
+        let position = *self.index.get(&key)?;
+        self.take_waiting(position.into())
     }
 
     /// Takes the packet that has waited longest for the entry at `position` out of the pool.
@@ -382,24 +402,10 @@ impl<F> Neighbors<F> {
             waiting: 0,
         });
         self.index.insert(key, index);
-        Ok(())
-    }
-
-    /// Removes one entry that is not in use and for which nothing waits.
-    fn evict(&mut self) -> Result<(), Refused> {
-        for _ in 0..EVICTION_STEPS {
-            self.hand = (self.hand + 1) % NEIGHBORS;
-            let hand = self.hand;
-            let Some(entry) = self.entries.get_mut(hand) else {
-                continue;
-            };
-            if core::mem::take(&mut entry.in_use) || entry.waiting > 0 {
-                continue;
-            }
-            self.remove(hand);
-            return Ok(());
+        if let Some(count) = self.of_port.get_mut(key.port()) {
+            *count += 1;
         }
-        Err(Refused::Table)
+        Ok(())
     }
 
     fn remove(&mut self, position: usize) {
@@ -408,6 +414,9 @@ impl<F> Neighbors<F> {
         }
         let entry = self.entries.swap_remove(position);
         self.index.remove(&entry.key);
+        if let Some(count) = self.of_port.get_mut(entry.key.port()) {
+            *count = count.saturating_sub(1);
+        }
         if let (Some(moved), Ok(position)) = (self.entries.get(position), u16::try_from(position)) {
             self.index.insert(moved.key, position);
             // Perhaps a pass that is under way will not see it.

@@ -57,15 +57,17 @@ impl<L: Link> Datapath<L> {
 
     /// The next hop's MAC is not known: the packet waits while it is asked for.
     fn wait(&mut self, hop: Hop, packet: Waiting<L::Frame>, now: Instant) -> Result<(), Dropped> {
+        let Self { neighbors, ports, .. } = self;
+        let oust = |other: Waiting<L::Frame>| ports[other.input].counters.drop(Dropped::NeighborQueue);
         let queued =
-            self.neighbors.enqueue(hop.port, hop.next, packet, now).map_err(|refused| match refused {
+            neighbors.enqueue(hop.port, hop.next, packet, now, oust).map_err(|refused| match refused {
                 neighbor::Refused::Queue => Dropped::NeighborQueue,
                 neighbor::Refused::Table => Dropped::NeighborsExhausted,
             })?;
         if queued.ask {
             self.ask(hop.port, hop.next);
         }
-        if queued.kept { Ok(()) } else { Err(Dropped::NeighborQueue) }
+        Ok(())
     }
 }
 

@@ -184,7 +184,7 @@ mod tests {
                 0..4 => drop(neighbors.lookup(port, address, now)),
                 4..7 => neighbors.hear(port, station(port, host), now),
                 7 => neighbors.learn(port, address, station(port, host), true, now, |_| {}),
-                8 => drop(neighbors.enqueue(port, address, waiting(), now)),
+                8 => drop(neighbors.enqueue(port, address, waiting(), now, |_| {})),
                 9 if chance >> 32 & 63 == 0 => neighbors.doubt(port),
                 9 if chance >> 32 & 63 == 1 => neighbors.forget(port, |_| {}),
                 _ => now += Duration::from_micros(chance >> 32 & 0xffff),
