@@ -452,6 +452,7 @@ impl<L: Link> Datapath<L> {
             Ok(hit) => hit,
             Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
+        self.note_given_way(input, packet, now);
         self.end_counted();
         self.effects.open(hit.session.index());
         self.effects.set_mark(hit.session.index(), mark);

@@ -184,6 +184,8 @@ pub struct Nat {
     ended: Vec<u32>,
     /// Where a full table looks next for who has most.
     hand: u32,
+    /// Sessions that were not over and had to go for others, since somebody asked.
+    given_way: u32,
     /// Sessions that have no mapping.
     unmapped: u32,
     /// Whether a session ever had a tuple of packets to an external address but its mapping's.
@@ -263,6 +265,7 @@ impl Nat {
             inbound_refresh: config.inbound_refresh,
             options,
             hand: 0,
+            given_way: 0,
             unmapped: 0,
             is_crossed: false,
             missed: (Session::VACANT.original(), Vain::STALE),

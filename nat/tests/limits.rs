@@ -50,6 +50,7 @@ fn a_host_that_scans_opens_its_own_connections_all_the_same() {
                     assert!(connect(&mut world, 0, from, end(SERVER, 80)).is_ok(), "{clients} {probe}");
                 }
             }
+            assert!(world.nat.take_given_way() > 10_000 && world.nat.take_given_way() == 0);
             assert!(world.nat.session(first.session).is_tcp_established());
             let established = world.nat.iter().filter(|(_, session)| session.is_tcp_established());
             assert_eq!(established.count(), 21, "{clients}");
@@ -108,6 +109,7 @@ fn rfc_7857_connections_that_were_reset_give_way_as_closed_ones_do() {
             };
             world.cross(&reset).unwrap();
         }
+        assert_eq!(world.nat.take_given_way(), 0, "they were over");
     }
 }
 

@@ -131,6 +131,14 @@ impl<L: Link> Datapath<L> {
         Ok(())
     }
 
+    /// A session that nobody answered has ended for a new one, as there was no room: the log is told at times.
+    pub(super) fn note_given_way(&mut self, input: usize, packet: &Packet, now: Instant) {
+        if self.nat.take_given_way() > 0 && self.notices.allows(input as u64, now) {
+            let (port, source) = (self.ports[input].name, packet.source());
+            log::warn!(target: "nat", "no room: unanswered sessions end for new ones: port={port} source={source}");
+        }
+    }
+
     /// No room for a new session: the sender is told (RFC 5508 REQ-8), the log at times.
     pub(super) fn exhausted(
         &mut self,

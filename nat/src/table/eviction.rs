@@ -133,12 +133,19 @@ impl Nat {
 
     /// Ends a session for what is wanted; a port of its mapping has no rest then.
     pub(super) fn evict(&mut self, id: u32, wanted: Wanted<'_>) -> bool {
-        let mapping = self.sessions.get(id).mapping(id);
+        let session = self.sessions.get(id);
+        let mapping = session.mapping(id);
+        self.given_way = self.given_way.saturating_add(u32::from(!session.is_over()));
         self.remove(SessionId(id));
         if matches!(wanted, Wanted::Port(..)) && self.sessions.get(mapping).is_resting() {
             self.end_resting(mapping);
         }
         true
+    }
+
+    /// How many sessions that were not over had to go for others since this was asked.
+    pub fn take_given_way(&mut self) -> u32 {
+        core::mem::take(&mut self.given_way)
     }
 
     /// The host of a client that has most of what may go, as far as a sample shows, and a session
