@@ -484,6 +484,8 @@ fn req_8_without_a_free_session_the_sender_is_told() {
     for id in 1..=12 {
         let seen = world.cross("work", "uplink", echo(CLIENT, SERVER, id, 1, b"x"));
         world.cross("uplink", "work", echo_reply(SERVER, EXTERNAL, seen.id(), 1, b"x"));
+        world.pass_seconds(1);
+        world.cross("work", "uplink", echo(CLIENT, SERVER, id, 2, b"x"));
     }
     let told = world.answer("work", echo(CLIENT, SERVER, 17, 1, b"x"));
     assert_eq!((told.icmp(), told.source()), ((3, 13), address("10.0.1.1")));

@@ -78,6 +78,8 @@ fn fairness_ports_too_are_kept_for_each_client() {
         world.forget();
         if let Some(external) = external {
             world.cross("uplink", "work", udp(SERVER, external, b"in"));
+            world.pass_seconds(1);
+            world.cross("work", "uplink", udp(("10.0.1.7", port), SERVER, b"x"));
             got.insert(external);
         }
     }
@@ -85,6 +87,8 @@ fn fairness_ports_too_are_kept_for_each_client() {
     for port in 2048..2080u16 {
         let external = world.open_udp(&format!("10.0.2.9:{port}"), SERVER);
         world.cross("uplink", "lab", udp(SERVER, external, b"in"));
+        world.pass_seconds(1);
+        world.open_udp(&format!("10.0.2.9:{port}"), SERVER);
         assert!((2048..=2175).contains(&external.port()));
         assert!(got.insert(external), "{external} is used twice");
     }
@@ -99,6 +103,8 @@ fn req_8_refusals_are_counted_and_told_six_times_then_once_a_second() {
     for id in 0..12 {
         let seen = world.cross("work", "uplink", echo("10.0.1.7", "198.51.100.9", id, 1, b"x"));
         world.cross("uplink", "work", tests::echo_reply("198.51.100.9", "192.0.2.2", seen.id(), 1, b"x"));
+        world.pass_seconds(1);
+        world.cross("work", "uplink", echo("10.0.1.7", "198.51.100.9", id, 2, b"x"));
     }
     for _ in 0..100 {
         world.send("work", echo("10.0.1.7", "198.51.100.9", 999, 1, b"x"));
@@ -291,6 +297,10 @@ fn fairness_within_a_client_what_was_never_answered_gives_way_and_established_fl
             (0..12).map(|n| world.open_udp(&format!("10.0.1.7:{}", 2000 + n), SERVER)).collect();
         for external in flows.iter().filter(|_| answered) {
             world.cross("uplink", "work", udp(SERVER, *external, b"in"));
+        }
+        world.pass_seconds(1);
+        for n in (0..12).filter(|_| answered) {
+            world.open_udp(&format!("10.0.1.7:{}", 2000 + n), SERVER);
         }
         // Another host of the same client.
         world.send("work", udp("10.0.1.8:3000", SERVER, b"me too"));

@@ -202,11 +202,21 @@ impl Session {
         self.protocol == protocol::TCP && self.history.is_over()
     }
 
-    /// Whether both sides took part: TCP beyond its handshake, else a reply.
+    /// Whether both sides took part: TCP beyond its handshake, else more than a question and its answer.
     pub(crate) const fn is_assured(&self) -> bool {
-        match self.protocol {
-            protocol::TCP => self.history.was_established(),
-            _ => self.has_reply(),
+        self.history.was_established()
+    }
+
+    /// Whether it was answered, and is not known to go on.
+    #[inline]
+    pub(crate) const fn may_be_over(&self) -> bool {
+        self.has_reply() && !self.history.was_established()
+    }
+
+    /// It goes on a second or more after its answer: it is more than a question.
+    pub(crate) const fn go_on(&mut self) {
+        if self.protocol != protocol::TCP {
+            self.history = History::PICKED_UP;
         }
     }
 

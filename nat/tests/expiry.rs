@@ -213,6 +213,10 @@ fn removal_leaves_nothing_behind() {
         let external = world.udp_out(end(CLIENT, 2000), end(SERVER, port)).unwrap();
         world.udp_in(end(SERVER, port), external).unwrap();
     }
+    world.wait(1);
+    for port in 1..=300 {
+        world.udp_out(end(CLIENT, 2000), end(SERVER, port)).unwrap();
+    }
     let full = world.udp_out(end(CLIENT, 2000), end(SERVER, 301));
     assert_eq!(full, Err(Dropped::Unbound(Unbound::TableFull)));
 }

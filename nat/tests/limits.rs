@@ -85,6 +85,37 @@ fn a_flood_of_syns_on_a_forward_keeps_nobody_out() {
 }
 
 #[test]
+fn questions_that_were_answered_give_way_and_conversations_do_not() {
+    for clients in CLIENTS {
+        let mut world = full(4096, clients, 120);
+        let talks = (host(0, 7, 1999), end(SERVER, 4500));
+        world.bind(0, &udp(talks.0, talks.1, b"hello"), ANY).unwrap();
+        for second in 0..3 {
+            world.wait(second);
+            world.cross(&udp(talks.1, end(EXTERNAL, 1999), b"in")).unwrap();
+            world.cross(&udp(talks.0, talks.1, b"out")).unwrap();
+        }
+        // A resolver: each question from another port, to another server.
+        for question in 0..20_000_u32 {
+            let to = end([198, 51, (question >> 8) as u8, question as u8].into(), 53);
+            let from = host(0, 7, 2000 + question as u16);
+            let hit = world.bind(0, &udp(from, to, b"question"), ANY);
+            let hit = hit.unwrap_or_else(|_| panic!("{clients} {question}"));
+            let external = world.nat.session(hit.session).reply().destination();
+            world.cross(&udp(to, external, b"answer")).unwrap();
+            if question % 50 == 0 {
+                world.wait(1);
+            }
+            if question % 1000 == 0 {
+                world.cross(&udp(talks.0, talks.1, b"out")).unwrap();
+            }
+        }
+        assert!(world.is_live(protocol::UDP, talks.0, talks.1));
+        connect(&mut world, 0, host(0, 7, 1998), end(SERVER, 22)).unwrap();
+    }
+}
+
+#[test]
 fn what_is_in_flight_outlives_a_flood_of_its_own_host() {
     let mut world = full(1000, 1, 0);
     for probe in 0..3000 {

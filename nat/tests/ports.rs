@@ -60,8 +60,10 @@ fn a_resting_port_is_given_when_no_other_is_free_the_longest_first() {
     }
     assert_eq!(world.udp_out(end(OTHER_CLIENT, 7002), TO).map(|e| e.port), Ok(5001));
     assert_eq!(world.udp_out(end(OTHER_CLIENT, 7003), TO).map(|e| e.port), Ok(5002));
-    for (from, port) in [(end(SERVER, 5000), 5000), (TO, 5001), (TO, 5002)] {
-        world.cross(&udp(from, end(EXTERNAL, port), b"in")).unwrap();
+    for (to, port, own) in [(end(SERVER, 5000), 5000, 7001), (TO, 5001, 7002), (TO, 5002, 7003)] {
+        world.cross(&udp(to, end(EXTERNAL, port), b"in")).unwrap();
+        world.wait(1);
+        world.udp_out(end(OTHER_CLIENT, own), to).unwrap();
     }
     assert!(world.udp_out(end(OTHER_CLIENT, 7004), TO).is_err());
 }
@@ -90,7 +92,11 @@ fn a_range_that_the_rule_chose_is_kept_and_exhausted_alone() {
     let range = SourceNat::Range(EXTERNAL, 6000, 6001);
     let ports = [1, 2, 3].map(|port| {
         let got = source(&mut world, end(CLIENT, 3000 + port), range);
-        got.inspect(|&external| _ = world.cross(&udp(TO, external, b"in")).unwrap())
+        got.inspect(|&external| {
+            world.cross(&udp(TO, external, b"in")).unwrap();
+            world.wait(1);
+            world.udp_out(end(CLIENT, 3000 + port), TO).unwrap();
+        })
     });
     assert!(ports[..2].iter().all(|got| (6000..=6001).contains(&got.unwrap().port)), "{ports:?}");
     assert_eq!(ports[2], Err(Unbound::PortsExhausted.into()));

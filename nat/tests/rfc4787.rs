@@ -42,7 +42,9 @@ fn req_1_a_mapping_ends_with_its_last_session_and_its_port_returns() {
     world.wait(200);
     let external = world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
     world.udp_in(end(SERVER, 54), external).unwrap();
-    world.wait(200);
+    world.wait(1);
+    world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
+    world.wait(199);
     world.told().expire(10);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (1, 1));
     let other = world.udp_out(end(OTHER_CLIENT, 5000), to);
@@ -88,6 +90,10 @@ fn req_3_exhausted_ports_refuse_and_touch_nobody() {
         let external = world.udp_out(from, to).unwrap();
         assert_eq!(world.udp_in(to, external), Ok(from));
         flows.push((from, external));
+    }
+    world.wait(1);
+    for &(from, external) in &flows {
+        assert_eq!(world.udp_out(from, to), Ok(external));
     }
     let late = world.udp_out(end(OTHER_CLIENT, 2000), to);
     assert_eq!(late, Err(Dropped::Unbound(Unbound::PortsExhausted)));
@@ -233,6 +239,10 @@ fn the_table_is_never_larger_than_it_was_made() {
     for port in 1..=10 {
         let external = world.udp_out(from, end(SERVER, port)).unwrap();
         world.udp_in(end(SERVER, port), external).unwrap();
+    }
+    world.wait(1);
+    for port in 1..=10 {
+        world.udp_out(from, end(SERVER, port)).unwrap();
     }
     let full = world.udp_out(from, end(SERVER, 11));
     assert_eq!(full, Err(Dropped::Unbound(Unbound::TableFull)));

@@ -72,6 +72,10 @@ impl Nat {
             return;
         };
         let before = core::mem::replace(&mut session.expires, end);
+        if session.may_be_over() {
+            session.go_on();
+            self.expendable.set(id, session.is_expendable());
+        }
         // An end that comes later is found when the slot comes up; a nearer one is not.
         if (end.wrapping_sub(before) as i32) < 0 {
             self.wheel.unlink(&mut self.sessions, id);
