@@ -7,7 +7,7 @@ use smoltcp::time::Duration;
 use smoltcp::wire::{ArpOperation, EthernetAddress};
 use tests::packet::address;
 use tests::world::{arp, arp_octets, frame, port_station, station};
-use tests::{World, udp};
+use tests::{World, echo, udp};
 
 const NOBODY: EthernetAddress = EthernetAddress([0; 6]);
 const CLIENT: &str = "10.0.1.7:5000";
@@ -407,4 +407,12 @@ fn neighbors_that_nobody_uses_are_forgotten() {
     assert_eq!(world.occupancy().neighbors, 99);
     world.pass_in_steps(900, 1);
     assert_eq!(world.occupancy().neighbors, 0);
+}
+
+#[test]
+fn ingress_nobody_has_station_zero() {
+    let mut world = World::default();
+    let echo = echo("10.0.1.7", "10.0.1.1", 1, 1, b"x").octets();
+    let frame = frame(port_station(1), EthernetAddress([0; 6]), 0x0800, &echo);
+    world.refuse_frame("work", &frame, Dropped::BadStation);
 }

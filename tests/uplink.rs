@@ -6,9 +6,10 @@ use firewall::Dropped;
 use netback::Offload;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, EthernetAddress};
+use tests::flags::SYN;
 use tests::packet::address;
 use tests::world::{arp, arp_octets, frame, port_station};
-use tests::{Chance, Seen, World, udp};
+use tests::{Chance, Seen, World, site, tcp, udp};
 
 const CLIENT: &str = "10.0.1.7:5000";
 const SERVER: &str = "198.51.100.9:53";
@@ -226,4 +227,13 @@ fn sessions_of_others_with_a_client_that_goes_end_with_it() {
     }
     assert_eq!(world.occupancy().sessions, 1, "who comes next inherits nothing");
     world.cross("uplink", "work", udp(SERVER, stays, b"the other client does not notice"));
+}
+
+#[test]
+fn syns_that_are_held_go_with_the_uplinks_device() {
+    let mut world = World::new(&site::plan_with("[nat]\nsyn_answer = \"port-unreachable\""), site::RULES);
+    world.send("uplink", tcp("198.51.100.9:5", "192.0.2.2:9999", SYN, b""));
+    assert_eq!(world.held("uplink"), 1);
+    world.datapath.lose_uplink();
+    assert_eq!(world.held("uplink"), 0);
 }

@@ -61,7 +61,7 @@ impl Contract {
         let routes = Routes::new(site);
         let (fragments, syns) = (held_fragments(site), held_syns(site));
         let held = held_frames(site);
-        let limiters: usize = LIMITERS.iter().map(|buckets| Limiter::footprint(*buckets)).sum();
+        let limiters: usize = LIMITERS.iter().map(|each| Limiter::footprint(ports, *each)).sum();
         let mut contract = Self {
             sessions: nat::Nat::footprint(&nat_config(site, &routes), &nat_options(site)),
             rules: Effects::footprint(site) + RuleCounters::footprint(site.policy.lines.len()),

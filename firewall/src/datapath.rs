@@ -62,8 +62,9 @@ const ROUND: Duration = Duration::from_millis(10);
 const SESSIONS_A_ROUND: usize = 256;
 /// Neighbours and datagrams looked at in one round.
 const ENTRIES_A_ROUND: usize = 64;
-/// Buckets of the limits on errors, on echo replies, and on notices in the log.
-pub(crate) const LIMITERS: [usize; 3] = [4096, 256, 256];
+/// Buckets of each port for the limits on errors, on what hosts are told besides, on echo replies, and on notices in the
+/// log.
+pub(crate) const LIMITERS: [usize; 4] = [512, 64, 1, 1];
 /// How often links are asked about what changes rarely.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -85,6 +86,7 @@ pub struct Datapath<L: Link> {
     refused: RuleCounters,
     errors: Limiter,
     replies: Limiter,
+    echoes: Limiter,
     notices: Limiter,
     /// The frames at hand; empty between turns.
     batch: Vec<(L::Frame, Guess)>,
@@ -137,12 +139,13 @@ impl<L: Link> Datapath<L> {
         assert_eq!(links.len(), site.clients.len() + 1, "one link for the uplink and each client");
         let names = core::iter::once("uplink").chain(site.clients.iter().map(|client| client.name));
         let ports: Vec<_> = names.zip(links).map(|(name, link)| Port::new(name, link)).collect();
+        let count = ports.len();
         let routes = Routes::new(site);
         let reserved = static_forwards(site, routes.external());
         let config = nat_config(site, &routes);
         let nat = Nat::with_options(&config, &reserved, [seed[0], seed[1]], nat_options(site));
         Self {
-            neighbors: Neighbors::new(ports.len(), seed[2]),
+            neighbors: Neighbors::new(count, seed[2]),
             ports,
             known: KnownWays::new(),
             fragments: Fragments::new(held_fragments(site), seed[2] ^ seed[3]),
@@ -155,9 +158,10 @@ impl<L: Link> Datapath<L> {
             effects: Effects::new(site, seed[2].rotate_left(17) ^ seed[3]),
             refused: RuleCounters::new(site.policy.lines.len()),
             // RFC 1812 4.3.2.8: a burst of 6, then one a second per destination.
-            errors: Limiter::new(LIMITERS[0], 6, 1000, seed[3]),
-            replies: Limiter::new(LIMITERS[1], 1000, 1, seed[3] ^ 1),
-            notices: Limiter::new(LIMITERS[2], 3, 10_000, seed[3] ^ 2),
+            errors: Limiter::new(count, LIMITERS[0], 6, 1000, seed[3]),
+            replies: Limiter::new(count, LIMITERS[1], 1000, 1, seed[3] ^ 1),
+            echoes: Limiter::new(count, LIMITERS[2], 1000, 1, 0),
+            notices: Limiter::new(count, LIMITERS[3], 3, 10_000, 0),
             routes,
             batch: Vec::with_capacity(BATCH),
             upkeep_due: Instant::ZERO,
@@ -244,7 +248,7 @@ impl<L: Link> Datapath<L> {
         let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
         let own = self.ports[input].mac;
         let sender = ethernet.source;
-        if !sender.is_unicast() || sender == own {
+        if !sender.is_unicast() || sender == UNRESOLVED || sender == own {
             return Err(Dropped::BadStation);
         }
         self.neighbors.hear(input, sender, now);
@@ -537,5 +541,5 @@ impl<L: Link> Datapath<L> {
     }
 }
 
-/// The destination of a frame whose next hop is still to be looked up.
+/// The destination of a frame whose next hop is still to be looked up; no station has it.
 const UNRESOLVED: EthernetAddress = EthernetAddress([0; 6]);

@@ -18,8 +18,8 @@ use crate::datapath::MET_MAX;
 use crate::icmp::Limiter;
 use crate::segment::Clamp;
 
-/// Log statements and ports that are told apart when lines are too many.
-const SPEAKERS: usize = 256;
+/// Log statements that are told apart at each port when lines are too many.
+const SPEAKERS: usize = 32;
 
 /// Lines that a log statement may write at once about the packets of a port.
 const LINES: u32 = 10;
@@ -64,7 +64,7 @@ impl Effects {
             + Memory::footprint(policy)
             + Counts::footprint(policy, site.nat.sessions)
             + marks(site) * size_of::<u32>()
-            + Limiter::footprint(SPEAKERS)
+            + Limiter::footprint(site.clients.len() + 2, SPEAKERS)
             + (site.clients.len() + 1) * size_of::<&str>()
     }
 
@@ -79,7 +79,7 @@ impl Effects {
             marks: vec![0; marks(site)].into_boxed_slice(),
             counts: Counts::new(policy, site.nat.sessions, seed.rotate_left(9)),
             session: None,
-            lines: Limiter::new(SPEAKERS, LINES, LINE_MILLIS, seed),
+            lines: Limiter::new(site.clients.len() + 2, SPEAKERS, LINES, LINE_MILLIS, seed),
             names: names.collect(),
             site,
             met: heapless::Vec::new(),
@@ -127,8 +127,9 @@ impl Tally for Effects {
     }
 
     fn log(&mut self, log: LogId, candidate: &Candidate) {
-        let speaker = u64::from(log.0) << 8 | u64::from(candidate.input.unwrap_or(u8::MAX));
-        if !self.lines.allows(speaker, self.now) {
+        // Behind all ports the appliance itself.
+        let port = candidate.input.map_or(self.site.clients.len() + 1, usize::from);
+        if !self.lines.allows(port, log.0.into(), self.now) {
             return;
         }
         let Some(rules::object::Log { prefix, level }) = self.site.policy.logs.get(usize::from(log.0)) else {

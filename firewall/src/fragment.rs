@@ -121,16 +121,17 @@ pub enum Refused {
     Ended,
 }
 
-/// When a datagram began, and its class of sources: what tells which one ends for another, apart from the rest so
-/// that all of them are looked at in little time.
+/// When a datagram began, its class of sources and the port it comes in by: what tells which one ends for another, apart
+/// from the rest so that all of them are looked at in little time.
 #[derive(Clone, Copy)]
 struct Age {
     expires: Instant,
     class: u8,
+    input: u8,
 }
 
 /// That of no datagram.
-const NOBODY: Age = Age { expires: Instant::from_micros_const(i64::MAX), class: 0 };
+const NOBODY: Age = Age { expires: Instant::from_micros_const(i64::MAX), class: 0, input: u8::MAX };
 
 /// The datagrams of which fragments have come.
 pub struct Fragments<F> {
@@ -145,6 +146,8 @@ pub struct Fragments<F> {
     capacity: usize,
     /// Datagrams and fragments held of each class of sources.
     usage: Box<[(u16, u16)]>,
+    /// The same of each input port: when there is no room, the one that has most makes some.
+    inputs: [(u16, u16); PORTS_MAX],
     seed: u64,
     /// Where upkeep looks next.
     upkeep: usize,
@@ -172,6 +175,7 @@ impl<F> Fragments<F> {
             held: VecDeque::with_capacity(capacity),
             capacity,
             usage: alloc::vec![(0, 0); CLASSES].into_boxed_slice(),
+            inputs: [(0, 0); PORTS_MAX],
             seed,
             upkeep: 0,
             lost: [0; PORTS_MAX],
@@ -226,20 +230,32 @@ impl<F> Fragments<F> {
         if usage(self) >= QUOTA as u16 {
             self.evict(|_, age| age.class == class);
         } else if self.free.is_empty() {
-            self.evict(|_, _| true);
+            let most = self.input_with_most(|usage| usage.0);
+            self.evict(|_, age| usize::from(age.input) == most);
         }
         let index = self.free.pop().ok_or(Refused::Quota)?;
-        if let Some(usage) = self.usage.get_mut(usize::from(class)) {
+        for usage in self.accounts(class, key) {
             usage.0 += 1;
         }
         let (runs, expires) = (heapless::Vec::new(), now + TIMEOUT);
         let datagram = Datagram { key, fate: Fate::Unknown, class, held: 0, expires, runs, end: None };
         let place = self.datagrams.get_mut(usize::from(index)).zip(self.ages.get_mut(usize::from(index)));
         if let Some((place, age)) = place {
-            (*place, *age) = (Some(datagram), Age { expires, class });
+            (*place, *age) = (Some(datagram), Age { expires, class, input: key.input() as u8 });
         }
         self.index.insert(key, index);
         Ok(())
+    }
+
+    /// What is charged for a datagram: its class of sources, and the port it comes in by.
+    fn accounts(&mut self, class: u8, key: Key) -> impl Iterator<Item = &mut (u16, u16)> {
+        let of_class = self.usage.get_mut(usize::from(class));
+        of_class.into_iter().chain(self.inputs.get_mut(key.input()))
+    }
+
+    fn input_with_most(&self, of: impl Fn(&(u16, u16)) -> u16) -> usize {
+        let most = self.inputs.iter().enumerate().max_by_key(|(_, usage)| of(usage));
+        most.map_or(0, |(input, _)| input)
     }
 
     /// Ends the oldest datagram among those that may go.
@@ -265,15 +281,16 @@ impl<F> Fragments<F> {
                 return Err(Refused::Quota);
             }
         }
-        if self.held.len() >= self.capacity
-            && let Some((oldest, _)) = self.held.front()
-        {
-            // Who holds longest makes room: a flood ends its own.
-            self.remove(*oldest);
+        if self.held.len() >= self.capacity {
+            // What is held longest, of the port that has most, makes room: a flood ends its own.
+            let most = self.input_with_most(|usage| usage.1);
+            if let Some((oldest, _)) = self.held.iter().find(|(key, _)| key.input() == most) {
+                self.remove(*oldest);
+            }
         }
         let Some(datagram) = self.find(key) else { return Err(Refused::Quota) };
         datagram.held += 1;
-        if let Some(usage) = self.usage.get_mut(usize::from(class)) {
+        for usage in self.accounts(class, key) {
             usage.1 += 1;
         }
         self.held.push_back((key, frame));
@@ -296,13 +313,13 @@ impl<F> Fragments<F> {
     }
 
     fn release(&mut self, key: Key, mut take: impl FnMut(F)) {
-        let class = usize::from(self.class(key));
+        let class = self.class(key);
         let Some(datagram) = self.find(key) else { return };
         let held = core::mem::take(&mut datagram.held);
         if held == 0 {
             return;
         }
-        if let Some(usage) = self.usage.get_mut(class) {
+        for usage in self.accounts(class, key) {
             usage.1 = usage.1.saturating_sub(held);
         }
         // Of the oldest they stand in front, and so little has to move.
@@ -333,7 +350,7 @@ impl<F> Fragments<F> {
         if let Some(age) = self.ages.get_mut(usize::from(index)) {
             *age = NOBODY;
         }
-        if let Some(usage) = self.usage.get_mut(usize::from(datagram.class)) {
+        for usage in self.accounts(datagram.class, key) {
             usage.0 = usage.0.saturating_sub(1);
         }
     }

@@ -190,11 +190,14 @@ fn finish(mut header: Ipv4Header, transport: &[u8], quote: Range<usize>) -> Opti
     Some(Message { head, quote })
 }
 
-/// Token buckets by destination: how often the appliance speaks to one host (RFC 1812 4.3.2.8).
+/// Token buckets by port and destination: how often the appliance speaks to one host (RFC 1812 4.3.2.8).
 ///
-/// A fixed table of buckets, chosen by a keyed hash; hosts that share a bucket share its tokens.
+/// Each port has a fixed table of buckets, chosen by a keyed hash: hosts that share a bucket share its tokens, and
+/// nobody uses up those of another port.
 pub struct Limiter {
     buckets: Box<[Bucket]>,
+    /// Buckets of a port, a power of two.
+    each: usize,
     seed: u64,
     burst: u32,
     interval_millis: u32,
@@ -208,21 +211,22 @@ struct Bucket {
 
 impl Limiter {
     /// Octets that [`Limiter::new`] allocates.
-    pub const fn footprint(buckets: usize) -> usize {
-        buckets.next_power_of_two() * size_of::<Bucket>()
+    pub const fn footprint(ports: usize, each: usize) -> usize {
+        ports * each.next_power_of_two() * size_of::<Bucket>()
     }
 
-    /// Buckets of `burst` tokens, one more each `interval_millis` milliseconds.
-    pub fn new(buckets: usize, burst: u32, interval_millis: u32, seed: u64) -> Self {
-        let buckets = vec![Bucket::default(); buckets.next_power_of_two()].into_boxed_slice();
-        Self { buckets, seed, burst, interval_millis }
+    /// For each port so many buckets of `burst` tokens, one more each `interval_millis` milliseconds.
+    pub fn new(ports: usize, each: usize, burst: u32, interval_millis: u32, seed: u64) -> Self {
+        let each = each.next_power_of_two();
+        let buckets = vec![Bucket::default(); ports * each].into_boxed_slice();
+        Self { buckets, each, seed, burst, interval_millis }
     }
 
-    /// Takes a token of `key`'s bucket, if there is one.
-    pub fn allows(&mut self, key: u64, now: Instant) -> bool {
+    /// Takes a token of `key`'s bucket at a port, if there is one.
+    pub fn allows(&mut self, port: usize, key: u64, now: Instant) -> bool {
         let now = u64::try_from(now.total_millis()).unwrap_or(0);
-        let index = fold(self.seed ^ key) as usize & (self.buckets.len() - 1);
-        let Some(bucket) = self.buckets.get_mut(index) else {
+        let index = fold(self.seed ^ key) as usize & (self.each - 1);
+        let Some(bucket) = self.buckets.get_mut(port * self.each + index) else {
             return false;
         };
         let interval = u64::from(self.interval_millis);
@@ -241,11 +245,21 @@ mod tests {
 
     #[test]
     fn own_icmp_burst_six_then_one_a_second() {
-        let mut limiter = Limiter::new(16, 6, 1000, 7);
+        let mut limiter = Limiter::new(2, 16, 6, 1000, 7);
         let start = Instant::from_millis(5_000);
-        assert_eq!((0..10).filter(|_| limiter.allows(1, start)).count(), 6);
-        assert!(limiter.allows(1, Instant::from_millis(6_000)));
-        assert!(!limiter.allows(1, Instant::from_millis(6_500)));
-        assert_eq!((0..10).filter(|_| limiter.allows(1, Instant::from_millis(60_000))).count(), 6);
+        assert_eq!((0..10).filter(|_| limiter.allows(1, 1, start)).count(), 6);
+        assert!(limiter.allows(1, 1, Instant::from_millis(6_000)));
+        assert!(!limiter.allows(1, 1, Instant::from_millis(6_500)));
+        assert_eq!((0..10).filter(|_| limiter.allows(1, 1, Instant::from_millis(60_000))).count(), 6);
+    }
+
+    #[test]
+    fn own_icmp_a_port_has_tokens_of_its_own() {
+        let mut limiter = Limiter::new(3, 16, 6, 1000, 7);
+        let start = Instant::from_millis(5_000);
+        (0..10_000).for_each(|key| _ = limiter.allows(1, key, start));
+        assert!(!limiter.allows(1, 7, start));
+        assert!(limiter.allows(0, 7, start) && limiter.allows(2, 7, start));
+        assert!(!limiter.allows(3, 7, start), "there is no such port");
     }
 }

@@ -64,6 +64,11 @@ impl<F> Syns<F> {
         }
     }
 
+    /// The link that they came by is another: nobody is told anything.
+    pub fn forget(&mut self) {
+        self.held.clear();
+    }
+
     /// The frame of a SYN that has waited long enough.
     pub fn take_due(&mut self, now: Instant) -> Option<F> {
         self.held.front().filter(|oldest| oldest.due <= now)?;

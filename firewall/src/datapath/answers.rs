@@ -17,7 +17,7 @@ impl<L: Link> Datapath<L> {
     ) -> Result<(), Dropped> {
         match (packet.icmp(), packet.protocol()) {
             (Some((8, 0)), _) => {
-                if !self.replies.allows(input as u64, now) {
+                if !self.echoes.allows(input, 0, now) {
                     return Err(Dropped::AnswerLimited);
                 }
                 self.echo(input, frame, sender, packet)
@@ -77,7 +77,7 @@ impl<L: Link> Datapath<L> {
             Answer::FragmentationNeeded(_) => (&mut self.replies, host | 1 << 32),
             _ => (&mut self.errors, host),
         };
-        if !limiter.allows(key, now) {
+        if !limiter.allows(input, key, now) {
             self.ports[input].counters.drop(Dropped::AnswerLimited);
             return;
         }
@@ -133,7 +133,7 @@ impl<L: Link> Datapath<L> {
 
     /// A session that nobody answered has ended for a new one, as there was no room: the log is told at times.
     pub(super) fn note_given_way(&mut self, input: usize, packet: &Packet, now: Instant) {
-        if self.nat.take_given_way() > 0 && self.notices.allows(input as u64, now) {
+        if self.nat.take_given_way() > 0 && self.notices.allows(input, 0, now) {
             let (port, source) = (self.ports[input].name, packet.source());
             log::warn!(target: "nat", "no room: unanswered sessions end for new ones: port={port} source={source}");
         }
@@ -161,7 +161,7 @@ impl<L: Link> Datapath<L> {
             // RFC 5508 REQ-8 is about internal senders; strangers learn nothing of our load.
             return reason.into();
         }
-        if self.notices.allows(input as u64, now) {
+        if self.notices.allows(input, 0, now) {
             let (client, source) = (self.ports[input].name, packet.source());
             log::warn!(target: "nat", "no room for a session: reason={} client={client} source={source}", reason.name());
         }

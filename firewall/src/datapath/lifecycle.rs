@@ -60,6 +60,9 @@ impl<L: Link> Datapath<L> {
         });
         fragments.forget(index);
         known.forget();
+        if index == UPLINK {
+            self.syns.forget();
+        }
     }
 
     /// The uplink's device is gone. Its sessions wait for another one.

@@ -19,7 +19,7 @@ impl<L: Link> Datapath<L> {
         else {
             return Err(Dropped::Arp);
         };
-        if mac == self.ports[input].mac || mac.0 == [0; 6] {
+        if mac == self.ports[input].mac || mac == UNRESOLVED {
             return Err(Dropped::Arp);
         }
         let for_us = self.routes.answers_for(input, target);
