@@ -72,7 +72,7 @@ impl Expendable {
         let places = self.words.len() as u32 * WORD;
         // By the golden section.
         let step = ((u64::from(places) * 0x9e37_79b9) >> 32) as u32;
-        let mut first = None;
+        let (mut first, mut far) = (None, self.hand);
         // What is left of the word at hand.
         let (mut at, mut word) = (0, 0_u64);
         for look in 0..looks {
@@ -92,7 +92,9 @@ impl Expendable {
                 return Some(place);
             }
             if look >= NEAR {
-                (self.hand, word) = ((self.hand + step) % places, 0);
+                // Not from what was found: behind the last of the set that would be the first one, again and again.
+                far = (far + step) % places;
+                (self.hand, word) = (far, 0);
             }
         }
         None
@@ -170,6 +172,18 @@ mod tests {
         for _ in 0..1000 {
             let found = set.next(64, |place| place >= 40_000);
             set.set(found.expect("a third suits"), false);
+        }
+    }
+
+    #[test]
+    fn places_without_any_behind_the_last_do_not_end_a_search() {
+        for last in [20_000, 30_000, 36_000, 50_000] {
+            let mut set = Expendable::new(65_536);
+            (0..last).for_each(|place| set.set(place, true));
+            for _ in 0..1000 {
+                let found = set.next(64, |place| place >= last / 4);
+                set.set(found.expect("most suit"), false);
+            }
         }
     }
 

@@ -215,3 +215,26 @@ fn fairness_where_the_largest_is_established_others_that_have_more_give_way() {
     };
     assert_eq!([1, 3].map(of), [500, 200], "what is established stays");
 }
+
+#[test]
+fn a_host_of_many_short_connections_to_a_few_servers_opens_them_all() {
+    for clients in CLIENTS {
+        let mut world = full(8192, clients, 120);
+        for n in 0..30_000_u32 {
+            let (from, to) = (host(0, 7, 32_768 + (n % 3529) as u16), end(SERVER, 440 + (n % 5) as u16));
+            let first = n.wrapping_mul(65_000);
+            let left = match world.is_live(protocol::TCP, from, to) {
+                true => ends(&world.cross(&tcp(from, to, SYN, (first, 0), &[])).unwrap()).0,
+                false => {
+                    let hit = world.bind(0, &tcp(from, to, SYN, (first, 0), &[]), ANY);
+                    world.nat.translation(hit.unwrap_or_else(|_| panic!("{clients} {n}"))).source()
+                }
+            };
+            let mut cross =
+                |from, to, flags, numbers| world.cross(&tcp(from, to, flags, numbers, &[])).unwrap();
+            cross(to, left, SYN | ACK, (500, first.wrapping_add(1)));
+            cross(from, to, FIN | ACK, (first.wrapping_add(1), 501));
+            cross(to, left, FIN | ACK, (501, first.wrapping_add(2)));
+        }
+    }
+}
