@@ -307,6 +307,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("tests", "arp"),
     ("tests", "policy"),
     ("tests", "worst_cases"),
+    ("tests", "floods"),
     ("tests", "robustness"),
     ("tests", "oracle"),
     ("tests", "properties"),
