@@ -227,11 +227,12 @@ impl<F> Fragments<F> {
     fn begin(&mut self, key: Key, now: Instant) -> Result<(), Refused> {
         let class = self.class(key);
         let usage = |it: &Self| it.usage.get(usize::from(class)).map_or(0, |usage| usage.0);
-        if usage(self) >= QUOTA as u16 {
-            self.evict(|_, age| age.class == class);
-        } else if self.free.is_empty() {
-            let most = self.input_with_most(|usage| usage.0);
-            self.evict(|_, age| usize::from(age.input) == most);
+        if usage(self) >= QUOTA as u16 || self.free.is_empty() {
+            let (is_class_full, most) = (usage(self) >= QUOTA as u16, self.input_with_most(|usage| usage.0));
+            let may_go = |age: &Age| !is_class_full || age.class == class;
+            if !self.evict(|_, age| may_go(age) && usize::from(age.input) == most) {
+                self.evict(|_, age| may_go(age));
+            }
         }
         let index = self.free.pop().ok_or(Refused::Quota)?;
         for usage in self.accounts(class, key) {
@@ -258,13 +259,15 @@ impl<F> Fragments<F> {
         most.map_or(0, |(input, _)| input)
     }
 
-    /// Ends the oldest datagram among those that may go.
-    fn evict(&mut self, may_go: impl Fn(&Option<Datagram>, &Age) -> bool) {
+    /// Ends the oldest datagram among those that may go; whether there was one.
+    fn evict(&mut self, may_go: impl Fn(&Option<Datagram>, &Age) -> bool) -> bool {
         let all = self.ages.iter().zip(&self.datagrams).filter(|(age, datagram)| may_go(datagram, age));
         let oldest = all.min_by_key(|(age, _)| age.expires);
-        if let Some(key) = oldest.and_then(|(_, datagram)| datagram.as_ref()).map(|datagram| datagram.key) {
+        let key = oldest.and_then(|(_, datagram)| datagram.as_ref()).map(|datagram| datagram.key);
+        if let Some(key) = key {
             self.remove(key);
         }
+        key.is_some()
     }
 
     /// Holds a fragment until its first one comes.

@@ -205,6 +205,8 @@ impl Hotplug {
         let content = match content {
             Content::Empty if events.is_present => self.attach(slot, access, datapath),
             Content::Off | Content::Refused | Content::Unplaced(_) if is_new => {
+                // Who was there waits for no place any more.
+                self.set(index, Content::Empty);
                 self.attach(slot, access, datapath)
             }
             Content::Pending(port) if is_new => {
@@ -349,8 +351,8 @@ impl Hotplug {
     ) -> Content {
         let nic = discover::mac(&transport);
         let name = datapath.ports().get(port).map_or("", |port| port.name);
-        let started = datapath.link_mut(port).map(|link| link.plug(transport, AnyTransport::NOTHING));
-        if let Some(Err(reason)) = started {
+        let Some(link) = datapath.link_mut(port) else { return Content::Refused };
+        if let Err(reason) = link.plug(transport, AnyTransport::NOTHING) {
             log::error!(target: "port", "not started name={name} mac={}: {reason}", Mac(nic));
             slot.silence(access);
             datapath.remove_client(port);

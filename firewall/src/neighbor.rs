@@ -295,11 +295,13 @@ impl<F> Neighbors<F> {
         if entry.waiting >= QUEUE {
             return Err(Refused::Queue);
         }
-        entry.waiting += 1;
         if let Some(oldest) = self.make_room(port) {
             oust(oldest);
         }
         self.waiting.push_back((key, packet)).map_err(|_| Refused::Queue)?;
+        if let Some(entry) = self.find(port, address) {
+            entry.waiting += 1;
+        }
         Ok(Queued { ask: fresh })
     }
 

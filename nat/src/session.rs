@@ -213,14 +213,15 @@ impl Session {
         self.has_reply() && !self.history.was_established()
     }
 
-    /// It goes on a second or more after its answer: it is more than a question.
+    /// It goes on in a later second than its answer: it is more than a question. Of what is no TCP the history tells
+    /// only that.
     pub(crate) const fn go_on(&mut self) {
         if self.protocol != protocol::TCP {
             self.history = History::PICKED_UP;
         }
     }
 
-    /// Whether a full table may let go of it: it is over, or only one side ever took part.
+    /// Whether a full table may let go of it: it is over, or not assured.
     pub(crate) const fn is_expendable(&self) -> bool {
         self.is_over() || !self.is_assured()
     }

@@ -64,8 +64,9 @@ impl Received {
         (header::LENGTH + head.as_slice().len()..=BUFFER).contains(&place)
     }
 
-    /// Puts a head in front of a part of the frame, over what was there. `finishes` says whether the device completes
-    /// a partial checksum; if not, that is done here.
+    /// Puts a head in front of a part of the frame, over what was there, and the device's header in front of that: it is
+    /// [outgoing](Self::into_outgoing) from then on. `finishes` says whether the device completes a partial checksum; if
+    /// not, that is done here.
     ///
     /// `None` if there is [no room](Self::has_room), or if the part or the checksum's place is not inside.
     #[inline(always)]
@@ -84,6 +85,12 @@ impl Received {
         }
         (self.start, self.length) = (start as u16, (header::LENGTH + length.max(FRAME_MIN)) as u32);
         Some(())
+    }
+
+    /// What [`put_head`](Self::put_head) made of it.
+    #[inline(always)]
+    pub(crate) fn into_outgoing(self) -> Outgoing {
+        Outgoing(self)
     }
 
     /// Does for a frame of `length` octets, whose device header is at `start`, what the device does not: pads it, and
@@ -133,7 +140,7 @@ impl Frame for Received {
 
 /// A frame on its way to a device, the device's header in front.
 #[derive(Debug)]
-pub(crate) struct Outgoing(pub(crate) Received);
+pub(crate) struct Outgoing(Received);
 
 impl Outgoing {
     /// Octets that are to be sent.

@@ -176,7 +176,8 @@ fn flush() {
 pub fn widen(memory_end: u64) {
     for _ in 0..FLUSHES {
         for page in (image().1..memory_end).step_by(PAGE as usize).take(PAGES) {
-            // SAFETY: memory behind the image, as the loader says, and mapped. What is there is not looked at.
+            // SAFETY: mapped, and behind the image up to the end of memory: a read changes nothing there, and what it
+            // finds is not looked at.
             unsafe { core::ptr::read_volatile(page as *const u8) };
         }
         flush();

@@ -99,13 +99,16 @@ impl Nat {
         if self.is_full() || !quota.admits(client) && quota.is_below_ceiling(client) {
             self.let_go(client, Wanted::Place);
         }
+        if self.is_full() {
+            self.let_go_over(None, Wanted::Place);
+        }
         if self.lacks_room(client) {
             self.make_way(client, binding.owner(), Wanted::Place);
         }
         if !self.session_quota.admits(client) {
             return Err(Refusal::Quota);
         }
-        match self.is_full() && !self.let_go_over(None, Wanted::Place) {
+        match self.is_full() {
             true => Err(Unbound::TableFull.into()),
             false => Ok(()),
         }

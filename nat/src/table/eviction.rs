@@ -1,7 +1,8 @@
 //! Who has to give way when there is no room: never an established session.
 //!
 //! What is over goes before what is not, a large user before a small one, and where nobody else has to, a host's own
-//! half-open and unanswered flows go for its new ones, the oldest first: a scan stops nothing, not even who scans.
+//! half-open flows, and those of which no more is known than a question and its answer, go for its new ones, as a rule
+//! the oldest first: a scan stops nothing, not even who scans.
 
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
@@ -111,12 +112,16 @@ impl Nat {
         if self.expendable.is_empty() {
             return false;
         }
+        let oldest = self.expendable.hand();
         if self.let_go_over(Some(client), wanted) {
             return true;
         }
         let found = match self.largest_host(client, wanted) {
             Some((owner, id)) if owner != host => Some(id),
-            _ => self.unassured_of(client, host, wanted),
+            _ => {
+                self.expendable.look_from(oldest);
+                self.unassured_of(client, host, wanted)
+            }
         };
         found.is_some_and(|id| self.evict(id, wanted))
     }

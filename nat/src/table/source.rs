@@ -233,33 +233,31 @@ impl Nat {
         self.expire(RECLAIM);
         let any = self.ports.draw(class);
         let oldest = self.mappings.oldest_within(&self.sessions, kind, class);
-        let mut may_go = None;
+        let (mut over, mut own) = (None, None);
         let resting = oldest.or_else(|| {
             let mut from_any = (any..=*class.end()).chain(*class.start()..any).take(LOOK);
             from_any.find_map(|port| {
                 let mapping = self.mapping_at(protocol, Endpoint::new(address, port))?;
-                may_go = may_go.or_else(|| self.goes_with_session(mapping, internal).then_some(mapping));
-                self.sessions.get(mapping).is_resting().then_some(mapping)
+                let session = self.sessions.get(mapping);
+                if session.is_live() && self.sessions.has_one_session(mapping) {
+                    over = over.or(session.is_over().then_some(mapping));
+                    own = own.or((!session.is_assured() && session.owner() == internal).then_some(mapping));
+                }
+                session.is_resting().then_some(mapping)
             })
         });
         let wanted = Wanted::Port(kind, class);
-        match (resting, may_go) {
-            (Some(resting), _) => self.end_resting(resting),
-            _ if !evicts => {}
-            (None, Some(id)) => _ = self.evict(id, wanted),
-            (None, None) => {
-                let _ = self.let_go_over(None, wanted)
+        match resting {
+            Some(resting) => self.end_resting(resting),
+            None if evicts => {
+                let _ = over.is_some_and(|id| self.evict(id, wanted))
+                    || self.let_go_over(None, wanted)
                     || self.let_go(client, wanted)
+                    || own.is_some_and(|id| self.evict(id, wanted))
                     || self.make_way(client, internal, wanted);
             }
+            None => {}
         }
-    }
-
-    /// Whether a mapping has one session, which lives with it and may go: it is over, or unassured and this host's.
-    fn goes_with_session(&self, mapping: u32, host: Ipv4Addr) -> bool {
-        let session = self.sessions.get(mapping);
-        let may_go = session.is_over() || !session.is_assured() && session.owner() == host;
-        session.is_live() && may_go && self.sessions.has_one_session(mapping)
     }
 
     /// One session less uses a mapping, which may be none.

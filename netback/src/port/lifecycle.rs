@@ -186,6 +186,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
     pub fn plug(&mut self, transport: T, nothing: T) -> Result<(), StartError> {
         self.transport = transport;
         (self.strikes, self.calm, self.logged) = (0, 0, 0);
+        (self.told, self.untold) = (Instant::ZERO, 0);
         self.open().inspect_err(|_| self.unplug(nothing))
     }
 

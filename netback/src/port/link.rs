@@ -17,7 +17,7 @@ use super::{RECEIVE, Rings, Settings, TRANSMIT};
 use crate::{
     ETHERNET_HEADER, Frame, Head, Link, Refused, Segments, Statistics,
     features::Features,
-    frame::{FRAME_MAX, Outgoing, Received},
+    frame::{FRAME_MAX, Received},
     header,
     pool::{Buffer, Pool},
     segment::{self, Cut},
@@ -112,7 +112,7 @@ impl<H: Hal, T: Transport> Port<H, T> {
         }
         let part = range.start..range.start + behind;
         frame.put_head(head, part, self.features.checksum()).ok_or(Refused::Malformed)?;
-        self.statistics.tx_full += rings.sender.send(Outgoing(frame), head.flow)? as u64;
+        self.statistics.tx_full += rings.sender.send(frame.into_outgoing(), head.flow)? as u64;
         Ok(length)
     }
 
@@ -189,7 +189,8 @@ impl<H: Hal, T: Transport> Link for Port<H, T> {
     }
 
     fn wants_tick(&self) -> bool {
-        self.untold > 0 || matches!(self.standing, Standing::Waiting | Standing::Failed)
+        self.untold > 0 && self.running.is_some()
+            || matches!(self.standing, Standing::Waiting | Standing::Failed)
     }
 
     fn finishes_checksums(&self) -> bool {

@@ -134,12 +134,13 @@ fn likely_to_fail_first(steps: &[Step]) -> impl Iterator<Item = &Step> {
 /// Orders matches by how many packets may pass them, and by what they cost.
 fn likelihood(step: &Step) -> u8 {
     let Step::Match(of) = step else { return 5 };
+    // A range of ports.
     let is_wide = match of.test {
         Test::Range(first, last) => last - first >= 1 << 15 && last <= 0xffff,
         _ => false,
     };
     match (of.field, &of.test) {
-        _ if is_wide => 4,
+        _ if is_wide || of.negated => 4,
         // A rule is seldom for other ports than those that most packets take.
         (Field::InputPort | Field::OutputPort, _) => 3,
         (_, Test::In(_)) => 2,

@@ -181,9 +181,9 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "own ICMP",
-        "at most 576 octets; burst 6, then 1 a second; no internals",
+        "at most 576 octets; burst 6, then 1 a second, a path's MTU as often as wanted; no internals",
         "yes",
-        &["own_errors_", "ttl_1_from_", "without_internals", "a_dying_datagram"],
+        &["own_icmp_", "rfc_1191_", "own_errors_", "ttl_1_from_", "without_internals", "a_dying_datagram"],
     ),
     row(
         "reject",
@@ -221,7 +221,7 @@ pub const ROWS: &[Row] = &[
     row(
         "fairness",
         "a flood by one client stops no other",
-        "floors and ceilings; established stays",
+        "floors and ceilings; what is established, or goes on, stays",
         &["fairness", "a_full_table_lets_go"],
     ),
     row(
@@ -282,6 +282,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("nat", "rewrite"),
     ("nat", "filtering"),
     ("nat", "fairness"),
+    ("nat", "limits"),
     ("nat", "ports"),
     ("nat", "window"),
     ("nat", "cut"),
@@ -305,6 +306,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("tests", "variants"),
     ("tests", "segment_variants"),
     ("tests", "arp"),
+    ("tests", "uplink"),
     ("tests", "policy"),
     ("tests", "worst_cases"),
     ("tests", "floods"),
