@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
+use smoltcp::time::Duration;
 use tests::flags::SYN;
-use tests::packet::address;
+use tests::packet::{Packet, address};
 use tests::{World, echo, site, tcp, udp};
 
 const SERVER: &str = "198.51.100.9:53";
@@ -16,18 +17,24 @@ fn small(port: usize, settings: &mut netback::wire::Settings) {
     }
 }
 
-#[test]
-fn own_icmp_strangers_do_not_silence_errors_to_clients() {
-    let mut world = World::with(site::site(site::PLAN, site::RULES), small);
-    for n in 0..30_000u32 {
-        let from = Ipv4Addr::from(0x3000_0000 | n.wrapping_mul(0x9e37_79b1) >> 4);
-        world.queue("uplink", udp((from, 999), "192.0.2.2:8080", b"x").ttl(1));
-        if n % 512 == 0 {
-            world.settle();
+/// Packets that come in by a port, more than its queue takes at once; what is sent then is forgotten.
+fn flood(world: &mut World, port: &str, packets: impl Iterator<Item = Packet>) {
+    for (n, packet) in packets.enumerate() {
+        world.queue(port, packet);
+        if n % 64 == 0 {
+            world.pass(Duration::from_millis(1));
         }
     }
     world.settle();
     world.forget();
+}
+
+#[test]
+fn own_icmp_strangers_do_not_silence_errors_to_clients() {
+    let mut world = World::with(site::site(site::PLAN, site::RULES), small);
+    let from = |n: u32| Ipv4Addr::from(0x3000_0000 | n.wrapping_mul(0x9e37_79b1) >> 4);
+    let dying = (0..30_000).map(|n| udp((from(n), 999), "192.0.2.2:8080", b"x").ttl(1));
+    flood(&mut world, "uplink", dying);
     world.answer("lab", udp("10.0.2.9:5001", SERVER, &[0; 1450]).dont_fragment());
     world.answer("lab", udp("10.0.2.9:5001", SERVER, b"x").ttl(1));
 }
@@ -36,15 +43,9 @@ fn own_icmp_strangers_do_not_silence_errors_to_clients() {
 fn own_icmp_a_client_does_not_silence_errors_to_another() {
     let plan = site::PLAN.replace("10.0.2.1/24", "10.2.0.1/16");
     let mut world = World::with(site::site(&plan, site::RULES), small);
-    for n in 0..20_000u32 {
-        let from = Ipv4Addr::from(address("10.2.0.2").to_bits() + n);
-        world.queue("lab", udp((from, 999), SERVER, b"x").ttl(1));
-        if n % 512 == 0 {
-            world.settle();
-        }
-    }
-    world.settle();
-    world.forget();
+    let from = |n: u32| Ipv4Addr::from(address("10.2.0.2").to_bits() + n);
+    let dying = (0..20_000).map(|n| udp((from(n), 999), SERVER, b"x").ttl(1));
+    flood(&mut world, "lab", dying);
     world.answer("work", udp("10.0.1.9:5001", SERVER, &[0; 1450]).dont_fragment());
     world.answer("work", udp("10.0.1.9:5001", SERVER, b"x").ttl(1));
 }
@@ -52,15 +53,9 @@ fn own_icmp_a_client_does_not_silence_errors_to_another() {
 #[test]
 fn own_icmp_resets_do_not_silence_echo_replies() {
     let mut world = World::default();
-    let from: Ipv4Addr = "10.0.2.9".parse().unwrap();
-    for n in 0..3000u16 {
-        world.queue("lab", tcp((from, 1000 + n), "198.51.100.9:26", SYN, b""));
-        if n % 512 == 0 {
-            world.settle();
-        }
-    }
-    world.settle();
-    world.forget();
+    let from = address("10.0.2.9");
+    let refused = (0..3000).map(|n| tcp((from, 1000 + n), "198.51.100.9:26", SYN, b""));
+    flood(&mut world, "lab", refused);
     world.answer("work", echo("10.0.1.9", "10.0.1.1", 1, 1, b"x"));
     world.answer("lab", echo("10.0.2.9", "10.0.2.1", 1, 1, b"x"));
 }
@@ -78,19 +73,18 @@ fn a_client_that_scans_two_links_leaves_others_places_to_wait() {
     world.cross("lab", "uplink", udp("10.0.2.9:5000", "192.0.2.200:53", b"x"));
 }
 
-/// A datagram of one client in two fragments, with a flood of others' between them.
-fn survives(first: Range<usize>, second: Range<usize>, of_flood: Range<usize>, sent: usize) {
-    let mut world = World::default();
-    world.open_udp("10.0.2.9:5000", SERVER);
-    let whole = udp("10.0.2.9:5000", SERVER, &[1; 100]).identification(7);
-    world.send("lab", whole.clone().fragment(first));
-    for n in 0..800u32 {
-        let from = Ipv4Addr::from(address("10.0.1.2").to_bits() + n % 200);
-        let other = udp((from, 5000), SERVER, &[0; 100]).identification(n as u16);
-        world.send("work", other.fragment(of_flood.clone()));
-    }
-    world.forget();
-    world.send("lab", whole.fragment(second));
+/// A datagram of one client in two fragments, with 800 of another's 200 hosts between them.
+fn survives(first: Range<usize>, second: Range<usize>, other: Range<usize>, sent: usize) {
+    let plan = site::PLAN.replace("10.0.2.1/24", "10.2.0.1/16");
+    let mut world = World::new(&plan, site::RULES);
+    world.open_udp("10.0.1.9:5000", SERVER);
+    let whole = udp("10.0.1.9:5000", SERVER, &[1; 100]).identification(7);
+    world.send("work", whole.clone().fragment(first));
+    let from = |n: u16| Ipv4Addr::from(address("10.2.0.2").to_bits() + u32::from(n % 200));
+    let pieces =
+        (0..800).map(|n| udp((from(n), 5000), SERVER, &[0; 100]).identification(n).fragment(other.clone()));
+    flood(&mut world, "lab", pieces);
+    world.send("work", whole.fragment(second));
     assert_eq!(world.sent("uplink").len(), sent);
 }
 

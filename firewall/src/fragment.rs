@@ -226,13 +226,10 @@ impl<F> Fragments<F> {
 
     fn begin(&mut self, key: Key, now: Instant) -> Result<(), Refused> {
         let class = self.class(key);
-        let usage = |it: &Self| it.usage.get(usize::from(class)).map_or(0, |usage| usage.0);
-        if usage(self) >= QUOTA as u16 || self.free.is_empty() {
-            let (is_class_full, most) = (usage(self) >= QUOTA as u16, self.input_with_most(|usage| usage.0));
-            let may_go = |age: &Age| !is_class_full || age.class == class;
-            if !self.evict(|_, age| may_go(age) && usize::from(age.input) == most) {
-                self.evict(|_, age| may_go(age));
-            }
+        let is_class_full = self.usage.get(usize::from(class)).is_some_and(|usage| usage.0 >= QUOTA as u16);
+        if is_class_full || self.free.is_empty() {
+            let most = self.input_with_most(|usage| usage.0);
+            self.evict(most, |_, age| !is_class_full || age.class == class);
         }
         let index = self.free.pop().ok_or(Refused::Quota)?;
         for usage in self.accounts(class, key) {
@@ -259,15 +256,13 @@ impl<F> Fragments<F> {
         most.map_or(0, |(input, _)| input)
     }
 
-    /// Ends the oldest datagram among those that may go; whether there was one.
-    fn evict(&mut self, may_go: impl Fn(&Option<Datagram>, &Age) -> bool) -> bool {
+    /// Ends the oldest datagram among those that may go, one of this input port if there is any.
+    fn evict(&mut self, input: usize, may_go: impl Fn(&Option<Datagram>, &Age) -> bool) {
         let all = self.ages.iter().zip(&self.datagrams).filter(|(age, datagram)| may_go(datagram, age));
-        let oldest = all.min_by_key(|(age, _)| age.expires);
-        let key = oldest.and_then(|(_, datagram)| datagram.as_ref()).map(|datagram| datagram.key);
-        if let Some(key) = key {
+        let oldest = all.min_by_key(|(age, _)| (usize::from(age.input) != input, age.expires));
+        if let Some(key) = oldest.and_then(|(_, datagram)| datagram.as_ref()).map(|datagram| datagram.key) {
             self.remove(key);
         }
-        key.is_some()
     }
 
     /// Holds a fragment until its first one comes.
@@ -279,7 +274,8 @@ impl<F> Fragments<F> {
         let held = |it: &Self| it.usage.get(usize::from(class)).map_or(0, |usage| usize::from(usage.1));
         if held(self) >= self.quota() {
             let holds = |datagram: &Datagram| datagram.held > 0 && datagram.key != key;
-            self.evict(|datagram, age| age.class == class && datagram.as_ref().is_some_and(holds));
+            let most = self.input_with_most(|usage| usage.1);
+            self.evict(most, |datagram, age| age.class == class && datagram.as_ref().is_some_and(holds));
             if held(self) >= self.quota() {
                 return Err(Refused::Quota);
             }
