@@ -62,9 +62,9 @@ const ROUND: Duration = Duration::from_millis(10);
 const SESSIONS_A_ROUND: usize = 256;
 /// Neighbours and datagrams looked at in one round.
 const ENTRIES_A_ROUND: usize = 64;
-/// Buckets of each port for the limits on errors, on what hosts are told besides, on echo replies, and on notices in the
-/// log.
-pub(crate) const LIMITERS: [usize; 4] = [512, 64, 1, 1];
+/// Buckets of each port for the limits on errors, on what hosts are told besides, on echo replies, and on two notices in
+/// the log.
+pub(crate) const LIMITERS: [usize; 5] = [512, 64, 1, 1, 1];
 /// How often links are asked about what changes rarely.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -87,7 +87,9 @@ pub struct Datapath<L: Link> {
     errors: Limiter,
     replies: Limiter,
     echoes: Limiter,
-    notices: Limiter,
+    /// Lines about sessions that there was no room for, and about those that had to go.
+    refusals: Limiter,
+    evictions: Limiter,
     /// The frames at hand; empty between turns.
     batch: Vec<(L::Frame, Guess)>,
     upkeep_due: Instant,
@@ -161,7 +163,8 @@ impl<L: Link> Datapath<L> {
             errors: Limiter::new(count, LIMITERS[0], 6, 1000, seed[3]),
             replies: Limiter::new(count, LIMITERS[1], 1000, 1, seed[3] ^ 1),
             echoes: Limiter::new(count, LIMITERS[2], 1000, 1, 0),
-            notices: Limiter::new(count, LIMITERS[3], 3, 10_000, 0),
+            refusals: Limiter::new(count, LIMITERS[3], 3, 10_000, 0),
+            evictions: Limiter::new(count, LIMITERS[4], 3, 10_000, 0),
             routes,
             batch: Vec::with_capacity(BATCH),
             upkeep_due: Instant::ZERO,
@@ -452,11 +455,12 @@ impl<L: Link> Datapath<L> {
         // The session is the client's on whose behalf it is: the opener's, or from outside the
         // receiver's.
         let client = if input == UPLINK { hop.port } else { input }.saturating_sub(1);
-        let hit = match self.nat.bind_for(client as u8, binding, packet) {
+        let bound = self.nat.bind_for(client as u8, binding, packet);
+        self.note_given_way(input, packet, now);
+        let hit = match bound {
             Ok(hit) => hit,
             Err(refusal) => return Err(self.exhausted(input, packet, refusal, now)),
         };
-        self.note_given_way(input, packet, now);
         self.end_counted();
         self.effects.open(hit.session.index());
         self.effects.set_mark(hit.session.index(), mark);

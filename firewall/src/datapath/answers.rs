@@ -131,11 +131,11 @@ impl<L: Link> Datapath<L> {
         Ok(())
     }
 
-    /// A session that nobody answered has ended for a new one, as there was no room: the log is told at times.
+    /// An unassured session has ended for a new one, as there was no room: the log is told at times.
     pub(super) fn note_given_way(&mut self, input: usize, packet: &Packet, now: Instant) {
-        if self.nat.take_given_way() > 0 && self.notices.allows(input, 0, now) {
+        if self.nat.take_given_way() > 0 && self.evictions.allows(input, 0, now) {
             let (port, source) = (self.ports[input].name, packet.source());
-            log::warn!(target: "nat", "no room: unanswered sessions end for new ones: port={port} source={source}");
+            log::warn!(target: "nat", "no room: unassured sessions end for new ones: port={port} source={source}");
         }
     }
 
@@ -161,7 +161,7 @@ impl<L: Link> Datapath<L> {
             // RFC 5508 REQ-8 is about internal senders; strangers learn nothing of our load.
             return reason.into();
         }
-        if self.notices.allows(input, 0, now) {
+        if self.refusals.allows(input, 0, now) {
             let (client, source) = (self.ports[input].name, packet.source());
             log::warn!(target: "nat", "no room for a session: reason={} client={client} source={source}", reason.name());
         }
