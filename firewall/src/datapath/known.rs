@@ -17,7 +17,7 @@ const LESSONS: u8 = 8;
 /// Turns for which it rests.
 const REST: u8 = 64;
 
-/// The Ethernet header and two octets of the next, which are as quick to compare as fourteen are not.
+/// The Ethernet header and two octets of the next: sixteen are quicker to compare than fourteen.
 const FRONT: usize = ETHERNET_HEADER + 2;
 /// Addresses and ports behind an Ethernet header and one of IPv4 without options, and how far behind its front.
 const ENDS: usize = 12;

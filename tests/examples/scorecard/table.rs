@@ -181,7 +181,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "own ICMP",
-        "at most 576 octets; burst 6, then 1 a second, a path's MTU as often as wanted; no internals",
+        "at most 576 octets; burst 6, then 1 a second (a path's MTU 1 a millisecond); no internals",
         "yes",
         &["own_icmp_", "rfc_1191_", "own_errors_", "ttl_1_from_", "without_internals", "a_dying_datagram"],
     ),
