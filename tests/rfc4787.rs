@@ -425,33 +425,50 @@ fn req_13_larger_than_the_clients_link_is_answered_to_the_outside_without_intern
     assert_eq!(seen.quote().to(), external);
 }
 
-/// Opens a flow from each port of the dynamic pool; how many mappings there are then.
-fn flood(world: &mut World, port: &str, host: &str) -> u32 {
+/// Opens a flow from each port of the dynamic pool; the external ports that they got.
+fn flood(world: &mut World, port: &str, host: &str) -> Vec<u16> {
+    let mut got = Vec::new();
     for source in 1024..=65535u16 {
         world.queue(port, udp((host, source), SERVER, b""));
         if source % 512 == 511 {
             world.settle();
-            world.forget();
+            got.extend(world.sent("uplink").iter().map(|seen| seen.from().port()));
         }
     }
-    world.occupancy().mappings
+    got
 }
 
 #[test]
 fn exhaustion_all_ports_are_used_each_client_has_its_share_and_after_expiry_the_next_flow_works() {
     let mut world = World::default();
     world.open_udp("10.0.2.9:1", SERVER);
-    // A quarter of the pool is the other client's, whatever the first one does.
-    assert_eq!(flood(&mut world, "work", "10.0.1.10"), 1 + 64_512 - 16_128);
+    let first = flood(&mut world, "work", "10.0.1.10");
+    // A quarter of the pool is the other client's, whatever the first one does, and no flow has a port of another.
+    assert_eq!(first.len(), 64_512 - 16_128);
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), first.len());
+    assert!(world.drops("work", Dropped::ClientQuota) > 0);
+    world.forget();
+    // One error a second after the burst (RFC 1812 4.3.2.8).
+    world.pass_seconds(2);
+    let refused = udp("10.0.1.10:65000", "198.51.100.10:53", b"no room");
+    let seen = world.answer("work", &refused);
+    assert_eq!(seen.icmp(), (3, 13));
+    assert_eq!(seen.quote().octets, refused.octets());
+    // The other one takes what is left, and then from the one that has more until they are even.
+    let second = flood(&mut world, "lab", "10.0.2.10");
+    assert_eq!(second.iter().collect::<BTreeSet<_>>().len(), 64_512 / 2);
+    assert_eq!(second.len(), 64_512 / 2);
     // All but the port of the static forward, which is reserved.
-    assert_eq!(flood(&mut world, "lab", "10.0.2.10"), 1 + 64_511);
-    let externals = world.datapath.nat().iter().map(|(_, session)| session.reply().destination().port);
-    let used: BTreeSet<u16> = externals.collect();
-    assert_eq!(used.len(), 1 + 64_511);
+    let used: BTreeSet<u16> = first.iter().chain(&second).copied().collect();
+    assert_eq!(used.len(), 64_511);
     assert!(!used.contains(&8080));
-    // Another host of the client is served: the one that took all gives way, and it is served itself.
+    let externals = world.datapath.nat().iter().map(|(_, session)| session.reply().destination().port);
+    assert_eq!(externals.collect::<BTreeSet<_>>().len(), 1 + 64_511, "no two of them share one");
+    world.forget();
+    // Another host of the client is served: the one that took all gives way.
     world.open_udp("10.0.1.11:2000", "198.51.100.10:53");
-    world.open_udp("10.0.1.10:2000", "198.51.100.10:53");
+    // Who has a mapping is served.
+    world.open_udp("10.0.2.10:65000", "198.51.100.10:53");
     world.pass_seconds(302);
     world.open_udp("10.0.1.11:2000", "198.51.100.10:53");
     assert_eq!(world.occupancy().mappings, 1);

@@ -40,11 +40,8 @@ fn req_1_a_mapping_ends_with_its_last_session_and_its_port_returns() {
     let to = end(SERVER, 53);
     world.udp_out(end(CLIENT, 5000), to).unwrap();
     world.wait(200);
-    let external = world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
-    world.udp_in(end(SERVER, 54), external).unwrap();
-    world.wait(1);
     world.udp_out(end(CLIENT, 5000), end(SERVER, 54)).unwrap();
-    world.wait(199);
+    world.wait(200);
     world.told().expire(10);
     assert_eq!((world.nat.counts().sessions, world.nat.counts().mappings), (1, 1));
     let other = world.udp_out(end(OTHER_CLIENT, 5000), to);
@@ -87,13 +84,7 @@ fn req_3_exhausted_ports_refuse_and_touch_nobody() {
     let mut flows = Vec::new();
     for port in 0..100 {
         let from = end(CLIENT, 3000 + port);
-        let external = world.udp_out(from, to).unwrap();
-        assert_eq!(world.udp_in(to, external), Ok(from));
-        flows.push((from, external));
-    }
-    world.wait(1);
-    for &(from, external) in &flows {
-        assert_eq!(world.udp_out(from, to), Ok(external));
+        flows.push((from, world.udp_out(from, to).unwrap()));
     }
     let late = world.udp_out(end(OTHER_CLIENT, 2000), to);
     assert_eq!(late, Err(Dropped::Unbound(Unbound::PortsExhausted)));

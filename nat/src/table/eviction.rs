@@ -2,7 +2,8 @@
 //!
 //! What is over goes before what is not, a large user before a small one, and where nobody else has to, a host's own
 //! half-open flows, and those of which no more is known than a question and its answer, go for its new ones, as a rule
-//! the oldest first: a scan stops nothing, not even who scans.
+//! the oldest first: a scan stops nothing, not even who scans. Ports are another matter: a host that has taken them all
+//! is refused, as what comes to a port for one of its flows must not reach another.
 
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
@@ -107,7 +108,8 @@ impl Nat {
     }
 
     /// A host finds that its client has taken what it may have: a session of the client that is over goes. Is there
-    /// none, the host that has most loses an unassured one; if that is this host itself, one of its oldest.
+    /// none, the host that has most loses an unassured one; if that is this host itself, one of its oldest, for a place
+    /// only: a port goes to no other flow of its host while its mapping may be in use (RFC 4787 REQ-3, REQ-5).
     pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, wanted: Wanted<'_>) -> bool {
         if self.expendable.is_empty() {
             return false;
@@ -118,21 +120,22 @@ impl Nat {
         }
         let found = match self.largest_host(client, wanted) {
             Some((owner, id)) if owner != host => Some(id),
-            _ => {
+            _ if matches!(wanted, Wanted::Place) => {
                 self.expendable.look_from(oldest);
-                self.unassured_of(client, host, wanted)
+                self.unassured_of(client, host)
             }
+            _ => None,
         };
         found.is_some_and(|id| self.evict(id, wanted))
     }
 
     /// An unassured session of a host: places are taken again in the order in which they became free, so the first one
     /// that is found is one of the oldest.
-    fn unassured_of(&mut self, client: u8, host: Ipv4Addr, wanted: Wanted<'_>) -> Option<u32> {
-        let Self { sessions, ports, expendable, .. } = self;
+    fn unassured_of(&mut self, client: u8, host: Ipv4Addr) -> Option<u32> {
+        let Self { sessions, expendable, .. } = self;
         expendable.next(LOOK, |id| {
             let session = sessions.get(id);
-            session.client == client && session.owner() == host && frees(sessions, ports, id, wanted)
+            session.client == client && session.owner() == host && sessions.ends_with_session(id)
         })
     }
 

@@ -233,7 +233,7 @@ impl Nat {
         self.expire(RECLAIM);
         let any = self.ports.draw(class);
         let oldest = self.mappings.oldest_within(&self.sessions, kind, class);
-        let (mut over, mut own) = (None, None);
+        let mut over = None;
         let resting = oldest.or_else(|| {
             let mut from_any = (any..=*class.end()).chain(*class.start()..any).take(LOOK);
             from_any.find_map(|port| {
@@ -241,7 +241,6 @@ impl Nat {
                 let session = self.sessions.get(mapping);
                 if session.is_live() && self.sessions.has_one_session(mapping) {
                     over = over.or(session.is_over().then_some(mapping));
-                    own = own.or((!session.is_assured() && session.owner() == internal).then_some(mapping));
                 }
                 session.is_resting().then_some(mapping)
             })
@@ -253,7 +252,6 @@ impl Nat {
                 let _ = over.is_some_and(|id| self.evict(id, wanted))
                     || self.let_go_over(None, wanted)
                     || self.let_go(client, wanted)
-                    || own.is_some_and(|id| self.evict(id, wanted))
                     || self.make_way(client, internal, wanted);
             }
             None => {}
