@@ -81,6 +81,8 @@ pub struct Datapath<L: Link> {
     nat: Nat,
     site: &'static Site,
     policy: &'static Policy,
+    /// What the policy leaves to do for packets of sessions that both sides have spoken in.
+    established: Residue,
     effects: Effects,
     /// Packets that each rule, or chain's policy, ended.
     refused: RuleCounters,
@@ -157,6 +159,7 @@ impl<L: Link> Datapath<L> {
             nat,
             site,
             policy: &site.policy,
+            established: site.policy.established(),
             effects: Effects::new(site, seed[2].rotate_left(17) ^ seed[3]),
             refused: RuleCounters::new(site.policy.lines.len()),
             // RFC 1812 4.3.2.8: a burst of 6, then one a second per destination.
@@ -451,7 +454,8 @@ impl<L: Link> Datapath<L> {
         let Some(source) = source else {
             return Err(self.exhausted(input, packet, Unbound::PortsExhausted.into(), now));
         };
-        let binding = Binding { original: tuple, destination, source, residue: [Residue::UNKNOWN.bits(); 2] };
+        let residue = [Residue::UNKNOWN, self.established].map(Residue::bits);
+        let binding = Binding { original: tuple, destination, source, residue };
         // The session is the client's on whose behalf it is: the opener's, or from outside the
         // receiver's.
         let client = if input == UPLINK { hop.port } else { input }.saturating_sub(1);

@@ -14,8 +14,8 @@ use crate::object::{Count, CountId, DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{Action, Base, Chain, CounterId, Kind, Location, RuleId, Stage};
 use crate::translation::SourceNat;
-use crate::walk::{self, Ending};
-use crate::walkers::{Foreseen, Seen};
+use crate::walk::{self, Ending, Walker};
+use crate::walkers::{Ahead, Foreseen, Seen};
 
 /// Protocols that have ports where TCP and UDP have them, and sessions by address alone: DCCP, SCTP, UDP-Lite.
 pub const OTHER_PORTS: [u8; 3] = [33, 132, 136];
@@ -234,17 +234,44 @@ impl Policy {
             return Residue::PER_PACKET;
         }
         let mut walker = Foreseen { candidate, residue: Residue::ACCEPT };
-        for base in self.bases(at.into()).filter(|base| base.kind == Kind::Filter) {
-            let passes = match walk::walk(self, base.chain, &mut walker) {
+        match self.passes(at.into(), &mut walker) {
+            true => walker.residue,
+            false => Residue::PER_PACKET,
+        }
+    }
+
+    /// What is left to do for every packet that goes from port to port by a session that both sides have spoken in, if
+    /// that follows from its state alone; else [`Residue::UNKNOWN`], and [`Policy::residue`] tells it of each session.
+    #[must_use]
+    pub fn established(&self) -> Residue {
+        let hooks = [
+            Stage::Received.into(),
+            Stage::Translated.into(),
+            Hook::Forward.into(),
+            Hook::Postrouting.into(),
+        ];
+        let hooks = hooks.map(|at: Point| (at, State::Established));
+        let mut residue = Residue::ACCEPT;
+        // Sessions are not known at first.
+        for (at, state) in core::iter::once((Stage::Untracked.into(), State::Invalid)).chain(hooks) {
+            let mut walker = Ahead { state, residue: Residue::ACCEPT };
+            if !self.passes(at, &mut walker) {
+                return Residue::UNKNOWN;
+            }
+            residue = residue.then(walker.residue);
+        }
+        residue
+    }
+
+    /// Whether the filter chains of a hook, or of a stage of one, let later packets pass, as far as the walker knows.
+    fn passes(&self, at: Point, walker: &mut impl Walker) -> bool {
+        self.bases(at).filter(|base| base.kind == Kind::Filter).all(|base| {
+            match walk::walk(self, base.chain, walker) {
                 Ending::Accept => true,
                 Ending::Policy => base.accepts,
                 _ => false,
-            };
-            if !passes || walker.residue.is_per_packet() {
-                return Residue::PER_PACKET;
             }
-        }
-        walker.residue
+        })
     }
 
     /// Where a rule, or a chain's policy, stands.

@@ -9,7 +9,7 @@ use crate::table::{
     Write,
 };
 use crate::translation::{DestinationChoice, SourceChoice};
-use crate::tree::TREES_MAX;
+use crate::tree::{TREES_MAX, Trees};
 
 /// The most nested jumps that a policy may have.
 pub const JUMPS_MAX: usize = 16;
@@ -18,8 +18,8 @@ const PROTOCOL_TCP: u8 = 6;
 
 /// Who walks: answers matches and takes counts.
 pub trait Walker {
-    /// What is known of the packet; of what trees look at, all.
-    fn candidate(&self) -> &Candidate;
+    /// The lists of rules that the packet may meet; none where it may meet any.
+    fn find(&self, trees: &Trees) -> Option<[&'static [u16]; TREES_MAX]>;
     /// A number of the packet.
     fn number(&self, field: Field) -> Number;
     /// Whether a concatenation is, or is not, in the set; `None` when that is not known.
@@ -76,10 +76,10 @@ impl Rest {
     const NONE: Self = Self { rules: &[], lists: None };
 
     /// The rules of a chain that a packet may meet.
-    fn of(policy: &Policy, chain: u16, candidate: &Candidate) -> Self {
+    fn of(policy: &Policy, chain: u16, walker: &impl Walker) -> Self {
         policy.chain(chain).map_or(Self::NONE, |chain| Self {
             rules: chain.rules,
-            lists: chain.trees.map(|trees| trees.find(candidate)),
+            lists: chain.trees.as_ref().and_then(|trees| walker.find(trees)),
         })
     }
 
@@ -101,7 +101,7 @@ impl Rest {
 pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
     // The callers to return to.
     let mut callers = heapless::Vec::<Rest, JUMPS_MAX>::new();
-    let mut rules = Rest::of(policy, chain, walker.candidate());
+    let mut rules = Rest::of(policy, chain, walker);
     let mut open = Gate::SHUT;
     loop {
         let Some(rule) = rules.next() else {
@@ -128,10 +128,10 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
             Action::Dnat(destination) => return Ending::Dnat(destination),
             Action::Snat(source) => return Ending::Snat(source),
             Action::Return => rules = Rest::NONE,
-            Action::Goto(target) => rules = Rest::of(policy, target, walker.candidate()),
+            Action::Goto(target) => rules = Rest::of(policy, target, walker),
             // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.
             Action::Jump(target) if callers.push(rules).is_ok() => {
-                rules = Rest::of(policy, target, walker.candidate());
+                rules = Rest::of(policy, target, walker);
             }
             Action::Jump(_) => return Ending::Drop(rule.id),
         }

@@ -5,7 +5,10 @@ use crate::memory::{Memory, Numbers};
 use crate::policy::{Met, Tally};
 use crate::residue::Residue;
 use crate::table::{Action, CounterId, Effect, Field, Key, Lookup, RuleId};
+use crate::tree::{TREES_MAX, Trees};
 use crate::walk::{self, Number, Walker};
+
+type Lists = [&'static [u16]; TREES_MAX];
 
 /// Walks with the packet at hand.
 pub(crate) struct Seen<'a, T> {
@@ -32,8 +35,8 @@ impl<T: Tally> Seen<'_, T> {
 }
 
 impl<T: Tally> Walker for Seen<'_, T> {
-    fn candidate(&self) -> &Candidate {
-        self.candidate
+    fn find(&self, trees: &Trees) -> Option<Lists> {
+        Some(trees.find(self.candidate))
     }
 
     #[inline(always)]
@@ -110,8 +113,8 @@ pub(crate) struct Foreseen<'a> {
 }
 
 impl Walker for Foreseen<'_> {
-    fn candidate(&self) -> &Candidate {
-        self.candidate
+    fn find(&self, trees: &Trees) -> Option<Lists> {
+        Some(trees.find(self.candidate))
     }
 
     #[inline(always)]
@@ -131,6 +134,39 @@ impl Walker for Foreseen<'_> {
     fn looks_up(&mut self, wanted: &Lookup) -> Option<bool> {
         let is_known = |field: &Field| !field.is_per_packet() || !walk::has(*field, self.candidate);
         wanted.key.fields().iter().all(is_known).then(|| walk::looks_up(wanted, self.candidate))
+    }
+
+    fn act(&mut self, _: &Effect) -> Option<bool> {
+        None
+    }
+}
+
+/// Walks ahead of all packets of a state, whatever else they are.
+pub(crate) struct Ahead {
+    pub state: State,
+    /// What is left to do as far as it has come.
+    pub residue: Residue,
+}
+
+impl Walker for Ahead {
+    fn find(&self, _: &Trees) -> Option<Lists> {
+        None
+    }
+
+    #[inline(always)]
+    fn number(&self, field: Field) -> Number {
+        match field {
+            Field::State => Number::Is(self.state.bit()),
+            _ => Number::Unknown,
+        }
+    }
+
+    fn count(&mut self, counter: CounterId) {
+        self.residue = self.residue.with(counter);
+    }
+
+    fn looks_up(&mut self, _: &Lookup) -> Option<bool> {
+        None
     }
 
     fn act(&mut self, _: &Effect) -> Option<bool> {

@@ -191,7 +191,7 @@ impl<L: Link> Datapath<L> {
 
     /// The first reply was seen: `ct state new` ends, the original direction is `established`.
     pub(super) fn establish(&mut self, hit: Hit) {
-        self.nat.set_residue(hit.session, Direction::Original, Residue::UNKNOWN.bits());
+        self.nat.set_residue(hit.session, Direction::Original, self.established.bits());
     }
 
     /// Ends a packet if the rules say so; the rule that did is counted.
