@@ -248,26 +248,15 @@ impl<L: Link> Datapath<L> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Dropped> {
-        if self.ports[input].is_removed {
-            return Err(Dropped::PortDown);
-        }
-        let (ethernet, octets) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
-        let own = self.ports[input].mac;
-        let sender = ethernet.source;
-        if !sender.is_unicast() || sender == UNRESOLVED || sender == own {
-            return Err(Dropped::BadStation);
-        }
-        self.neighbors.hear(input, sender, now);
-        match (ethernet.ethertype, ethernet.destination(own)) {
-            (_, Destination::Other) => return Err(Dropped::OtherStation),
-            (EthernetProtocol::Arp, _) => {
-                let claim = neighbor::parse(octets).ok_or(Dropped::Arp)?;
-                return self.hear(input, claim, now);
+        let port = &mut self.ports[input];
+        match frame.octets().first_chunk() {
+            Some(front) if port.front == Some(*front) => {
+                if core::mem::replace(&mut port.heard, now) != now {
+                    self.neighbors.hear(input, ethernet::source(front), now);
+                }
             }
-            (EthernetProtocol::Ipv4, Destination::Own) => {}
-            // RFC 1122 3.3.6: a packet for one host has no business in a frame for many.
-            (EthernetProtocol::Ipv4, _) => return Err(Dropped::OtherStation),
-            _ => return Err(Dropped::EtherType),
+            _ if self.meet(input, frame.octets(), now)? => {}
+            _ => return Ok(()),
         }
         let packet = &mut scratch.packet;
         self.effects.segment = None;
@@ -278,10 +267,41 @@ impl<L: Link> Datapath<L> {
         match packet.fragment() {
             None => {
                 let step = self.decide(input, frame.octets(), packet, guess, now);
-                self.learn(input, frame.octets(), packet, &step);
-                self.act(input, frame, sender, scratch, step, now)
+                if self.known.learns() {
+                    self.learn(input, frame.octets(), packet, &step);
+                }
+                self.act(input, frame, scratch, step, now)
             }
-            Some(fragment) => self.walk_fragment(input, frame, sender, fragment, scratch, now),
+            Some(fragment) => self.walk_fragment(input, frame, fragment, scratch, now),
+        }
+    }
+
+    /// The link's part of a frame that does not begin as the last one did here: whether it carries a packet for us.
+    #[inline(never)]
+    fn meet(&mut self, input: usize, octets: &[u8], now: Instant) -> Result<bool, Dropped> {
+        let port = &mut self.ports[input];
+        if port.is_removed {
+            return Err(Dropped::PortDown);
+        }
+        let (ethernet, payload) = ethernet::strip(octets).map_err(|_| Dropped::Runt)?;
+        let sender = ethernet.source;
+        if !sender.is_unicast() || sender == UNRESOLVED || sender == port.mac {
+            return Err(Dropped::BadStation);
+        }
+        self.neighbors.hear(input, sender, now);
+        match (ethernet.ethertype, ethernet.destination(port.mac)) {
+            (_, Destination::Other) => Err(Dropped::OtherStation),
+            (EthernetProtocol::Arp, _) => {
+                let claim = neighbor::parse(payload).ok_or(Dropped::Arp)?;
+                self.hear(input, claim, now).map(|()| false)
+            }
+            (EthernetProtocol::Ipv4, Destination::Own) => {
+                (port.front, port.heard) = (octets.first_chunk().copied(), now);
+                Ok(true)
+            }
+            // RFC 1122 3.3.6: a packet for one host has no business in a frame for many.
+            (EthernetProtocol::Ipv4, _) => Err(Dropped::OtherStation),
+            _ => Err(Dropped::EtherType),
         }
     }
 
@@ -479,14 +499,13 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         frame: L::Frame,
-        sender: EthernetAddress,
         scratch: &mut Scratch,
         step: Result<Step, Refusal>,
         now: Instant,
     ) -> Result<(), Dropped> {
         match step {
             Ok(Step::Forward(way)) => self.forward(input, frame, scratch, way, now),
-            Ok(Step::Deliver) => self.deliver(input, frame, sender, &scratch.packet, now),
+            Ok(Step::Deliver) => self.deliver(input, frame, &scratch.packet, now),
             // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
             Ok(Step::Hold(tuple)) => {
                 self.syns.hold(tuple, frame, now);
@@ -494,7 +513,7 @@ impl<L: Link> Datapath<L> {
             }
             Err(Refusal { reason, answer: None }) => Err(reason),
             Err(Refusal { reason, answer: Some(answer) }) => {
-                self.answer(input, frame, sender, &scratch.packet, (answer, State::Related), now);
+                self.answer(input, frame, &scratch.packet, (answer, State::Related), now);
                 Err(reason)
             }
         }

@@ -54,10 +54,17 @@ impl Identifications {
 
     /// A fresh identification for a whole datagram that may be cut further on, if its source is
     /// translated and another client used its own.
-    #[inline]
+    #[inline(always)]
     pub fn distinct(&mut self, packet: &Packet, translation: &Translation) -> Option<u16> {
-        let is_uncut = packet.dont_fragment() || packet.total_len() <= MTU_MIN || packet.is_fragment();
-        if is_uncut || translation.source().address == packet.source() {
+        match packet.dont_fragment() || packet.total_len() <= MTU_MIN || packet.is_fragment() {
+            true => None,
+            false => self.distinct_cut(packet, translation),
+        }
+    }
+
+    #[inline(never)]
+    fn distinct_cut(&mut self, packet: &Packet, translation: &Translation) -> Option<u16> {
+        if translation.source().address == packet.source() {
             return None;
         }
         match self.is_free(packet, translation, packet.identification()) {

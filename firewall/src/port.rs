@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use netback::{Head, Link};
+use netback::{ETHERNET_HEADER, Head, Link};
 use smoltcp::time::Instant;
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, EthernetProtocol};
 
@@ -18,6 +18,9 @@ pub struct Port<L> {
     /// What became of the frames that came in here.
     pub counters: PortCounters,
     pub(crate) mac: EthernetAddress,
+    /// How the last frame with a packet for us began: one that begins so is in order. When one came.
+    pub(crate) front: Option<[u8; ETHERNET_HEADER]>,
+    pub(crate) heard: Instant,
     pub(crate) was_up: bool,
     /// When its addresses were last defended against another station.
     pub(crate) defended: Option<Instant>,
@@ -36,6 +39,8 @@ impl<L: Link> Port<L> {
             name,
             counters: PortCounters::default(),
             mac,
+            front: None,
+            heard: Instant::ZERO,
             was_up: false,
             defended: None,
             is_removed,
@@ -46,7 +51,7 @@ impl<L: Link> Port<L> {
     /// Reads the device's address and MTU again; a link that is up then counts as one that came up.
     pub(crate) fn refresh(&mut self) {
         (self.mac, self.mtu) = (self.link.mac(), usize::from(self.link.mtu()));
-        self.was_up = false;
+        (self.was_up, self.front) = (false, None);
     }
 
     /// The port's hardware address.

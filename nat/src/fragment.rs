@@ -28,17 +28,20 @@ impl Fragment {
 
 impl Packet {
     /// What it is of its datagram; none for a whole one.
+    #[inline(always)]
     pub fn fragment(&self) -> Option<Fragment> {
-        if !self.is_fragment() {
-            return None;
-        }
+        self.is_fragment().then(|| self.as_fragment())
+    }
+
+    #[cold]
+    fn as_fragment(&self) -> Fragment {
         let field = self.fragment_field();
         let length = usize::from(self.total_len()).saturating_sub(self.header_len());
-        Some(Fragment {
+        Fragment {
             offset: (field & 0x1fff) << 3,
             length: u16::try_from(length).unwrap_or(u16::MAX),
             more: field & 0x2000 != 0,
-        })
+        }
     }
 
     /// Reads a fragment's transport header, if it has one.

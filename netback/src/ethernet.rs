@@ -53,6 +53,13 @@ impl Header {
     }
 }
 
+/// The station that sent a frame with this header.
+#[inline]
+pub fn source(header: &[u8; ETHERNET_HEADER]) -> EthernetAddress {
+    let [_, _, _, _, _, _, a, b, c, d, e, f, _, _] = *header;
+    EthernetAddress([a, b, c, d, e, f])
+}
+
 /// Splits a frame into its header and what it carries.
 #[inline]
 pub fn strip(octets: &[u8]) -> Result<(Header, &[u8]), Runt> {

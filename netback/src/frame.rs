@@ -108,6 +108,12 @@ impl Received {
         Some(())
     }
 
+    /// The buffers that it lies in.
+    #[inline]
+    pub(crate) fn buffers(&self) -> usize {
+        (usize::from(self.start) + self.length as usize).div_ceil(BUFFER)
+    }
+
     /// A part of the frame, buffer by buffer.
     pub(crate) fn parts(&self, part: Range<usize>) -> Parts<'_> {
         let left = part.end.min(self.length()).saturating_sub(part.start);
@@ -152,7 +158,14 @@ impl Outgoing {
     /// The buffers that it lies in.
     #[inline]
     pub(crate) fn buffers(&self) -> usize {
-        (usize::from(self.0.start) + self.0.length as usize).div_ceil(BUFFER)
+        self.0.buffers()
+    }
+
+    /// What is to be sent, if it lies in one buffer.
+    #[inline(always)]
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        let Received { buffer, start, length, .. } = &self.0;
+        buffer.octets().get(usize::from(*start)..usize::from(*start) + *length as usize)
     }
 
     /// What is to be sent, buffer by buffer; none of the pieces is empty.

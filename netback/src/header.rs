@@ -72,20 +72,20 @@ fn segments(gso: u8, size: u16, checksum: Checksum, features: Features) -> Resul
 /// of buffers is zero (5.1.6.2.1).
 #[inline]
 pub(crate) fn sent(offload: Offload, head: u16) -> [u8; LENGTH] {
-    let (flags, start, offset) = match offload.checksum {
-        Checksum::Partial { start, offset } => (NEEDS_CSUM, start, offset),
-        _ => (0, 0, 0),
-    };
-    let (gso, head, size) = match offload.segments {
-        Some(Segments { size, is_ecn }) => (if is_ecn { TCPV4 | ECN } else { TCPV4 }, head, size.get()),
-        None => (0, 0, 0),
-    };
     // As two words, which are written at once.
-    let first = u64::from(u16::from_le_bytes([flags, gso])) | u64::from(head) << 16;
-    let first = (first | u64::from(size) << 32 | u64::from(start) << 48).to_le_bytes();
+    let (mut first, second) = match offload.checksum {
+        Checksum::Partial { start, offset } => {
+            (u64::from(NEEDS_CSUM) | u64::from(start) << 48, u32::from(offset))
+        }
+        _ => (0, 0),
+    };
+    if let Some(Segments { size, is_ecn }) = offload.segments {
+        let gso = if is_ecn { TCPV4 | ECN } else { TCPV4 };
+        first |= u64::from(gso) << 8 | u64::from(head) << 16 | u64::from(size.get()) << 32;
+    }
     let mut header = [0; LENGTH];
-    header[..8].copy_from_slice(&first);
-    header[8..].copy_from_slice(&u32::from(offset).to_le_bytes());
+    header[..8].copy_from_slice(&first.to_le_bytes());
+    header[8..].copy_from_slice(&second.to_le_bytes());
     header
 }
 

@@ -254,14 +254,10 @@ impl<H: Hal> Sender<H> {
         })
     }
 
-    /// Puts a frame on the ring, or has it wait for that; how many others had to make room for it.
+    /// Whether a frame in so many buffers may be [posted](Self::post); otherwise it has to [wait](Self::wait).
     #[inline(always)]
-    fn send(&mut self, outgoing: Outgoing, flow: Flow) -> Result<usize, Refused> {
-        if self.backlog.is_empty() && self.octets < QUEUED && self.spares >= outgoing.buffers() {
-            self.post(outgoing);
-            return Ok(0);
-        }
-        self.wait(outgoing, flow)
+    fn takes(&self, buffers: usize) -> bool {
+        self.backlog.is_empty() && self.octets < QUEUED && self.spares >= buffers
     }
 
     /// Has a frame wait. If there are too few buffers, or places, the longest queue makes room.
@@ -287,12 +283,16 @@ impl<H: Hal> Sender<H> {
         let (first, descriptors, octets) = (self.spare, outgoing.buffers(), outgoing.len());
         // Free descriptors are chained as they are to be used.
         let (mut last, mut following, mut left) = (first, first, descriptors);
-        for part in outgoing.parts() {
+        let mut put = |part: &[u8]| {
             (last, following) = (following, self.next[usize::from(following) % RING]);
             left = left.saturating_sub(1);
             // SAFETY: the part's buffer is owned by `outgoing`, and then parked in `slots[first]`, until the device has
             // given the chain back or has confirmed a reset; nobody looks at it meanwhile.
             unsafe { self.ring.write_out(last, part, left > 0, following) };
+        };
+        match outgoing.whole() {
+            Some(octets) => put(octets),
+            None => outgoing.parts().for_each(put),
         }
         // All buffers here are of one pool: the port refuses others.
         let Some(buffer) = self.pool.park_chain(outgoing.into_buffer()) else { return };

@@ -11,7 +11,6 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         frame: L::Frame,
-        sender: EthernetAddress,
         packet: &Packet,
         now: Instant,
     ) -> Result<(), Dropped> {
@@ -20,7 +19,7 @@ impl<L: Link> Datapath<L> {
                 if !self.echoes.allows(input, 0, now) {
                     return Err(Dropped::AnswerLimited);
                 }
-                self.echo(input, frame, sender, packet)
+                self.echo(input, frame, packet)
             }
             // How long a segment in fragments is, and so what a reset acknowledges, is not known.
             (None, protocol::TCP) if packet.is_fragment() => Err(Dropped::Fragment),
@@ -33,7 +32,7 @@ impl<L: Link> Datapath<L> {
                     // RFC 1122 3.2.2.1.
                     _ => (Answer::PROTOCOL_UNREACHABLE, State::Related),
                 };
-                self.answer(input, frame, sender, packet, (answer, state), now);
+                self.answer(input, frame, packet, (answer, state), now);
                 Err(Dropped::Delivered)
             }
             _ => Err(Dropped::Delivered),
@@ -41,19 +40,13 @@ impl<L: Link> Datapath<L> {
     }
 
     /// The reply to an echo request, or to a fragment of one.
-    pub(super) fn echo(
-        &mut self,
-        input: usize,
-        frame: L::Frame,
-        sender: EthernetAddress,
-        packet: &Packet,
-    ) -> Result<(), Dropped> {
+    pub(super) fn echo(&mut self, input: usize, frame: L::Frame, packet: &Packet) -> Result<(), Dropped> {
         let octets = frame.octets().get(ETHERNET_HEADER..).unwrap_or_default();
         let reply = match packet.is_fragment() {
             true => icmp::echo_fragment(packet, octets),
             false => icmp::echo_reply(packet, octets),
         };
-        self.say(input, frame, sender, packet, (reply.ok_or(Dropped::Malformed)?, State::Established))
+        self.say(input, frame, packet, (reply.ok_or(Dropped::Malformed)?, State::Established))
     }
 
     /// Tells the sender of a refused packet, if RFC 1812 4.3.2.7 and the rate limit allow it, and the
@@ -62,7 +55,6 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         frame: L::Frame,
-        sender: EthernetAddress,
         packet: &Packet,
         (answer, state): (Answer, State),
         now: Instant,
@@ -87,7 +79,7 @@ impl<L: Link> Datapath<L> {
             _ => icmp::error(answer, self.routes.address(input), packet, octets),
         };
         if let Some(message) = message
-            && let Err(reason) = self.say(input, frame, sender, packet, (message, state))
+            && let Err(reason) = self.say(input, frame, packet, (message, state))
         {
             self.ports[input].counters.drop(reason);
         }
@@ -103,11 +95,9 @@ impl<L: Link> Datapath<L> {
 
     /// Tells the sender of a packet that was kept a while, and is read again for that.
     pub(super) fn answer_late(&mut self, input: usize, frame: L::Frame, answer: Answer, now: Instant) {
-        let Ok((ethernet, _)) = ethernet::strip(frame.octets()) else { return };
-        let sender = ethernet.source;
         let mut packet = Packet::EMPTY;
         if parse(&mut packet, &frame).is_ok() {
-            self.answer(input, frame, sender, &packet, (answer, State::Related), now);
+            self.answer(input, frame, &packet, (answer, State::Related), now);
         }
     }
 
@@ -116,13 +106,13 @@ impl<L: Link> Datapath<L> {
         &mut self,
         port: usize,
         frame: L::Frame,
-        to: EthernetAddress,
         packet: &Packet,
         (message, state): (Message, State),
     ) -> Result<(), Dropped> {
         self.let_out(port, packet, &message, state)?;
+        let (ethernet, _) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
         let port = &mut self.ports[port];
-        let mut head = Head::new(to, port.mac, EthernetProtocol::Ipv4);
+        let mut head = Head::new(ethernet.source, port.mac, EthernetProtocol::Ipv4);
         head.extend_from_slice(&message.head).map_err(|_| Dropped::Malformed)?;
         let quote = message.quote.start + ETHERNET_HEADER..message.quote.end + ETHERNET_HEADER;
         let payload = (!quote.is_empty()).then_some((frame, quote));

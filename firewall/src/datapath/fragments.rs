@@ -9,7 +9,6 @@ impl<L: Link> Datapath<L> {
         &mut self,
         input: usize,
         frame: L::Frame,
-        sender: EthernetAddress,
         fragment: Fragment,
         scratch: &mut Scratch,
         now: Instant,
@@ -27,7 +26,7 @@ impl<L: Link> Datapath<L> {
                     }
                     _ => None,
                 };
-                let result = self.act(input, frame, sender, scratch, step, now);
+                let result = self.act(input, frame, scratch, step, now);
                 let fate = match way {
                     Some(way) => Fate::Forwarded(way),
                     None if is_echo && result.is_ok() => Fate::Answered,
@@ -43,7 +42,7 @@ impl<L: Link> Datapath<L> {
             }
             Fate::Answered => {
                 self.fragments.forget_complete(key);
-                self.echo(input, frame, sender, &scratch.packet)
+                self.echo(input, frame, &scratch.packet)
             }
         }
     }
@@ -86,14 +85,13 @@ impl<L: Link> Datapath<L> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let (ethernet, _) = ethernet::strip(frame.octets()).map_err(|_| Dropped::Runt)?;
         parse(&mut scratch.packet, &frame)?;
         match fate {
             Fate::Forwarded(way) => {
                 self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
                 self.forward(input, frame, scratch, way, now)
             }
-            Fate::Answered => self.echo(input, frame, ethernet.source, &scratch.packet),
+            Fate::Answered => self.echo(input, frame, &scratch.packet),
             Fate::Unknown | Fate::Ended => Err(Dropped::Fragment),
         }
     }

@@ -69,6 +69,12 @@ impl KnownWays {
         self.places.fill(None);
     }
 
+    /// Whether there is room for another lesson in this turn.
+    #[inline(always)]
+    pub(super) fn learns(&self) -> bool {
+        self.lessons > 0
+    }
+
     /// A turn begins. Among many sessions it is not worth asking.
     pub(super) fn begin(&mut self, sessions: u32) {
         self.is_of_use = self.rest == 0 && sessions < LARGE;
@@ -154,9 +160,10 @@ impl<L: Link> Datapath<L> {
     ) -> Option<Result<Way, Dropped>> {
         let known = self.known.find(input, frame.octets())?;
         parse(packet, frame).ok()?;
-        if core::mem::replace(&mut known.heard, now) != now {
-            let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = known.front;
-            self.neighbors.hear(input, EthernetAddress([a, b, c, d, e, f]), now);
+        if core::mem::replace(&mut known.heard, now) != now
+            && let Some(front) = known.front.first_chunk()
+        {
+            self.neighbors.hear(input, ethernet::source(front), now);
         }
         let Known { source, hit, destination, hop, .. } = *known;
         let session = self.nat.session(hit.session);
@@ -179,7 +186,7 @@ impl<L: Link> Datapath<L> {
     }
 
     /// Keeps what the walk found for a packet, if those like it go the same way.
-    #[inline]
+    #[inline(never)]
     pub(super) fn learn(
         &mut self,
         input: usize,
@@ -187,9 +194,6 @@ impl<L: Link> Datapath<L> {
         packet: &Packet,
         step: &Result<Step, Refusal>,
     ) {
-        if self.known.lessons == 0 {
-            return;
-        }
         let Ok(Step::Forward(way)) = step else { return };
         // What a query and a reply are to each other, the tuple alone does not tell.
         let tuple = packet.tuple().filter(|tuple| tuple.protocol() != protocol::ICMP);

@@ -58,6 +58,9 @@ impl<L: Link> Datapath<L> {
                 port.counters.drop(Dropped::PortDown);
             }
         });
+        if let Some(port) = ports.get_mut(index) {
+            port.front = None;
+        }
         fragments.forget(index);
         known.forget();
         if index == UPLINK {

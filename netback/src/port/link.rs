@@ -112,7 +112,11 @@ impl<H: Hal, T: Transport> Port<H, T> {
         }
         let part = range.start..range.start + behind;
         frame.put_head(head, part, self.features.checksum()).ok_or(Refused::Malformed)?;
-        self.statistics.tx_full += rings.sender.send(frame.into_outgoing(), head.flow)? as u64;
+        let sender = &mut rings.sender;
+        match sender.takes(frame.buffers()) {
+            true => sender.post(frame.into_outgoing()),
+            false => self.statistics.tx_full += sender.wait(frame.into_outgoing(), head.flow)? as u64,
+        }
         Ok(length)
     }
 
