@@ -277,22 +277,33 @@ impl<H: Hal> Sender<H> {
         Ok(dropped)
     }
 
+    /// The descriptor behind another one.
+    #[inline(always)]
+    fn next(&self, id: u16) -> u16 {
+        self.next[usize::from(id) % RING]
+    }
+
     /// Gives a frame to the device; there are enough descriptors.
     #[inline(always)]
     fn post(&mut self, outgoing: Outgoing) {
         let (first, descriptors, octets) = (self.spare, outgoing.buffers(), outgoing.len());
         // Free descriptors are chained as they are to be used.
-        let (mut last, mut following, mut left) = (first, first, descriptors);
-        let mut put = |part: &[u8]| {
-            (last, following) = (following, self.next[usize::from(following) % RING]);
-            left = left.saturating_sub(1);
-            // SAFETY: the part's buffer is owned by `outgoing`, and then parked in `slots[first]`, until the device has
-            // given the chain back or has confirmed a reset; nobody looks at it meanwhile.
-            unsafe { self.ring.write_out(last, part, left > 0, following) };
-        };
+        let (mut last, mut following) = (first, self.next(first));
+        // SAFETY: the buffers are owned by `outgoing`, and then parked in `slots[first]`, until the device has given the
+        // chain back or has confirmed a reset; nobody looks at them meanwhile.
         match outgoing.whole() {
-            Some(octets) => put(octets),
-            None => outgoing.parts().for_each(put),
+            Some(octets) => unsafe { self.ring.write_out(last, octets, false, following) },
+            None => {
+                let mut left = descriptors;
+                for part in outgoing.parts() {
+                    if left < descriptors {
+                        (last, following) = (following, self.next(following));
+                    }
+                    left = left.saturating_sub(1);
+                    // SAFETY: as above.
+                    unsafe { self.ring.write_out(last, part, left > 0, following) };
+                }
+            }
         }
         // All buffers here are of one pool: the port refuses others.
         let Some(buffer) = self.pool.park_chain(outgoing.into_buffer()) else { return };
