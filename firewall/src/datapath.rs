@@ -270,7 +270,7 @@ impl<L: Link> Datapath<L> {
                 if self.known.learns() {
                     self.learn(input, frame.octets(), packet, &step);
                 }
-                self.act(input, frame, scratch, step, now)
+                self.act(input, frame, scratch, &step, now)
             }
             Some(fragment) => self.walk_fragment(input, frame, fragment, scratch, now),
         }
@@ -500,7 +500,7 @@ impl<L: Link> Datapath<L> {
         input: usize,
         frame: L::Frame,
         scratch: &mut Scratch,
-        step: Result<Step, Refusal>,
+        step: &Result<Step, Refusal>,
         now: Instant,
     ) -> Result<(), Dropped> {
         match step {
@@ -508,11 +508,11 @@ impl<L: Link> Datapath<L> {
             Ok(Step::Deliver) => self.deliver(input, frame, &scratch.packet, now),
             // RFC 5382 REQ-4: an unsolicited segment from outside meets silence.
             Ok(Step::Hold(tuple)) => {
-                self.syns.hold(tuple, frame, now);
+                self.syns.hold(*tuple, frame, now);
                 Err(Dropped::Unsolicited)
             }
-            Err(Refusal { reason, answer: None }) => Err(reason),
-            Err(Refusal { reason, answer: Some(answer) }) => {
+            &Err(Refusal { reason, answer: None }) => Err(reason),
+            &Err(Refusal { reason, answer: Some(answer) }) => {
                 self.answer(input, frame, &scratch.packet, (answer, State::Related), now);
                 Err(reason)
             }
@@ -526,7 +526,7 @@ impl<L: Link> Datapath<L> {
         input: usize,
         frame: L::Frame,
         scratch: &mut Scratch,
-        way: Way,
+        way: &Way,
         now: Instant,
     ) -> Result<(), Dropped> {
         let Scratch { packet, head } = scratch;

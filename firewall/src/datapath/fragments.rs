@@ -26,7 +26,7 @@ impl<L: Link> Datapath<L> {
                     }
                     _ => None,
                 };
-                let result = self.act(input, frame, scratch, step, now);
+                let result = self.act(input, frame, scratch, &step, now);
                 let fate = match way {
                     Some(way) => Fate::Forwarded(way),
                     None if is_echo && result.is_ok() => Fate::Answered,
@@ -38,7 +38,7 @@ impl<L: Link> Datapath<L> {
             Fate::Forwarded(way) => {
                 self.fragments.forget_complete(key);
                 self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
-                self.forward(input, frame, scratch, way, now)
+                self.forward(input, frame, scratch, &way, now)
             }
             Fate::Answered => {
                 self.fragments.forget_complete(key);
@@ -89,7 +89,7 @@ impl<L: Link> Datapath<L> {
         match fate {
             Fate::Forwarded(way) => {
                 self.may_pass(&scratch.packet, way.hop).map_err(|refusal| refusal.reason)?;
-                self.forward(input, frame, scratch, way, now)
+                self.forward(input, frame, scratch, &way, now)
             }
             Fate::Answered => self.echo(input, frame, &scratch.packet),
             Fate::Unknown | Fate::Ended => Err(Dropped::Fragment),

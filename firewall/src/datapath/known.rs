@@ -143,7 +143,7 @@ impl<L: Link> Datapath<L> {
         now: Instant,
     ) -> Result<(), Dropped> {
         match self.known_way(input, &frame, &mut scratch.packet, now) {
-            Some(Ok(way)) => self.forward(input, frame, scratch, way, now),
+            Some(Ok(way)) => self.forward(input, frame, scratch, &way, now),
             Some(Err(reason)) => Err(reason),
             None => self.walk(input, frame, guess, scratch, now),
         }
