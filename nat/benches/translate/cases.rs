@@ -1,6 +1,7 @@
 //! What is measured: a case is a loop over packets, for the translator and for the floor.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::{Duration, Instant as Clock};
 
 use nat::{
@@ -29,7 +30,7 @@ const NEW: usize = 4_000;
 /// Packets of one pass, as the datapath takes them from a port.
 const BATCH: usize = 64;
 
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 12] = [
     Case { name: "nothing", nat: || known(vec![[0; 64]], |_| {}), floor: None },
     Case { name: "UDP, 1 flow", nat: || hits(Kind::Udp, 1), floor: Some(|| floor_hits(1)) },
     Case { name: "UDP, 1 000 flows", nat: || hits(Kind::Udp, 1000), floor: Some(|| floor_hits(1000)) },
@@ -39,6 +40,7 @@ pub const CASES: [Case; 11] = [
     Case { name: "ICMP echo, 1 000 flows", nat: || hits(Kind::Echo, 1000), floor: None },
     Case { name: "ICMP error, 1 000 flows", nat: errors, floor: None },
     Case { name: "new flow into 60 000", nat: new_flows, floor: Some(floor_new_flows) },
+    Case { name: "TCP connection, 6 segments", nat: connections, floor: None },
     Case { name: "new flow, full, refused", nat: refused, floor: Some(floor_refused) },
     Case { name: "new flow, full, one goes", nat: replaced, floor: None },
 ];
@@ -169,9 +171,21 @@ fn known_ahead<T: 'static, G: Copy + 'static>(
 /// Goes through flows that nobody knows; `fresh` makes a world without them when they run out.
 fn unknown<T: 'static>(
     fresh: impl Fn() -> T + 'static,
-    mut step: impl FnMut(&mut T, &mut Octets) + 'static,
+    step: impl FnMut(&mut T, &mut Octets) + 'static,
 ) -> Run {
-    let packets: Vec<_> = (MANY..MANY + NEW).map(|flow| packets::outbound(Kind::Udp, flow)).collect();
+    unknown_of(new_ones().map(|flow| packets::outbound(Kind::Udp, flow)).collect(), fresh, step)
+}
+
+fn new_ones() -> Range<usize> {
+    MANY..MANY + NEW
+}
+
+/// The same, where a flow has more than one packet.
+fn unknown_of<T: 'static, P: Copy + 'static>(
+    packets: Vec<P>,
+    fresh: impl Fn() -> T + 'static,
+    mut step: impl FnMut(&mut T, &mut P) + 'static,
+) -> Run {
     let mut world = (fresh(), 0);
     Box::new(move |rounds| {
         let mut taken = Duration::ZERO;
@@ -227,6 +241,20 @@ fn errors() -> Run {
 
 fn new_flows() -> Run {
     unknown(|| Gate::with_flows(Kind::Udp, MANY), |gate, octets| gate.pass(octets))
+}
+
+/// Connections that open and close at once; the figure is that of a whole one.
+fn connections() -> Run {
+    let world = || Gate::with_flows(Kind::Tcp, MANY);
+    // Chance is the same in every world, and so are the ports that are given.
+    let mut gate = world();
+    let connection = |flow| {
+        let left = gate.translate(&packets::segment(flow, 0, &[])).expect("room");
+        [0, 1, 2, 3, 4, 5].map(|step| packets::segment(flow, step, left))
+    };
+    unknown_of(new_ones().map(connection).collect(), world, |gate, segments| {
+        segments.iter().for_each(|octets| gate.pass(octets));
+    })
 }
 
 /// All sessions are established ones of the one client.

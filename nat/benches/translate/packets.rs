@@ -71,6 +71,42 @@ pub fn outbound(kind: Kind, flow: usize) -> Octets {
     octets
 }
 
+/// The options of a SYN, as Linux sends them: MSS, SACK permitted, timestamps, a window scale of 7.
+const OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+
+/// The segments of a connection that carries nothing: which are answers, sequence number,
+/// acknowledgement and control bits.
+const STEPS: [(bool, u8, u8, u8); 6] = [
+    (false, 10, 0, 0x02),
+    (true, 50, 11, 0x12),
+    (false, 11, 51, 0x10),
+    (false, 11, 51, 0x11),
+    (true, 51, 12, 0x11),
+    (false, 12, 52, 0x10),
+];
+
+/// A segment of a flow's connection as a client sends it, or the server if the SYN left like this.
+pub fn segment(flow: usize, step: usize, left: &[u8]) -> Octets {
+    let (is_answer, sequence, acknowledgement, control) = STEPS[step];
+    let mut octets = outbound(Kind::Tcp, flow);
+    if is_answer {
+        octets[12..16].copy_from_slice(&left[16..20]);
+        octets[16..20].copy_from_slice(&left[12..16]);
+        octets[20..22].copy_from_slice(&left[22..24]);
+        octets[22..24].copy_from_slice(&left[20..22]);
+    }
+    octets[3] = 40;
+    octets[24..34].copy_from_slice(&[0, 0, 0, sequence, 0, 0, 0, acknowledgement, 0x50, control]);
+    if control & 0x02 != 0 {
+        (octets[3], octets[32]) = (60, 0xa0);
+        octets[40..60].copy_from_slice(&OPTIONS);
+    }
+    octets[10..12].fill(0);
+    octets[36..38].fill(0);
+    seal(&mut octets, 36);
+    octets
+}
+
 /// An error about a packet as it left, from a router on the way.
 pub fn error(left: &[u8]) -> Octets {
     let mut octets = [0; 64];
