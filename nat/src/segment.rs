@@ -39,6 +39,13 @@ const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const WINDOW_SCALE: u8 = 3;
 
+/// Kind and length of the maximum segment size, and of the scale after a no-operation; words that
+/// tell of SACK, and of timestamps too (RFC 2018 2, RFC 7323 3.2).
+const MSS: u32 = 0x0204;
+const SCALE: u32 = 0x01_0303;
+const SACK: u32 = 0x0101_0402;
+const SACK_AND_TIMES: u32 = 0x0402_080a;
+
 impl Segment {
     /// The one of packets that have none.
     pub(crate) const NONE: Self =
@@ -65,10 +72,36 @@ impl Segment {
         self.flags & ACK != 0
     }
 
+    #[inline(always)]
+    pub(crate) const fn has_fin(&self) -> bool {
+        self.flags & FIN != 0
+    }
+
     /// Reads the options of a SYN, no more than 40 octets; the header's offset was checked.
     #[cold]
     pub(crate) fn read_options(&mut self, header: &[u8]) {
-        let mut options = header.get(TCP..).unwrap_or_default();
+        let from = |at: usize| header.get(at..).unwrap_or_default();
+        let word = |at| from(at).first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+        // As nearly all have them, in words.
+        let mut at = TCP;
+        if word(at) >> 16 == MSS {
+            at += 4;
+        }
+        at += match word(at) {
+            SACK => 4,
+            SACK_AND_TIMES => 12,
+            _ => 0,
+        };
+        match word(at) {
+            scale if scale >> 8 == SCALE => self.scaling = (scale as u8).min(14) + 1,
+            _ => self.walk_options(from(at)),
+        }
+    }
+
+    /// Reads options of any kind, in any order.
+    #[cold]
+    #[inline(never)]
+    fn walk_options(&mut self, mut options: &[u8]) {
         while let Some((&kind, rest)) = options.split_first() {
             options = match (kind, rest.split_first()) {
                 (END_OF_OPTIONS, _) => return,
@@ -137,6 +170,33 @@ mod tests {
             [&[][..], &[3], &[3, 3], &[3, 2, 5], &[0, 3, 3, 7], &[9, 0, 3, 3, 7], &[9, 1], &[9, 200, 3]]
         {
             assert_eq!(scale(odd), None, "{odd:?}");
+        }
+    }
+
+    /// Layouts of Linux with and without timestamps, of Windows and of macOS: whole, cut short, and with
+    /// any octet changed.
+    #[test]
+    fn usual_options_are_read_as_a_walk_reads_them() {
+        let layouts: [&[u8]; 4] = [
+            &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7],
+            &[2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 9],
+            &[2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2],
+            &[2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 4, 2, 0, 0],
+        ];
+        for layout in layouts {
+            for (length, at) in (0..=layout.len()).flat_map(|length| (0..=length).map(move |at| (length, at)))
+            {
+                for change in 0..=u8::MAX {
+                    let mut header = [&[0; 20], &layout[..length]].concat();
+                    header.push(0);
+                    header[20 + at] ^= change;
+                    header.truncate(20 + length);
+                    let (mut read, mut walked) = (Segment::default(), Segment::default());
+                    read.read_options(&header);
+                    walked.walk_options(&header[20..]);
+                    assert_eq!(read, walked, "{header:?}");
+                }
+            }
         }
     }
 }

@@ -223,16 +223,16 @@ impl Session {
 
     /// Whether a full table may let go of it: it is over, or not assured.
     pub(crate) const fn is_expendable(&self) -> bool {
-        self.is_over() || !self.is_assured()
+        match self.protocol {
+            protocol::TCP => self.history.is_expendable(),
+            _ => !self.is_assured(),
+        }
     }
 
     /// The class of a TCP session follows its history.
     pub(crate) const fn classify(&mut self) {
         if self.protocol == protocol::TCP {
-            self.class = match self.history.is_established() {
-                true => Class::TcpEstablished,
-                false => Class::TcpTransitory,
-            };
+            self.class = self.history.class();
         }
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Only the handshake, FIN and RST count; `window` judges sequence numbers.
 
+use crate::config::Options;
 use crate::endpoint::Direction;
 use crate::segment::Segment;
 use crate::segment::flags::{ACK, FIN, RST, SYN};
+use crate::session::Class;
 use crate::window::{Place, Reset, Windows};
 
 /// The events of a session so far, as a set of bits. The empty set is a SYN that nobody answered.
@@ -39,6 +41,39 @@ pub enum Refused {
     Window,
 }
 
+/// What became of a segment, in one octet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// It counts.
+    Counted,
+    /// It is forwarded, but changes nothing.
+    Passed,
+    /// It is to be dropped.
+    Refused(Refused),
+}
+
+impl Taken {
+    /// Why it is to be dropped, if it is.
+    #[inline(always)]
+    pub(crate) const fn refused(self) -> Option<Refused> {
+        match self {
+            Self::Refused(refused) => Some(refused),
+            _ => None,
+        }
+    }
+}
+
+impl From<Result<bool, Refused>> for Taken {
+    #[inline(always)]
+    fn from(counts: Result<bool, Refused>) -> Self {
+        match counts {
+            Ok(true) => Self::Counted,
+            Ok(false) => Self::Passed,
+            Err(refused) => Self::Refused(refused),
+        }
+    }
+}
+
 impl History {
     /// Nothing but the opening SYN.
     pub(crate) const NEW: Self = Self(0);
@@ -61,6 +96,11 @@ impl History {
         self.0 & (SYN_REPLIED | AHEAD_ORIGINAL | AHEAD_REPLY) == SYN_REPLIED
     }
 
+    /// Whether a side sent a FIN ahead of what was seen.
+    const fn awaits_fin(self) -> bool {
+        self.0 & (AHEAD_ORIGINAL | AHEAD_REPLY) != 0
+    }
+
     /// Whether no side has answered the SYN.
     const fn is_unanswered(self) -> bool {
         self.0 & SYN_REPLIED == 0
@@ -76,9 +116,51 @@ impl History {
         self.is_closed() || self.0 & RESET != 0
     }
 
+    /// Whether a full table may let go of the session, see [`Session::is_expendable`](crate::Session).
+    pub(crate) const fn is_expendable(self) -> bool {
+        self.is_over() || !self.was_established()
+    }
+
+    /// What it means to the session.
+    #[inline(always)]
+    pub(crate) fn meaning(self) -> Meaning {
+        MEANINGS[self.0 as usize]
+    }
+
+    /// The idle time of the session.
+    #[inline]
+    pub(crate) const fn class(self) -> Class {
+        match self.is_established() {
+            true => Class::TcpEstablished,
+            false => Class::TcpTransitory,
+        }
+    }
+
     /// Of a connection whose beginning was not seen.
     pub(crate) const PICKED_UP: Self = Self(ESTABLISHED);
 }
+
+/// What a history means to its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Meaning {
+    /// Its idle time.
+    pub(crate) class: Class,
+    pub(crate) is_over: bool,
+    pub(crate) is_expendable: bool,
+}
+
+/// The meanings of all histories.
+static MEANINGS: [Meaning; 256] = {
+    let mut all = [Meaning { class: Class::TcpTransitory, is_over: false, is_expendable: false }; 256];
+    let mut events = 0;
+    while events < all.len() {
+        let history = History(events as u8);
+        let (is_over, is_expendable) = (history.is_over(), history.is_expendable());
+        all[events] = Meaning { class: history.class(), is_over, is_expendable };
+        events += 1;
+    }
+    all
+};
 
 /// The last SYN of either side: what acknowledges it, with who sent it in place of the uppermost bit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,8 +188,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) history: &'a mut History,
     pub(crate) last_syn: &'a mut LastSyn,
     pub(crate) windows: &'a mut Windows,
-    /// Whether sequence numbers are judged at all.
-    pub(crate) judges: bool,
+    /// They tell whether sequence numbers are judged at all.
+    pub(crate) options: &'a Options,
 }
 
 impl Connection<'_> {
@@ -116,36 +198,77 @@ impl Connection<'_> {
     ///
     /// # Errors
     /// [`Refused`]: it is to be dropped, and nothing is changed.
-    #[inline(always)]
     pub(crate) fn take(mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
-        if !segment.is_usual() || segment.is_cut() || !self.history.is_usual() {
-            return self.take_rare(segment, direction);
+        if self.awaits(segment) {
+            self.take_usual(segment, direction).map(|()| true)
+        } else if self.is_step(segment) {
+            self.take_step(segment, direction)
+        } else {
+            self.take_rare(segment, direction)
         }
-        if !self.windows.take(segment, segment.end(), direction) && self.judges {
+    }
+
+    /// Whether it is a segment as nearly all are: it counts if it is acceptable, and
+    /// [`Connection::take_usual`] is for it.
+    #[inline(always)]
+    pub(crate) const fn awaits(&self, segment: &Segment) -> bool {
+        segment.is_usual() && self.history.is_usual() && !segment.is_cut()
+    }
+
+    /// As [`Connection::take`], for a segment that it awaits.
+    #[inline(always)]
+    pub(crate) fn take_usual(&mut self, segment: &Segment, direction: Direction) -> Result<(), Refused> {
+        if self.windows.take(segment, segment.end(), direction).is_none() && self.options.tcp_windows {
             return Err(Refused::Window);
         }
         self.history.advance(0, direction);
+        Ok(())
+    }
+
+    /// Whether it is a segment with ACK and without RST as every connection has some:
+    /// [`Connection::take_step`] is for it.
+    #[inline(always)]
+    pub(crate) const fn is_step(&self, segment: &Segment) -> bool {
+        self.options.tcp_windows && matches!(segment.flags & (SYN | ACK | FIN | RST), ACK | FIN_ACK | SYN_ACK)
+    }
+
+    /// As [`Connection::take`], for a step.
+    #[inline(always)]
+    pub(crate) fn take_step(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        match segment.has_syn() {
+            true => self.syn_ack(segment, direction),
+            false if segment.has_fin() && self.history.is_usual() && !segment.is_cut() => {
+                self.close(segment, direction)
+            }
+            false => self.acknowledge(segment, direction),
+        }
+    }
+
+    /// A FIN, maybe with data, where neither side's is awaited.
+    #[inline(always)]
+    fn close(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        let taken = self.windows.take(segment, segment.end(), direction);
+        let events = taken.ok_or(Refused::Window)?.events_of_fin(direction);
+        self.history.advance(events, direction);
         Ok(true)
     }
 
-    #[inline(never)]
-    fn take_rare(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
-        if !self.judges {
+    /// As [`Connection::take`], for what is neither awaited nor a step.
+    pub(crate) fn take_rare(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+        if !self.options.tcp_windows {
             return self.follow(segment, direction);
         }
         match (segment.flags & (SYN | ACK | FIN | RST), direction) {
             (RST | RST_ACK, _) => self.reset(segment, direction),
             (SYN, Direction::Original) => Ok(self.syn(segment)),
             (SYN, Direction::Reply) => Ok(self.simultaneous(segment)),
-            (SYN_ACK, _) => self.syn_ack(segment, direction),
-            (ACK | FIN_ACK, _) => self.acknowledge(segment, direction),
             // RFC 9293 3.10.7.4: without ACK nothing is right; SYN goes with neither FIN nor RST.
             _ => Err(Refused::Window),
         }
     }
 
     /// Without sequence numbers every segment counts, save for a reset that is blind to the SYN.
-    fn follow(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+    fn follow(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
         let original = direction == Direction::Original;
         let (has, events) = (|flag| segment.flags & flag != 0, self.history.0);
         if has(RST) {
@@ -177,7 +300,7 @@ impl Connection<'_> {
     }
 
     /// RFC 5961 3.2, RFC 9293 3.10.7.3.
-    fn reset(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+    fn reset(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
         let counts = match (self.history.is_unanswered(), direction) {
             (true, Direction::Reply) if segment.has_ack() && self.windows.acknowledges_syn(segment) => true,
             (true, Direction::Reply) => return Err(Refused::Reset),
@@ -203,7 +326,7 @@ impl Connection<'_> {
 
     /// A SYN of the opening side. On a live session it changes nothing yet: RFC 5961 4 has the
     /// other side challenge it, or, if that knows of no connection, acknowledge it.
-    fn syn(&mut self, segment: &Segment) -> bool {
+    fn syn(self, segment: &Segment) -> bool {
         *self.last_syn = LastSyn::of(segment, Direction::Original);
         let reset = self.history.0 & RESET != 0;
         let reused = self.history.is_over() && self.windows.is_new_syn(segment, Direction::Original);
@@ -220,7 +343,7 @@ impl Connection<'_> {
 
     /// A SYN of the answering side that answers nothing (RFC 5382 REQ-2). On a live session it changes
     /// nothing yet, as the opening side's.
-    fn simultaneous(&mut self, segment: &Segment) -> bool {
+    fn simultaneous(self, segment: &Segment) -> bool {
         let opens = self.history.is_unanswered();
         if opens {
             self.windows.answer(segment, Direction::Reply);
@@ -231,14 +354,15 @@ impl Connection<'_> {
         opens
     }
 
-    fn syn_ack(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+    #[inline(always)]
+    fn syn_ack(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
         let is_answer = direction == Direction::Reply;
         if self.history.is_unanswered() {
             if !is_answer || !self.windows.acknowledges_syn(segment) {
                 return Err(Refused::Window);
             }
             self.windows.answer(segment, direction);
-        } else if !self.windows.take_cut(segment, direction) {
+        } else if self.windows.take_any(segment, direction).is_none() {
             // It acknowledges a SYN that was held for one on a live session: there is none.
             if !self.last_syn.is_acknowledged(segment, direction) {
                 return Err(Refused::Window);
@@ -251,7 +375,8 @@ impl Connection<'_> {
     }
 
     /// Data or an acknowledgement, maybe with FIN.
-    fn acknowledge(&mut self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
+    #[inline(never)]
+    fn acknowledge(self, segment: &Segment, direction: Direction) -> Result<bool, Refused> {
         if self.history.is_unanswered() {
             // The answering side still has an older connection: the opening side will reset it
             // (RFC 9293 3.5.1).
@@ -260,25 +385,35 @@ impl Connection<'_> {
                 _ => Err(Refused::Window),
             };
         }
-        let place = self.windows.place(segment, direction);
-        let goes_further = self.windows.goes_further(segment, direction);
-        if !self.windows.take_cut(segment, direction) {
-            return Err(Refused::Window);
-        }
-        let original = direction == Direction::Original;
-        let (fin, ahead) = if original { (FIN_ORIGINAL, AHEAD_ORIGINAL) } else { (FIN_REPLY, AHEAD_REPLY) };
-        let event = match place {
-            Place::Next if segment.flags & FIN != 0 => fin,
-            Place::Ahead if segment.flags & FIN != 0 => ahead,
-            _ => 0,
-        };
+        let goes_further = self.history.awaits_fin() && self.windows.goes_further(segment, direction);
+        let place = self.windows.take_any(segment, direction).ok_or(Refused::Window)?;
+        let events = if segment.has_fin() { place.events_of_fin(direction) } else { 0 };
         if goes_further {
             // Nothing comes behind a FIN: what was taken for one ahead was none.
-            self.history.0 &= !ahead;
+            self.history.0 &= !Place::Ahead.events_of_fin(direction);
         }
-        self.history.advance(event, direction);
-        self.history.settle(self.windows.is_all_acknowledged(direction), direction);
+        self.history.advance(events, direction);
+        if self.history.awaits_fin() {
+            self.history.settle(self.windows.is_all_acknowledged(direction), direction);
+        }
         Ok(true)
+    }
+}
+
+impl Place {
+    /// What a FIN means that stands there.
+    #[inline(always)]
+    const fn events_of_fin(self, direction: Direction) -> u8 {
+        let by_original = match self {
+            Self::Outside => 0,
+            Self::Next => FIN_ORIGINAL,
+            Self::Ahead => AHEAD_ORIGINAL,
+        };
+        match direction {
+            Direction::Original => by_original,
+            // The answering side's are next to the opening side's.
+            Direction::Reply => by_original << 1,
+        }
     }
 }
 
@@ -330,7 +465,7 @@ mod tests {
             let segment =
                 Segment { flags, sequence, acknowledgement, length, window: 8192, ..Segment::default() };
             let Self { history, last_syn, windows } = self;
-            Connection { history, last_syn, windows, judges: true }.take(&segment, direction)
+            Connection { history, last_syn, windows, options: &Options::default() }.take(&segment, direction)
         }
 
         fn established() -> Self {

@@ -19,7 +19,7 @@ const SCALE_MAX: u8 = 14;
 struct Offer(u16);
 
 impl Offer {
-    /// In place of a shift: windows are not scaled.
+    /// In place of a shift, until the other side answers: none was offered.
     const UNSCALED: u16 = 15;
 
     /// The window of a segment, to be scaled by what its sender's SYN offered.
@@ -32,11 +32,10 @@ impl Offer {
         self.0 & 15 != Self::UNSCALED
     }
 
-    /// In octets, rounded up.
+    /// In octets, rounded up; nobody asks before the SYN is answered.
     #[inline(always)]
     fn octets(self) -> u32 {
-        let shift = if self.is_scaled() { self.0 & 15 } else { 0 };
-        u32::from(self.0 | 15) << shift
+        u32::from(self.0 | 15) << (self.0 & 15)
     }
 
     /// Another segment has this window.
@@ -114,8 +113,9 @@ impl Windows {
     pub(crate) const NONE: Self = Self([Side::SILENT; 2]);
 
     /// The sender and the receiver of a direction.
-    const fn pair(&self, direction: Direction) -> (Side, Side) {
-        let [original, reply] = self.0;
+    #[inline(always)]
+    const fn pair(&self, direction: Direction) -> (&Side, &Side) {
+        let [original, reply] = &self.0;
         match direction {
             Direction::Original => (original, reply),
             Direction::Reply => (reply, original),
@@ -131,11 +131,12 @@ impl Windows {
         }
     }
 
-    /// A segment with ACK: takes it in if it is acceptable. Its sender has sent what is before
-    /// `latest`; without fragments this is the segment's end.
+    /// A segment with ACK: takes it in if it is acceptable, and tells where it stands. Its sender has
+    /// sent what is before `latest`; without fragments this is the segment's end.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn take(&mut self, segment: &Segment, latest: u32, direction: Direction) -> bool {
+    pub(crate) fn take(&mut self, segment: &Segment, latest: u32, direction: Direction) -> Option<Place> {
+        let place = self.place(segment, direction);
         let (sender, receiver) = self.sides(direction);
         let (end, acknowledgement) = (segment.end(), segment.acknowledgement);
         // By what was acknowledged: where its octets end is not known of a fragmented segment, and one
@@ -146,7 +147,7 @@ impl Windows {
             || !is_at_or_after(end, oldest)
             || unacknowledged > sender.reach() + 1
         {
-            return false;
+            return None;
         }
         sender.end = later(latest, sender.end);
         sender.acknowledged = later(acknowledgement, sender.acknowledged);
@@ -154,14 +155,23 @@ impl Windows {
         if !segment.has_syn() {
             sender.offer.widen(segment.window);
         }
-        true
+        Some(place)
     }
 
     /// As [`Windows::take`], also for the first fragment of a segment. It is judged by its own
     /// octets; how many follow is not known, so all count that a datagram and the receiver's window
     /// have room for.
+    #[inline]
     #[must_use]
-    pub(crate) fn take_cut(&mut self, segment: &Segment, direction: Direction) -> bool {
+    pub(crate) fn take_any(&mut self, segment: &Segment, direction: Direction) -> Option<Place> {
+        match segment.is_cut() {
+            true => self.take_cut(segment, direction),
+            false => self.take(segment, segment.end(), direction),
+        }
+    }
+
+    #[cold]
+    fn take_cut(&mut self, segment: &Segment, direction: Direction) -> Option<Place> {
         let edge = self.sides(direction).1.edge();
         let latest = match is_at_or_after(edge, segment.end_max()) {
             true => segment.end_max(),
@@ -191,7 +201,8 @@ impl Windows {
         *sender = sender.started(segment);
         // RFC 7323 2.2: both sides offer it, or none scales.
         if !(sender.offer.is_scaled() && receiver.offer.is_scaled()) {
-            (sender.offer, receiver.offer) = (Offer::new(segment.window, None), Offer::new(u16::MAX, None));
+            (sender.offer, receiver.offer) =
+                (Offer::new(segment.window, Some(0)), Offer::new(u16::MAX, Some(0)));
         }
         if segment.has_ack() {
             sender.acknowledged = segment.acknowledgement;
@@ -237,7 +248,8 @@ impl Windows {
     }
 
     /// Where a segment stands among what its sender sent before.
-    pub(crate) fn place(&self, segment: &Segment, direction: Direction) -> Place {
+    #[inline(always)]
+    fn place(&self, segment: &Segment, direction: Direction) -> Place {
         let (sender, receiver) = self.pair(direction);
         let is_old = is_at_or_after(receiver.acknowledged, segment.end());
         if is_old || !is_at_or_after(receiver.edge().wrapping_add(1), segment.end()) {
@@ -308,7 +320,7 @@ mod tests {
                 let (exact, unit) = (u32::from(window) << scale, 16 << scale);
                 assert!((exact..exact + unit).contains(&offer.octets()), "{window} << {scale}");
             }
-            assert_eq!(Offer::new(window, None).octets(), u32::from(window | 15));
+            assert!(!Offer::new(window, None).is_scaled());
         }
     }
 

@@ -5,7 +5,7 @@ use crate::endpoint::Direction;
 use crate::packet::{Packet, Transport};
 use crate::segment::Segment;
 use crate::session::REPLIED;
-use crate::tcp::{Connection, Refused};
+use crate::tcp::{Connection, History, Refused, Taken};
 
 impl Nat {
     /// Takes note of a packet that is sure to leave: what it means to TCP, and how long its
@@ -17,7 +17,12 @@ impl Nat {
     pub fn admit(&mut self, hit: Hit, packet: &Packet) -> Result<Admitted, Refused> {
         match packet.transport {
             Transport::Error => return Ok(Admitted::NOTHING),
-            Transport::Tcp if !self.take_segment(hit, &packet.segment)? => return Ok(Admitted::NOTHING),
+            Transport::Tcp => {
+                let taken = self.take_segment(hit, &packet.segment);
+                if taken != Taken::Counted {
+                    return taken.refused().map_or(Ok(Admitted::NOTHING), Err);
+                }
+            }
             _ => {}
         }
         let Some(session) = self.sessions.get_mut(hit.session.0) else {
@@ -25,8 +30,7 @@ impl Nat {
         };
         let end = self.lifetimes.end(session.class, self.wheel.present());
         if hit.direction == Direction::Reply && !session.has_reply() {
-            self.refresh(hit.session.0, end);
-            self.answered(hit.session.0);
+            self.answered_until(hit.session.0, end);
             return Ok(Admitted { first_reply: true });
         }
         // RFC 4787 REQ-6: an outsider cannot keep a session alive.
@@ -61,7 +65,7 @@ impl Nat {
             history: &mut history,
             last_syn: &mut last_syn,
             windows: &mut windows,
-            judges: self.options.tcp_windows,
+            options: &self.options,
         };
         connection.take(segment, hit.direction) == Ok(true)
     }
@@ -83,44 +87,101 @@ impl Nat {
         }
     }
 
-    /// What a segment means to its connection; false if it passes but counts for nothing.
-    #[inline(never)]
-    fn take_segment(&mut self, hit: Hit, segment: &Segment) -> Result<bool, Refused> {
-        let id = hit.session.0;
-        let Some((session, windows)) = self.sessions.get_mut(id).zip(self.windows.get_mut(id as usize))
-        else {
-            return Ok(false);
-        };
-        let before = session.history;
+    /// What is known of the connection of a TCP session.
+    #[inline(always)]
+    fn connection(&mut self, id: u32) -> Option<Connection<'_>> {
+        let session = self.sessions.get_mut(id)?;
+        let windows = self.windows.get_mut(id as usize)?;
         let (history, last_syn) = (&mut session.history, &mut session.last_syn);
-        let connection = Connection { history, last_syn, windows, judges: self.options.tcp_windows };
-        let counts = connection.take(segment, hit.direction)?;
-        if session.history != before {
-            self.turned(id);
-        }
-        Ok(counts)
+        Some(Connection { history, last_syn, windows, options: &self.options })
     }
 
-    /// A TCP session's history changed: so may its idle time, and whether it may be let go of.
-    #[cold]
-    fn turned(&mut self, id: u32) {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.classify();
-            self.expendable.set(id, session.is_expendable());
-            if session.is_over() {
-                self.tell_end(id);
-            }
+    /// What a segment means to its connection.
+    #[inline(never)]
+    fn take_segment(&mut self, hit: Hit, segment: &Segment) -> Taken {
+        // One way out before anything is kept for later: no register has to be saved for it.
+        let awaiting = self.connection(hit.session.0).filter(|connection| connection.awaits(segment));
+        let Some(mut connection) = awaiting else {
+            return self.take_step(hit, segment);
+        };
+        let before = *connection.history;
+        if let Err(refused) = connection.take_usual(segment, hit.direction) {
+            return Taken::Refused(refused);
         }
+        match *connection.history == before {
+            true => Taken::Counted,
+            false => self.turned(hit.session.0, before),
+        }
+    }
+
+    /// The same for one of those that begin a connection or end it.
+    #[inline(never)]
+    fn take_step(&mut self, hit: Hit, segment: &Segment) -> Taken {
+        let Some(connection) = self.connection(hit.session.0) else {
+            return Taken::Passed;
+        };
+        if !connection.is_step(segment) {
+            return self.take_rare(hit, segment);
+        }
+        let before = *connection.history;
+        let taken = connection.take_step(segment, hit.direction).into();
+        self.turn(hit.session.0, before);
+        taken
+    }
+
+    /// The same for any other.
+    #[cold]
+    fn take_rare(&mut self, hit: Hit, segment: &Segment) -> Taken {
+        let Some(connection) = self.connection(hit.session.0) else {
+            return Taken::Passed;
+        };
+        let before = *connection.history;
+        let taken = connection.take_rare(segment, hit.direction).into();
+        self.turn(hit.session.0, before);
+        taken
+    }
+
+    /// A segment that counts changed the history of its session.
+    #[inline(never)]
+    fn turned(&mut self, id: u32, before: History) -> Taken {
+        self.turn(id, before);
+        Taken::Counted
+    }
+
+    /// A TCP session's history may have changed: so may its idle time, and whether it may be let go of.
+    #[inline(always)]
+    fn turn(&mut self, id: u32, before: History) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let history = session.history;
+        if history == before {
+            return;
+        }
+        let meaning = history.meaning();
+        session.class = meaning.class;
+        if meaning.is_expendable != before.meaning().is_expendable {
+            self.expendable.set(id, meaning.is_expendable);
+        }
+        if meaning.is_over {
+            self.tell_end(id);
+        }
+    }
+
+    /// The first packet came in the reply direction, and the session ends then.
+    #[cold]
+    fn answered_until(&mut self, id: u32, end: u32) {
+        if end != self.sessions.get(id).expires {
+            self.refresh(id, end);
+        }
+        self.answered(id);
     }
 
     /// The first packet came in the reply direction.
-    #[cold]
+    #[inline]
     fn answered(&mut self, id: u32) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
         session.flags |= REPLIED;
-        self.expendable.set(id, session.is_expendable());
         if !session.is_snat() {
             // Its mapping is the internal endpoint's, which answers.
             let mapping = session.mapping;
