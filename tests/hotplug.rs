@@ -120,6 +120,25 @@ fn an_uplink_that_goes_and_comes_back_goes_on_with_its_sessions() {
 }
 
 #[test]
+fn a_slot_that_was_left_takes_the_next_nic_though_nothing_happens_meanwhile() {
+    let _machine = busy();
+    for way in [Way::Native, Way::Acpi] {
+        let mut world = Plugged::boot_in_slots(way);
+        let _work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
+        for (device, next) in [("uplink", "second"), ("second", "third")] {
+            let seen = world.vm.console().lines();
+            world.qmp.let_go(device, SOON).unwrap_or_else(|error| panic!("{error}"));
+            world.line(seen, "gone name=uplink");
+            // Long enough that the appliance sleeps.
+            thread::sleep(Duration::from_millis(500));
+            let (link, _listener) = world.wire(next, usize::from(UPLINK_SLOT), uplink_mac());
+            world.line(seen, "came name=uplink");
+            world.uplink = outside(link);
+        }
+    }
+}
+
+#[test]
 fn an_uplink_whose_successor_is_there_before_it_goes_is_replaced() {
     let _machine = busy();
     for way in [Way::Native, Way::Acpi] {

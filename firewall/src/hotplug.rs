@@ -8,6 +8,8 @@
 //! any   --(asked to go, gone)--> Off --(not present)--> Empty
 //! ```
 //!
+//! What ACPI asks to go is taken away at once, and so its slot is empty: of the next NIC in it nothing else would tell.
+//!
 //! Ports with slot registers send an interrupt. Of others ACPI tells, and the ports that QEMU has for its tables are
 //! asked; once a second if nothing tells.
 
@@ -161,10 +163,15 @@ impl Hotplug {
                 came = if came.is_none() { Some(bus) } else { Some(u32::MAX) };
             }
             for device in (0..32).filter(|device| seen.down & 1 << device != 0) {
-                if let Some(index) = self.meant(bus, device) {
+                let meant = self.meant(bus, device);
+                if let Some(index) = meant {
                     self.let_go(index, access, datapath);
                 }
                 acpi_slots::eject(bus, device);
+                match meant {
+                    Some(index) => self.set(index, Content::Empty),
+                    None => self.find_missing(access, datapath),
+                }
             }
         }
         let fresh = |watched: &&mut Watched| {
@@ -197,11 +204,27 @@ impl Hotplug {
         }
     }
 
+    /// Lets go of a device that was ejected, whose slot was not known.
+    fn find_missing(&mut self, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
+        for index in 0..self.slots.len() {
+            let is_missing = |watched: &&Watched| {
+                let is_left = !matches!(watched.content, Content::Empty | Content::Off);
+                is_left && !watched.slot.is_native() && !watched.slot.is_answering(access)
+            };
+            if self.slots.get(index).as_ref().is_some_and(is_missing) {
+                self.let_go(index, access, datapath);
+                self.set(index, Content::Empty);
+            }
+        }
+    }
+
     /// Looks at one slot.
     fn look(&mut self, index: usize, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
         let Some(&Watched { slot, content, .. }) = self.slots.get(index) else { return };
         let events = slot.take_events(access);
-        let is_new = events.is_present && events.presence_changed;
+        // Without registers nothing tells of another device in the place of one that was switched on but that it is off.
+        let is_other = !slot.is_native() && matches!(content, Content::Held(_)) && !slot.is_enabled(access);
+        let is_new = events.is_present && (events.presence_changed || is_other);
         let content = match content {
             Content::Empty if events.is_present => self.attach(slot, access, datapath),
             Content::Off | Content::Refused | Content::Unplaced(_) if is_new => {

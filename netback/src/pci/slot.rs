@@ -22,6 +22,8 @@ const HOT_PLUG_CAPABLE: u32 = 1 << 6;
 
 /// Slot Control, the lower half of its word.
 mod control {
+    /// What may send interrupts; the events have the same places in the upper half.
+    pub const ENABLES: u32 = 0x1f;
     pub const ATTENTION_ENABLE: u32 = 1 << 0;
     pub const PRESENCE_ENABLE: u32 = 1 << 3;
     pub const INTERRUPT_ENABLE: u32 = 1 << 5;
@@ -158,8 +160,12 @@ impl Slot {
             return Events::default();
         }
         if word & status::EVENTS != 0 {
-            // Those that were seen, no others: one that comes between is seen the next time.
-            access.write_word(port, register, word & (0xffff | status::EVENTS));
+            // Those that were seen, no others: one that comes between is seen the next time. QEMU takes the lower half
+            // for events as well, and clears nothing if one of those was not seen: others send nothing meanwhile.
+            let control = word & 0xffff;
+            let seen = word >> 16 | !control::ENABLES;
+            access.write_word(port, register, control & seen | word & status::EVENTS);
+            access.write_word(port, register, control);
         }
         Events {
             attention: word & status::ATTENTION != 0,

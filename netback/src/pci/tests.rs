@@ -26,10 +26,16 @@ impl ConfigurationAccess for Buses {
 
     fn write_word(&mut self, function: DeviceFunction, register: u8, data: u32) {
         assert!(function.valid() && register.is_multiple_of(4));
+        let before = self.read_word(function, register);
         // Status, behind the command, is cleared by ones.
-        let status = if register == 4 { self.read_word(function, 4) & !data & 0xffff_0000 } else { 0 };
-        let data = if register == 4 { data & 0xffff | status } else { data };
-        self.words.insert((function, register), data);
+        let status = match register {
+            4 => before & !data & 0xffff_0000,
+            // QEMU takes the lower half of a word for ones, too, and clears nothing if one is of an event that was not.
+            slots::SLOT if data & !(before >> 16) & 0x1f != 0 => before & 0xffff_0000,
+            slots::SLOT => before & !(data & 0x1f << 16) & 0xffff_0000,
+            _ => data & 0xffff_0000,
+        };
+        self.words.insert((function, register), data & 0xffff | status);
     }
 
     unsafe fn unsafe_clone(&self) -> Self {

@@ -18,13 +18,15 @@ fn slot(buses: &mut Buses, capabilities: u32) -> DeviceFunction {
             // Root port, with a slot.
             (0x54, 0x0142_0010),
             (0x68, capabilities),
-            (0x6c, 0),
+            (SLOT, 0),
         ],
     );
     port
 }
 
 const CAPABLE: u32 = 0x7b;
+/// Slot Control and Slot Status.
+pub(super) const SLOT: u8 = 0x6c;
 
 #[test]
 fn slots_are_found_behind_root_ports_and_native_where_they_may_be() {
@@ -45,19 +47,24 @@ fn events_of_a_slot_are_taken_once_and_no_others_are_cleared() {
     let (_registers, mut buses) = device();
     let port = slot(&mut buses, CAPABLE);
     let slot = Slot::all(&mut buses, true)[0];
-    buses.set(port, &[(0x6c, 0x0049_0100)]);
-    let events = slot.take_events(&mut buses);
-    assert_eq!(events, Events { attention: true, presence_changed: true, is_present: true });
-    // What was written: the control as it was, ones for the events that were seen.
-    assert_eq!(buses.read_word(port, 0x6c), 0x0009_0100);
-    buses.set(port, &[(0x6c, 0x0040_0029)]);
-    assert_eq!(slot.take_events(&mut buses), Events { is_present: true, ..Events::default() });
+    for (status, attention, presence_changed) in
+        [(0x49, true, true), (0x48, false, true), (0x41, true, false), (0x50, false, false)]
+    {
+        for control in [0x100, 0x129, 0x729] {
+            buses.set(port, &[(SLOT, status << 16 | control)]);
+            let events = slot.take_events(&mut buses);
+            assert_eq!(events, Events { attention, presence_changed, is_present: true });
+            assert_eq!(buses.read_word(port, SLOT), 0x0040_0000 | control, "{status:#x} {control:#x}");
+            assert_eq!(slot.take_events(&mut buses), Events { is_present: true, ..Events::default() });
+        }
+    }
+    buses.set(port, &[(SLOT, 0x0040_0029)]);
     slot.power_off(&mut buses);
-    assert_eq!(buses.read_word(port, 0x6c), 0x0729);
+    assert_eq!(buses.read_word(port, SLOT), 0x0040_0729);
     slot.power_on(&mut buses);
-    assert_eq!(buses.read_word(port, 0x6c), 0x0129);
+    assert_eq!(buses.read_word(port, SLOT), 0x0040_0129);
     buses.words.remove(&(port, 0));
-    buses.words.remove(&(port, 0x6c));
+    buses.words.remove(&(port, SLOT));
     assert_eq!(slot.take_events(&mut buses), Events::default(), "a port that is gone has no events");
 }
 
