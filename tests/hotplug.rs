@@ -136,6 +136,15 @@ fn a_slot_that_was_left_takes_the_next_nic_though_nothing_happens_meanwhile() {
             world.uplink = outside(link);
         }
     }
+    for way in [Way::Native, Way::Acpi, Way::Pc] {
+        let mut world = Plugged::boot(way);
+        for _ in 0..3 {
+            let _guest = world.plug("guest", 1, nic(1), "vif1", "10.137.0.20/24");
+            thread::sleep(Duration::from_millis(500));
+            world.unplug("guest");
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
 }
 
 #[test]
