@@ -306,6 +306,7 @@ fn fairness_within_a_client_what_was_never_answered_gives_way_and_established_fl
         world.send("work", udp("10.0.1.8:3000", SERVER, b"me too"));
         let served = world.sent("uplink").len();
         assert_eq!(served == 0, answered, "it is served at the cost of what nobody answered");
+        assert_eq!(world.occupancy().evicted, u64::from(!answered));
         assert_eq!(world.drops("work", Dropped::ClientQuota), u64::from(answered));
         world.forget();
         let mut alive = 0;

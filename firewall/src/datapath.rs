@@ -92,6 +92,8 @@ pub struct Datapath<L: Link> {
     /// Lines about sessions that there was no room for, and about those that had to go.
     refusals: Limiter,
     evictions: Limiter,
+    /// Sessions that had to go.
+    evicted: u64,
     /// The frames at hand; empty between turns.
     batch: Vec<(L::Frame, Guess)>,
     upkeep_due: Instant,
@@ -168,6 +170,7 @@ impl<L: Link> Datapath<L> {
             echoes: Limiter::new(count, LIMITERS[2], 1000, 1, 0),
             refusals: Limiter::new(count, LIMITERS[3], 3, 10_000, 0),
             evictions: Limiter::new(count, LIMITERS[4], 3, 10_000, 0),
+            evicted: 0,
             routes,
             batch: Vec::with_capacity(BATCH),
             upkeep_due: Instant::ZERO,

@@ -18,6 +18,9 @@ pub struct Stats {
     pub sessions: u64,
     /// Mappings alive.
     pub mappings: u64,
+    /// Sessions that had to go for others, as there was no room.
+    #[serde(default)]
+    pub evicted: u64,
     /// Entries of the neighbour cache.
     #[serde(default)]
     pub neighbors: u64,

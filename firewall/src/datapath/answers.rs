@@ -123,7 +123,9 @@ impl<L: Link> Datapath<L> {
 
     /// An unassured session has ended for a new one, as there was no room: the log is told at times.
     pub(super) fn note_given_way(&mut self, input: usize, packet: &Packet, now: Instant) {
-        if self.nat.take_given_way() > 0 && self.evictions.allows(input, 0, now) {
+        let gone = self.nat.take_given_way();
+        self.evicted += u64::from(gone);
+        if gone > 0 && self.evictions.allows(input, 0, now) {
             let (port, source) = (self.ports[input].name, packet.source());
             log::warn!(target: "nat", "no room: unassured sessions end for new ones: port={port} source={source}");
         }

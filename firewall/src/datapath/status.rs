@@ -14,6 +14,8 @@ pub struct Occupancy {
     pub sessions: u32,
     /// Mappings that hold an external port.
     pub mappings: u32,
+    /// Sessions that were not over and had to go for others since boot, as there was no room.
+    pub evicted: u64,
     /// Neighbours known or asked for.
     pub neighbors: usize,
 }
@@ -67,7 +69,12 @@ impl<L: Link> Datapath<L> {
     /// What the tables hold.
     pub fn occupancy(&self) -> Occupancy {
         let counts = self.nat.counts();
-        Occupancy { sessions: counts.sessions, mappings: counts.mappings, neighbors: self.neighbors.len() }
+        Occupancy {
+            sessions: counts.sessions,
+            mappings: counts.mappings,
+            evicted: self.evicted,
+            neighbors: self.neighbors.len(),
+        }
     }
 
     /// The rules and chain policies that ended chains since this was last asked, the first of them first: at

@@ -90,7 +90,7 @@ pub fn write_stats<L: Link>(
     let free = datapath.ports().first().map_or(0, |port| port.link.statistics().free_buffers);
     write!(
         out,
-        r#"{{"uptime_ms":{},"ready":true,"memory":{{"total":{},"heap_free":{},"late_allocations":{}}},"interrupts":{},"sessions":{},"mappings":{},"neighbors":{},"buffers_free":{},"ports":["#,
+        r#"{{"uptime_ms":{},"ready":true,"memory":{{"total":{},"heap_free":{},"late_allocations":{}}},"interrupts":{},"sessions":{},"mappings":{},"evicted":{},"neighbors":{},"buffers_free":{},"ports":["#,
         machine.uptime_ms,
         machine.memory_total,
         machine.heap_free,
@@ -98,6 +98,7 @@ pub fn write_stats<L: Link>(
         machine.interrupts,
         occupancy.sessions,
         occupancy.mappings,
+        occupancy.evicted,
         occupancy.neighbors,
         free,
     )?;

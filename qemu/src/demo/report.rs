@@ -168,9 +168,10 @@ fn endpoint(flow: &Flow, address: std::net::Ipv4Addr, port: u16, is_source: bool
 /// The appliance's own counters, as a table.
 fn figures(stats: &Stats) -> Vec<String> {
     let mut lines = vec![format!(
-        "the appliance's own figures: up {:.1} s, {} sessions, {} mappings, {} neighbours, {} free buffers",
+        "the appliance's own figures: up {:.1} s, {} sessions ({} evicted), {} mappings, {} neighbours, {} free buffers",
         stats.uptime_ms as f64 / 1e3,
         stats.sessions,
+        stats.evicted,
         stats.mappings,
         stats.neighbors,
         stats.buffers_free
