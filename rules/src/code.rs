@@ -44,85 +44,83 @@ impl Code {
     /// No rules.
     pub const EMPTY: Self = Self { words: &[], sets: &[], lookups: &[], effects: &[], actions: &[] };
 
-    /// The step that begins these words, and the words behind it; words that are none end the packet.
-    #[inline(always)]
-    pub(crate) fn step(&self, words: &'static [u32]) -> Option<(Step, &'static [u32])> {
-        let (&first, rest) = words.split_first()?;
-        let kind = first & 15;
-        if kind > kind::IN {
-            return Some((self.read(kind, (first >> 16) as usize).unwrap_or(NO_STEP), rest));
-        }
-        let length = match kind {
-            kind::EQUAL_WORD | kind::RANGE | kind::PREFIX => 1,
-            kind::RANGE_WORDS | kind::MASKED => 2,
-            _ => 0,
-        };
-        let Some(behind) = rest.get(length..) else { return Some((NO_STEP, &[])) };
-        Some((Step::Compare(Comparison { first, words: rest }), behind))
-    }
-
-    #[inline(always)]
-    fn read(&self, kind: u32, at: usize) -> Option<Step> {
-        Some(match kind {
-            kind::LOOKUP => Step::Lookup(self.lookups.get(at)?),
+    /// What a word asks for that is neither a comparison nor a verdict; none if it is no step at all.
+    pub(crate) fn step(&self, first: u32) -> Option<Step> {
+        let at = first >> 16;
+        Some(match first & 15 {
+            kind::LOOKUP => Step::Lookup(self.lookups.get(at as usize)?),
             kind::COUNT => Step::Count(CounterId(at as u16)),
-            kind::ACT => Step::Act(self.effects.get(at)?),
-            kind::DO => Step::Do(*self.actions.get(at)?),
+            kind::ACT => Step::Act(self.effects.get(at as usize)?),
             _ => return None,
         })
     }
 
-    /// Whether a number is as a comparison wants it; none when there is no such set.
+    /// The verdict that a word ends the rule with, if it is one.
     #[inline(always)]
-    pub(crate) fn holds(&self, comparison: Comparison, value: u32) -> Option<bool> {
-        let Comparison { first, words } = comparison;
+    pub(crate) fn verdict(&self, first: u32) -> Option<&'static Action> {
+        self.actions.get((first >> 16) as usize).filter(|_| first & 15 == kind::DO)
+    }
+
+    /// Whether a number is as a comparison wants it, which has this first word; takes the others away. None when there
+    /// are no such words, or no such set.
+    #[inline(always)]
+    pub(crate) fn holds(&self, first: u32, words: &mut &'static [u32], value: u32) -> Option<bool> {
         let number = first >> 16;
-        let word = |at: usize| words.get(at).copied();
+        let mut word = || {
+            let (&word, behind) = words.split_first()?;
+            *words = behind;
+            Some(word)
+        };
         let holds = match first & 15 {
             kind::EQUAL => value == number,
-            kind::EQUAL_WORD => value == word(0)?,
-            kind::RANGE => (word(0)? & 0xffff..=word(0)? >> 16).contains(&value),
-            kind::RANGE_WORDS => (word(0)?..=word(1)?).contains(&value),
-            kind::PREFIX => (word(0)? ^ value).leading_zeros() >= number,
-            kind::MASKED => value & word(0)? == word(1)?,
+            kind::EQUAL_WORD => value == word()?,
+            kind::RANGE => {
+                let ends = word()?;
+                (ends & 0xffff..=ends >> 16).contains(&value)
+            }
+            kind::RANGE_WORDS => (word()?..=word()?).contains(&value),
+            kind::PREFIX => (word()? ^ value).leading_zeros() >= number,
+            kind::MASKED => value & word()? == word()?,
             _ => is_among(self.sets.get(number as usize)?, value),
         };
         Some(holds != (first & 16 != 0))
     }
 }
 
-/// What words that are no step come to.
-const NO_STEP: Step = Step::Do(Action::Drop);
+/// Whether a step that begins with this word compares a number of the packet.
+#[inline(always)]
+pub(crate) const fn is_comparison(first: u32) -> bool {
+    first & 15 <= kind::IN
+}
 
-/// One step of a rule.
+/// What a comparison compares; none when there is no such field.
+#[inline(always)]
+pub(crate) fn field(first: u32) -> Option<Field> {
+    Field::of(first >> 8 & 0xff)
+}
+
+/// What stands behind a comparison with this first word.
+pub(crate) fn behind(first: u32, words: &'static [u32]) -> &'static [u32] {
+    let length = match first & 15 {
+        kind::EQUAL_WORD | kind::RANGE | kind::PREFIX => 1,
+        kind::RANGE_WORDS | kind::MASKED => 2,
+        _ => 0,
+    };
+    words.get(length..).unwrap_or(NO_STEP)
+}
+
+/// Words that are no step.
+pub(crate) const NO_STEP: &[u32] = &[15];
+
+/// One step of a rule that is neither a comparison nor a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Goes on if the number is as wanted, else ends the rule. A packet without it matches neither way.
-    Compare(Comparison),
     /// Goes on if the concatenation of some numbers is, or is not, among these.
     Lookup(&'static Lookup),
     /// Counts the packet.
     Count(CounterId),
     /// Does something that is remembered; ends the rule if that says so.
     Act(&'static Effect),
-    /// Ends the rule with a verdict; the last step.
-    Do(Action),
-}
-
-/// A comparison of one number of the packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Comparison {
-    first: u32,
-    /// What follows its first word.
-    words: &'static [u32],
-}
-
-impl Comparison {
-    /// What it compares; none when there is no such field.
-    #[inline(always)]
-    pub fn field(self) -> Option<Field> {
-        Field::ALL.get((self.first >> 8 & 0xff) as usize).copied()
-    }
 }
 
 /// Whether a value is in one of these ranges, which are sorted and apart.
@@ -204,16 +202,6 @@ mod tests {
 
     use super::*;
 
-    fn read(words: &[u32], code: &Code) -> Vec<Step> {
-        let mut words: &'static [u32] = Vec::from(words).leak();
-        let mut steps = Vec::new();
-        while let Some((step, rest)) = code.step(words) {
-            steps.push(step);
-            words = rest;
-        }
-        steps
-    }
-
     #[test]
     fn what_is_written_is_read_again() {
         static SET: [(u32, u32); 3] = [(2, 4), (9, 9), (u32::MAX - 1, u32::MAX)];
@@ -236,31 +224,39 @@ mod tests {
         for (at, (word, holds)) in cases.into_iter().enumerate() {
             for negated in [false, true] {
                 let (three, length) = comparison(Field::ALL[at * 3], word, negated);
-                let end = reference(Reference::Do(1));
-                let steps = read(&[&three[..length], &[end]].concat(), &code);
-                let [Step::Compare(read), Step::Do(Action::Jump(7))] = steps[..] else {
-                    panic!("{word:?}: {steps:?}");
-                };
-                assert_eq!(read.field(), Some(Field::ALL[at * 3]));
+                let words: &'static [u32] = Vec::from(&three[1..length]).leak();
+                assert!(is_comparison(three[0]) && code.verdict(three[0]).is_none());
+                assert_eq!(field(three[0]), Some(Field::ALL[at * 3]));
+                assert_eq!(behind(three[0], words), [0; 0]);
                 for &value in &numbers {
-                    assert_eq!(code.holds(read, value), Some(holds(value) != negated), "{word:?} {value}");
+                    let mut rest = words;
+                    assert_eq!(
+                        code.holds(three[0], &mut rest, value),
+                        Some(holds(value) != negated),
+                        "{word:?} {value}"
+                    );
+                    assert_eq!(rest, [0; 0]);
                 }
             }
         }
-        assert_eq!(read(&[reference(Reference::Count(CounterId(9)))], &code), [Step::Count(CounterId(9))]);
+        let [count, end] = [Reference::Count(CounterId(9)), Reference::Do(1)].map(reference);
+        assert!(!is_comparison(count) && !is_comparison(end));
+        assert_eq!((code.step(count), code.verdict(count)), (Some(Step::Count(CounterId(9))), None));
+        assert_eq!((code.step(end), code.verdict(end)), (None, Some(&Action::Jump(7))));
     }
 
     #[test]
-    fn words_that_are_no_step_end_the_packet() {
-        for words in [&[15][..], &[kind::EQUAL_WORD], &[kind::DO], &[kind::MASKED, 1]] {
-            assert_eq!(read(words, &Code::EMPTY)[0], Step::Do(Action::Drop), "{words:?}");
+    fn words_that_are_no_step_are_told() {
+        let none = |first: u32| Code::EMPTY.step(first).is_none() && Code::EMPTY.verdict(first).is_none();
+        for first in [15, kind::DO, kind::LOOKUP, kind::ACT] {
+            assert!(!is_comparison(first) && none(first), "{first}");
         }
-        let of = |word: u32| match read(&[word], &Code::EMPTY)[0] {
-            Step::Compare(comparison) => (comparison.field(), Code::EMPTY.holds(comparison, 5)),
-            step => panic!("{step:?}"),
-        };
-        assert_eq!(of(0xff << 8).0, None);
-        assert_eq!(of(kind::IN | 9 << 16).1, None);
+        for (first, words) in [(kind::EQUAL_WORD, &[][..]), (kind::MASKED, &[1]), (kind::IN | 9 << 16, &[])] {
+            assert_eq!(Code::EMPTY.holds(first, &mut { words }, 5), None, "{first}");
+        }
+        assert_eq!(behind(kind::MASKED, &[1]), NO_STEP);
+        assert!(none(NO_STEP[0]) && !is_comparison(NO_STEP[0]));
+        assert_eq!(field(0xff << 8), None);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::object::{Count, CountId, DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{Action, Base, Chain, CounterId, Kind, Location, RuleId, Stage};
 use crate::translation::SourceNat;
-use crate::walk::{self, Ending, Walker};
-use crate::walkers::{Ahead, Foreseen, Seen};
+use crate::walk::{self, Ending};
+use crate::walkers::{Foreseen, Known, Seen};
 
 /// Protocols that have ports where TCP and UDP have them, and sessions by address alone: DCCP, SCTP, UDP-Lite.
 pub const OTHER_PORTS: [u8; 3] = [33, 132, 136];
@@ -148,6 +148,11 @@ pub struct Decision {
     pub snat: Option<SourceNat>,
 }
 
+impl Decision {
+    /// It passes as it is.
+    const ACCEPT: Self = Self { verdict: Verdict::Accept, dnat: None, snat: None };
+}
+
 impl Policy {
     /// A policy without chains: everything passes.
     pub const EMPTY: Self = Self {
@@ -172,15 +177,25 @@ impl Policy {
     ///
     /// Nat chains run while the candidate's state is new; a dnat changes the candidate's destination, and its
     /// `dnat`, for the chains that follow.
+    #[inline]
     pub fn evaluate(
         &self,
         at: impl Into<Point>,
         candidate: &mut Candidate,
         tally: &mut impl Tally,
     ) -> Decision {
-        let mut decision = Decision { verdict: Verdict::Accept, dnat: None, snat: None };
+        let at = at.into();
+        match self.hook(at.hook) {
+            [] => Decision::ACCEPT,
+            _ => self.evaluate_chains(at, candidate, tally),
+        }
+    }
+
+    #[inline(never)]
+    fn evaluate_chains(&self, at: Point, candidate: &mut Candidate, tally: &mut impl Tally) -> Decision {
+        let mut decision = Decision::ACCEPT;
         let mut translates = candidate.state == State::New;
-        for base in self.bases(at.into()) {
+        for base in self.bases(at) {
             if base.kind == Kind::Nat && !translates {
                 continue;
             }
@@ -196,20 +211,33 @@ impl Policy {
                     return decision;
                 }
             }
-            translates &= !translate(ending, candidate, &mut decision);
+            if matches!(ending, Ending::Dnat(_) | Ending::Snat(_)) {
+                translate(ending, candidate, &mut decision);
+                translates = false;
+            }
         }
         decision
     }
 
     /// What the chains of a hook, or of a stage of one, say about a later packet of a session: nat chains have had their say.
     /// Marks that rules set are the candidate's for the chains that follow.
+    #[inline]
     pub fn evaluate_later(
         &self,
         at: impl Into<Point>,
         candidate: &mut Candidate,
         tally: &mut impl Tally,
     ) -> Verdict {
-        for base in self.bases(at.into()).filter(|base| base.kind == Kind::Filter) {
+        let at = at.into();
+        match self.hook(at.hook) {
+            [] => Verdict::Accept,
+            _ => self.evaluate_filters(at, candidate, tally),
+        }
+    }
+
+    #[inline(never)]
+    fn evaluate_filters(&self, at: Point, candidate: &mut Candidate, tally: &mut impl Tally) -> Verdict {
+        for base in self.bases(at).filter(|base| base.kind == Kind::Filter) {
             tally.met(Met::Base { id: base.id, kind: base.kind });
             let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
             if ending == Ending::Policy {
@@ -233,7 +261,7 @@ impl Policy {
         if self.reads_other_ports && OTHER_PORTS.contains(&candidate.protocol) {
             return Residue::PER_PACKET;
         }
-        let mut walker = Foreseen { candidate, residue: Residue::ACCEPT };
+        let mut walker = Foreseen { known: Known::Session(candidate), residue: Residue::ACCEPT };
         match self.passes(at.into(), &mut walker) {
             true => walker.residue,
             false => Residue::PER_PACKET,
@@ -254,7 +282,7 @@ impl Policy {
         let mut residue = Residue::ACCEPT;
         // Sessions are not known at first.
         for (at, state) in core::iter::once((Stage::Untracked.into(), State::Invalid)).chain(hooks) {
-            let mut walker = Ahead { state, residue: Residue::ACCEPT };
+            let mut walker = Foreseen { known: Known::State(state), residue: Residue::ACCEPT };
             if !self.passes(at, &mut walker) {
                 return Residue::UNKNOWN;
             }
@@ -264,7 +292,7 @@ impl Policy {
     }
 
     /// Whether the filter chains of a hook, or of a stage of one, let later packets pass, as far as the walker knows.
-    fn passes(&self, at: Point, walker: &mut impl Walker) -> bool {
+    fn passes(&self, at: Point, walker: &mut Foreseen) -> bool {
         self.bases(at).filter(|base| base.kind == Kind::Filter).all(|base| {
             match walk::walk(self, base.chain, walker) {
                 Ending::Accept => true,
@@ -316,15 +344,20 @@ impl Policy {
         self.chains.get(usize::from(chain))
     }
 
-    fn bases(&self, Point { hook, stage }: Point) -> impl Iterator<Item = &'static Base> {
-        let bases: &'static [Base] = match hook {
+    /// The base chains of a hook.
+    #[inline]
+    fn hook(&self, hook: Hook) -> &'static [Base] {
+        match hook {
             Hook::Prerouting => self.hooks[0],
             Hook::Input => self.hooks[1],
             Hook::Forward => self.hooks[2],
             Hook::Output => self.hooks[3],
             Hook::Postrouting => self.hooks[4],
-        };
-        bases.iter().filter(move |base| stage.is_none_or(|stage| stage == base.stage))
+        }
+    }
+
+    fn bases(&self, Point { hook, stage }: Point) -> impl Iterator<Item = &'static Base> {
+        self.hook(hook).iter().filter(move |base| stage.is_none_or(|stage| stage == base.stage))
     }
 }
 
@@ -339,8 +372,8 @@ fn verdict(base: &Base, ending: Ending) -> Verdict {
     }
 }
 
-/// Puts a translation into effect for the chains that follow; whether there was one.
-fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision) -> bool {
+/// Puts a translation into effect for the chains that follow.
+fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision) {
     match ending {
         Ending::Dnat(destination) => {
             let (address, port) = destination.of(candidate);
@@ -357,7 +390,6 @@ fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision)
             candidate.source = shown.unwrap_or(candidate.source);
             decision.snat = Some(source);
         }
-        _ => return false,
+        _ => {}
     }
-    true
 }

@@ -247,9 +247,32 @@ impl Lookup {
     }
 }
 
-/// A number of the packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Field {
+/// Names each number once: what it is, how it is counted, and which has a number.
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A number of the packet.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Field {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Field {
+            /// All fields, in their order.
+            pub const ALL: [Self; [$(Self::$name),*].len()] = [$(Self::$name),*];
+
+            /// The field of this place in their order.
+            #[inline(always)]
+            pub(crate) const fn of(number: u32) -> Option<Self> {
+                match number {
+                    $(_ if number == Self::$name as u32 => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+fields! {
     /// The index of the incoming port; [`NO_PORT`] without one.
     InputPort,
     /// The index of the outgoing port; [`NO_PORT`] without one.
@@ -329,42 +352,6 @@ pub const STATUS_SNAT: u32 = 0x10;
 pub const STATUS_DNAT: u32 = 0x20;
 
 impl Field {
-    /// All fields, in their order.
-    pub const ALL: [Self; 32] = [
-        Self::InputPort,
-        Self::OutputPort,
-        Self::Source,
-        Self::Destination,
-        Self::Protocol,
-        Self::SourcePort,
-        Self::DestinationPort,
-        Self::IcmpType,
-        Self::IcmpCode,
-        Self::TcpFlags,
-        Self::Dscp,
-        Self::Ecn,
-        Self::Ttl,
-        Self::Length,
-        Self::Identification,
-        Self::State,
-        Self::Status,
-        Self::Mark,
-        Self::ConnectionMark,
-        Self::Direction,
-        Self::OriginalSource,
-        Self::OriginalDestination,
-        Self::OriginalSourcePort,
-        Self::OriginalDestinationPort,
-        Self::ReplySource,
-        Self::ReplyDestination,
-        Self::ReplySourcePort,
-        Self::ReplyDestinationPort,
-        Self::SourceStation,
-        Self::SourceStationRest,
-        Self::DestinationStation,
-        Self::DestinationStationRest,
-    ];
-
     /// Whether the number may differ between packets of one direction of one session.
     #[must_use]
     pub const fn is_per_packet(self) -> bool {

@@ -6,7 +6,7 @@
 
 use crate::candidate::Candidate;
 use crate::table::Field;
-use crate::walk::value;
+use crate::walk::read;
 
 /// What trees look at, by the number that a node has for it.
 pub const DIMENSIONS: [Field; 7] = [
@@ -66,7 +66,7 @@ pub struct Trees {
 impl Trees {
     /// The rules that this packet may meet, a list of each tree.
     pub(crate) fn find(&self, candidate: &Candidate) -> [&'static [u16]; TREES_MAX] {
-        let values = DIMENSIONS.map(|field| value(field, candidate).unwrap_or(ABSENT));
+        let values = DIMENSIONS.map(|field| read(field, candidate).unwrap_or(ABSENT));
         let mut lists: [&'static [u16]; TREES_MAX] = [&[]; TREES_MAX];
         for (list, &root) in lists.iter_mut().zip(self.roots) {
             *list = self.descend(root, &values);

@@ -1,7 +1,7 @@
 //! One walk through a base chain, shared by whoever knows the packet and whoever knows only its session.
 
 use crate::candidate::{Candidate, Direction};
-use crate::code::{Code, Step};
+use crate::code::{self, Code, Step};
 use crate::memory::Numbers;
 use crate::policy::{Policy, Reject};
 use crate::table::{
@@ -54,46 +54,33 @@ pub enum Ending {
     Unknown,
 }
 
-/// What one rule asks for.
-enum Outcome {
-    /// A match failed.
-    Next,
-    /// It came to its end without a verdict.
-    Done,
-    Act(Action),
-    Unknown,
-}
-
-/// The rules of a chain that are still to be walked, by their places: all from one on, or those of some
-/// lists.
+/// Rules of a chain with trees that are still to be walked: those of some lists, by their places.
 #[derive(Clone, Copy)]
-struct Rest {
+struct Listed {
     rules: &'static [Rule],
-    lists: Option<[&'static [u16]; TREES_MAX]>,
+    lists: [&'static [u16]; TREES_MAX],
 }
 
-impl Rest {
-    const NONE: Self = Self { rules: &[], lists: None };
-
-    /// The rules of a chain that a packet may meet.
-    fn of(policy: &Policy, chain: u16, walker: &impl Walker) -> Self {
-        policy.chain(chain).map_or(Self::NONE, |chain| Self {
-            rules: chain.rules,
-            lists: chain.trees.as_ref().and_then(|trees| walker.find(trees)),
-        })
-    }
-
+impl Listed {
+    /// Of the lists' first rules the one that stands first in the chain.
     fn next(&mut self) -> Option<&'static Rule> {
-        let Some(lists) = &mut self.lists else {
-            let (first, rest) = self.rules.split_first()?;
-            self.rules = rest;
-            return Some(first);
-        };
-        // Of the lists' first rules the one that stands first in the chain.
-        let list = lists.iter_mut().filter(|list| !list.is_empty()).min_by_key(|list| list.first())?;
+        let list = self.lists.iter_mut().filter(|list| !list.is_empty()).min_by_key(|list| list.first())?;
         let (&first, rest) = list.split_first()?;
         *list = rest;
         self.rules.get(usize::from(first))
+    }
+}
+
+/// The rules of a chain that are still to be walked: all from one on, or those that trees list.
+type Rest = (&'static [Rule], Option<Listed>);
+
+/// The rules of a chain that a packet may meet.
+#[inline(always)]
+fn rules(policy: &Policy, chain: u16, walker: &impl Walker) -> Rest {
+    let Some(chain) = policy.chain(chain) else { return (&[], None) };
+    match chain.trees.as_ref().and_then(|trees| walker.find(trees)) {
+        Some(lists) => (&[], Some(Listed { rules: chain.rules, lists })),
+        None => (chain.rules, None),
     }
 }
 
@@ -101,15 +88,19 @@ impl Rest {
 pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
     // The callers to return to.
     let mut callers = heapless::Vec::<Rest, JUMPS_MAX>::new();
-    let mut rules = Rest::of(policy, chain, walker);
+    let (mut line, mut listed) = rules(policy, chain, walker);
     let mut open = Gate::SHUT;
     loop {
-        let Some(rule) = rules.next() else {
-            let Some(caller) = callers.pop() else {
-                return Ending::Policy;
-            };
-            rules = caller;
+        let rule = if let Some((first, rest)) = line.split_first() {
+            line = rest;
+            first
+        } else if let Some(next) = listed.as_mut().and_then(Listed::next) {
+            next
+        } else if let Some(caller) = callers.pop() {
+            (line, listed) = caller;
             continue;
+        } else {
+            return Ending::Policy;
         };
         let action = match apply(&policy.code, rule, &mut open, walker) {
             Outcome::Next => continue,
@@ -118,7 +109,7 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
                 continue;
             }
             Outcome::Unknown => return Ending::Unknown,
-            Outcome::Act(action) => action,
+            Outcome::Act(action) => *action,
         };
         walker.met(rule.id, Some(action));
         match action {
@@ -127,59 +118,93 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
             Action::Reject(how) => return Ending::Reject(rule.id, how),
             Action::Dnat(destination) => return Ending::Dnat(destination),
             Action::Snat(source) => return Ending::Snat(source),
-            Action::Return => rules = Rest::NONE,
-            Action::Goto(target) => rules = Rest::of(policy, target, walker),
+            Action::Return => (line, listed) = (&[], None),
+            Action::Goto(target) => (line, listed) = rules(policy, target, walker),
             // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.
-            Action::Jump(target) if callers.push(rules).is_ok() => {
-                rules = Rest::of(policy, target, walker);
+            Action::Jump(target) if callers.push((line, listed)).is_ok() => {
+                (line, listed) = rules(policy, target, walker);
             }
             Action::Jump(_) => return Ending::Drop(rule.id),
         }
     }
 }
 
+/// What one rule asks for.
+enum Outcome {
+    /// A match failed.
+    Next,
+    /// It came to its end without a verdict.
+    Done,
+    Act(&'static Action),
+    Unknown,
+}
+
+/// What words that are no step come to.
+const NO_STEP: Outcome = Outcome::Act(&Action::Drop);
+
 /// Walks one rule. A match of unknown result matters only if the rule then does something.
+#[inline(always)]
 fn apply(code: &Code, rule: &Rule, open: &mut Gate, walker: &mut impl Walker) -> Outcome {
     let mut sure = true;
     let start = rule.start as usize;
-    // Words that there are not end the packet, as others that are no step.
-    let Some(mut words) = code.words.get(start..start + usize::from(rule.length)) else {
-        return Outcome::Act(Action::Drop);
-    };
-    while let Some((step, rest)) = code.step(words) {
+    let Some(mut words) = code.words.get(start..start + usize::from(rule.length)) else { return NO_STEP };
+    while let Some((&first, rest)) = words.split_first() {
         words = rest;
-        match step {
-            Step::Compare(wanted) => {
-                let Some(field) = wanted.field() else { return Outcome::Act(Action::Drop) };
-                match walker.number(field) {
-                    Number::Is(value) => match code.holds(wanted, value) {
-                        Some(true) => {}
-                        Some(false) => return Outcome::Next,
-                        None => return Outcome::Act(Action::Drop),
-                    },
-                    Number::Absent => return Outcome::Next,
-                    Number::Unknown => sure = false,
-                }
+        if !code::is_comparison(first) {
+            if let (true, Some(action)) = (sure, code.verdict(first)) {
+                return Outcome::Act(action);
             }
-            Step::Lookup(wanted) => match walker.looks_up(wanted) {
+            match perform(code, first, &mut sure, open, walker) {
+                Outcome::Done => continue,
+                outcome => return outcome,
+            }
+        }
+        let Some(field) = code::field(first) else { return NO_STEP };
+        match walker.number(field) {
+            Number::Is(value) => match code.holds(first, &mut words, value) {
                 Some(true) => {}
                 Some(false) => return Outcome::Next,
-                None => sure = false,
+                None => return NO_STEP,
             },
-            Step::Act(Effect::Through(gate)) if *gate != *open => return Outcome::Next,
-            Step::Act(Effect::Through(_)) => {}
-            _ if !sure => return Outcome::Unknown,
-            Step::Act(Effect::Open(gate)) => *open = *gate,
-            Step::Count(counter) => walker.count(counter),
-            Step::Act(effect) => match walker.act(effect) {
-                Some(true) => {}
-                Some(false) => return Outcome::Next,
-                None => return Outcome::Unknown,
-            },
-            Step::Do(action) => return Outcome::Act(action),
+            Number::Absent => return Outcome::Next,
+            Number::Unknown => {
+                sure = false;
+                words = code::behind(first, words);
+            }
         }
     }
     Outcome::Done
+}
+
+/// Does what a step says that is no comparison; [`Outcome::Done`] if the rule goes on behind it.
+#[inline(never)]
+fn perform(code: &Code, first: u32, sure: &mut bool, open: &mut Gate, walker: &mut impl Walker) -> Outcome {
+    let goes_on = match code.step(first) {
+        Some(Step::Lookup(wanted)) => match walker.looks_up(wanted) {
+            None => {
+                *sure = false;
+                Some(true)
+            }
+            known => known,
+        },
+        Some(Step::Act(Effect::Through(gate))) => Some(gate == open),
+        _ if !*sure => None,
+        Some(Step::Act(Effect::Open(gate))) => {
+            *open = *gate;
+            Some(true)
+        }
+        Some(Step::Count(counter)) => {
+            walker.count(counter);
+            Some(true)
+        }
+        Some(Step::Act(effect)) => walker.act(effect),
+        None => return NO_STEP,
+    };
+    match goes_on {
+        Some(true) => Outcome::Done,
+        Some(false) => Outcome::Next,
+        None => Outcome::Unknown,
+    }
 }
 
 /// Whether the packet's concatenation is, or is not, in the set.
@@ -207,14 +232,14 @@ pub fn written(write: &Write, candidate: &Candidate) -> Option<u32> {
     Some(from & write.and ^ write.xor)
 }
 
-/// Whether the packet has the field.
-pub fn has(field: Field, candidate: &Candidate) -> bool {
-    value(field, candidate).is_some()
+/// The number that a field reads; `None` when the packet has no such field.
+pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
+    read(field, candidate)
 }
 
-/// The number that a field reads; `None` when the packet has no such field.
-#[inline]
-pub fn value(field: Field, candidate: &Candidate) -> Option<u32> {
+/// As [`value`], for who reads many.
+#[inline(always)]
+pub fn read(field: Field, candidate: &Candidate) -> Option<u32> {
     let value = match field {
         Field::InputPort => candidate.input.map_or(NO_PORT, u32::from),
         Field::OutputPort => candidate.output.map_or(NO_PORT, u32::from),

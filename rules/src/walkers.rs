@@ -41,7 +41,7 @@ impl<T: Tally> Walker for Seen<'_, T> {
 
     #[inline(always)]
     fn number(&self, field: Field) -> Number {
-        walk::value(field, self.candidate).map_or(Number::Absent, Number::Is)
+        walk::read(field, self.candidate).map_or(Number::Absent, Number::Is)
     }
 
     fn count(&mut self, counter: CounterId) {
@@ -107,23 +107,37 @@ impl<T: Tally> Walker for Seen<'_, T> {
 
 /// Walks ahead of packets that are not there yet.
 pub(crate) struct Foreseen<'a> {
-    pub candidate: &'a Candidate,
+    pub known: Known<'a>,
     /// What is left to do as far as it has come.
     pub residue: Residue,
 }
 
+/// What is known of packets that are not there yet.
+pub(crate) enum Known<'a> {
+    /// Their session and direction; what differs from packet to packet is not.
+    Session(&'a Candidate),
+    /// Their state alone.
+    State(State),
+}
+
 impl Walker for Foreseen<'_> {
     fn find(&self, trees: &Trees) -> Option<Lists> {
-        Some(trees.find(self.candidate))
+        match self.known {
+            Known::Session(candidate) => Some(trees.find(candidate)),
+            Known::State(_) => None,
+        }
     }
 
-    #[inline(always)]
     fn number(&self, field: Field) -> Number {
-        match walk::value(field, self.candidate) {
-            // A session without the field (flags of a datagram) never has it.
-            None => Number::Absent,
-            Some(_) if field.is_per_packet() => Number::Unknown,
-            Some(value) => Number::Is(value),
+        match self.known {
+            Known::State(state) if field == Field::State => Number::Is(state.bit()),
+            Known::State(_) => Number::Unknown,
+            Known::Session(candidate) => match walk::value(field, candidate) {
+                // A session without the field (flags of a datagram) never has it.
+                None => Number::Absent,
+                Some(_) if field.is_per_packet() => Number::Unknown,
+                Some(value) => Number::Is(value),
+            },
         }
     }
 
@@ -132,41 +146,9 @@ impl Walker for Foreseen<'_> {
     }
 
     fn looks_up(&mut self, wanted: &Lookup) -> Option<bool> {
-        let is_known = |field: &Field| !field.is_per_packet() || !walk::has(*field, self.candidate);
-        wanted.key.fields().iter().all(is_known).then(|| walk::looks_up(wanted, self.candidate))
-    }
-
-    fn act(&mut self, _: &Effect) -> Option<bool> {
-        None
-    }
-}
-
-/// Walks ahead of all packets of a state, whatever else they are.
-pub(crate) struct Ahead {
-    pub state: State,
-    /// What is left to do as far as it has come.
-    pub residue: Residue,
-}
-
-impl Walker for Ahead {
-    fn find(&self, _: &Trees) -> Option<Lists> {
-        None
-    }
-
-    #[inline(always)]
-    fn number(&self, field: Field) -> Number {
-        match field {
-            Field::State => Number::Is(self.state.bit()),
-            _ => Number::Unknown,
-        }
-    }
-
-    fn count(&mut self, counter: CounterId) {
-        self.residue = self.residue.with(counter);
-    }
-
-    fn looks_up(&mut self, _: &Lookup) -> Option<bool> {
-        None
+        let Known::Session(candidate) = self.known else { return None };
+        let is_known = |field: &Field| !field.is_per_packet() || walk::value(*field, candidate).is_none();
+        wanted.key.fields().iter().all(is_known).then(|| walk::looks_up(wanted, candidate))
     }
 
     fn act(&mut self, _: &Effect) -> Option<bool> {
