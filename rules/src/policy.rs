@@ -13,7 +13,7 @@ use crate::memory::{Memory, Numbers};
 use crate::object::{Count, CountId, DynamicSet, Limit, Log, LogId, Quota};
 use crate::residue::Residue;
 use crate::table::{Action, Base, Chain, CounterId, Kind, Location, RuleId, Stage};
-use crate::translation::SourceNat;
+use crate::translation::{DestinationChoice, SourceChoice, SourceNat};
 use crate::walk::{self, Ending};
 use crate::walkers::{Foreseen, Known, Seen};
 
@@ -177,78 +177,82 @@ impl Policy {
     ///
     /// Nat chains run while the candidate's state is new; a dnat changes the candidate's destination, and its
     /// `dnat`, for the chains that follow.
-    #[inline]
+    #[inline(always)]
     pub fn evaluate(
         &self,
         at: impl Into<Point>,
         candidate: &mut Candidate,
         tally: &mut impl Tally,
     ) -> Decision {
-        let at = at.into();
-        match self.hook(at.hook) {
+        let Point { hook, stage } = at.into();
+        match self.hook(hook) {
             [] => Decision::ACCEPT,
-            _ => self.evaluate_chains(at, candidate, tally),
+            bases => self.evaluate_chains((bases, stage), candidate, tally, candidate.state == State::New),
         }
-    }
-
-    #[inline(never)]
-    fn evaluate_chains(&self, at: Point, candidate: &mut Candidate, tally: &mut impl Tally) -> Decision {
-        let mut decision = Decision::ACCEPT;
-        let mut translates = candidate.state == State::New;
-        for base in self.bases(at) {
-            if base.kind == Kind::Nat && !translates {
-                continue;
-            }
-            tally.met(Met::Base { id: base.id, kind: base.kind });
-            let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
-            if ending == Ending::Policy {
-                tally.met(Met::Policy { id: base.id, accepts: base.accepts });
-            }
-            match verdict(base, ending) {
-                Verdict::Accept => {}
-                verdict => {
-                    decision.verdict = verdict;
-                    return decision;
-                }
-            }
-            if matches!(ending, Ending::Dnat(_) | Ending::Snat(_)) {
-                translate(ending, candidate, &mut decision);
-                translates = false;
-            }
-        }
-        decision
     }
 
     /// What the chains of a hook, or of a stage of one, say about a later packet of a session: nat chains have had their say.
     /// Marks that rules set are the candidate's for the chains that follow.
-    #[inline]
+    #[inline(always)]
     pub fn evaluate_later(
         &self,
         at: impl Into<Point>,
         candidate: &mut Candidate,
         tally: &mut impl Tally,
     ) -> Verdict {
-        let at = at.into();
-        match self.hook(at.hook) {
+        let Point { hook, stage } = at.into();
+        match self.hook(hook) {
             [] => Verdict::Accept,
-            _ => self.evaluate_filters(at, candidate, tally),
+            bases => self.evaluate_chains((bases, stage), candidate, tally, false).verdict,
         }
     }
 
     #[inline(never)]
-    fn evaluate_filters(&self, at: Point, candidate: &mut Candidate, tally: &mut impl Tally) -> Verdict {
-        for base in self.bases(at).filter(|base| base.kind == Kind::Filter) {
-            tally.met(Met::Base { id: base.id, kind: base.kind });
-            let ending = walk::walk(self, base.chain, &mut Seen { candidate, tally });
-            if ending == Ending::Policy {
-                tally.met(Met::Policy { id: base.id, accepts: base.accepts });
+    fn evaluate_chains(
+        &self,
+        (bases, stage): (&'static [Base], Option<Stage>),
+        candidate: &mut Candidate,
+        tally: &mut impl Tally,
+        mut translates: bool,
+    ) -> Decision {
+        let mut decision = Decision::ACCEPT;
+        for base in bases {
+            let is_elsewhere = stage.is_some_and(|stage| stage != base.stage);
+            if is_elsewhere || base.kind == Kind::Nat && !translates {
+                continue;
             }
-            match verdict(base, ending) {
-                Verdict::Accept => {}
-                verdict => return verdict,
+            tally.met(Met::Base { id: base.id, kind: base.kind });
+            let (rule, action) = match walk::walk(self, base.chain, &mut Seen { candidate, tally }) {
+                Ending::Verdict(rule, action) => (rule, action),
+                Ending::Policy => {
+                    tally.met(Met::Policy { id: base.id, accepts: base.accepts });
+                    (base.id, if base.accepts { &Action::Accept } else { &Action::Drop })
+                }
+                // Nothing is unknown about a packet that is here; were it so, it would not pass.
+                Ending::Unknown => (base.id, &Action::Drop),
+            };
+            match *action {
+                Action::Accept => {}
+                Action::Reject(how) => {
+                    decision.verdict = Verdict::Reject(rule, how);
+                    break;
+                }
+                Action::Dnat(to) => {
+                    decision.dnat = Some(redirect(to, candidate));
+                    translates = false;
+                }
+                Action::Snat(to) => {
+                    decision.snat = Some(hide(to, candidate));
+                    translates = false;
+                }
+                // The walk has done what others say.
+                Action::Drop | Action::Return | Action::Jump(_) | Action::Goto(_) => {
+                    decision.verdict = Verdict::Drop(rule);
+                    break;
+                }
             }
         }
-        Verdict::Accept
+        decision
     }
 
     /// What is left to do at a hook, or a stage of one, for later packets of the candidate's session and direction.
@@ -295,7 +299,7 @@ impl Policy {
     fn passes(&self, at: Point, walker: &mut Foreseen) -> bool {
         self.bases(at).filter(|base| base.kind == Kind::Filter).all(|base| {
             match walk::walk(self, base.chain, walker) {
-                Ending::Accept => true,
+                Ending::Verdict(_, Action::Accept) => true,
                 Ending::Policy => base.accepts,
                 _ => false,
             }
@@ -347,13 +351,7 @@ impl Policy {
     /// The base chains of a hook.
     #[inline]
     fn hook(&self, hook: Hook) -> &'static [Base] {
-        match hook {
-            Hook::Prerouting => self.hooks[0],
-            Hook::Input => self.hooks[1],
-            Hook::Forward => self.hooks[2],
-            Hook::Output => self.hooks[3],
-            Hook::Postrouting => self.hooks[4],
-        }
+        self.hooks.get(hook as usize).copied().unwrap_or_default()
     }
 
     fn bases(&self, Point { hook, stage }: Point) -> impl Iterator<Item = &'static Base> {
@@ -361,35 +359,21 @@ impl Policy {
     }
 }
 
-fn verdict(base: &Base, ending: Ending) -> Verdict {
-    match ending {
-        Ending::Drop(id) => Verdict::Drop(id),
-        Ending::Reject(id, how) => Verdict::Reject(id, how),
-        Ending::Policy if base.accepts => Verdict::Accept,
-        // Nothing is unknown about a packet that is here; were it so, it would not pass.
-        Ending::Policy | Ending::Unknown => Verdict::Drop(base.id),
-        Ending::Accept | Ending::Dnat(_) | Ending::Snat(_) => Verdict::Accept,
-    }
+/// Puts a new destination into effect for the chains that follow.
+fn redirect(to: DestinationChoice, candidate: &mut Candidate) -> (Ipv4Addr, Option<u16>) {
+    let (address, port) = to.of(candidate);
+    let port_then = port.unwrap_or(candidate.destination_port);
+    candidate.dnat |= (address, port_then) != (candidate.destination, candidate.destination_port);
+    candidate.destination = address;
+    candidate.destination_port = port_then;
+    (address, port)
 }
 
-/// Puts a translation into effect for the chains that follow.
-fn translate(ending: Ending, candidate: &mut Candidate, decision: &mut Decision) {
-    match ending {
-        Ending::Dnat(destination) => {
-            let (address, port) = destination.of(candidate);
-            let port_then = port.unwrap_or(candidate.destination_port);
-            candidate.dnat |= (address, port_then) != (candidate.destination, candidate.destination_port);
-            candidate.destination = address;
-            candidate.destination_port = port_then;
-            decision.dnat = Some((address, port));
-        }
-        Ending::Snat(source) => {
-            let source = source.of(candidate);
-            let shown = source.shown();
-            candidate.snat |= shown != Some(candidate.source);
-            candidate.source = shown.unwrap_or(candidate.source);
-            decision.snat = Some(source);
-        }
-        _ => {}
-    }
+/// Puts a new source into effect for the chains that follow.
+fn hide(to: SourceChoice, candidate: &mut Candidate) -> SourceNat {
+    let source = to.of(candidate);
+    let shown = source.shown();
+    candidate.snat |= shown != Some(candidate.source);
+    candidate.source = shown.unwrap_or(candidate.source);
+    source
 }

@@ -3,12 +3,11 @@
 use crate::candidate::{Candidate, Direction};
 use crate::code::{self, Code, Step};
 use crate::memory::Numbers;
-use crate::policy::{Policy, Reject};
+use crate::policy::Policy;
 use crate::table::{
     Action, CounterId, Effect, Field, Gate, Key, Lookup, NO_PORT, Rule, RuleId, STATUS_DNAT, STATUS_SNAT,
     Write,
 };
-use crate::translation::{DestinationChoice, SourceChoice};
 use crate::tree::{TREES_MAX, Trees};
 
 /// The most nested jumps that a policy may have.
@@ -43,11 +42,8 @@ pub enum Number {
 /// How a base chain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    Accept,
-    Drop(RuleId),
-    Reject(RuleId, Reject),
-    Dnat(DestinationChoice),
-    Snat(SourceChoice),
+    /// With what this rule says: no jump, nor a return.
+    Verdict(RuleId, &'static Action),
     /// No verdict: the chain's policy decides.
     Policy,
     /// It depends on something that the walker does not know.
@@ -109,22 +105,18 @@ pub fn walk(policy: &Policy, chain: u16, walker: &mut impl Walker) -> Ending {
                 continue;
             }
             Outcome::Unknown => return Ending::Unknown,
-            Outcome::Act(action) => *action,
+            Outcome::Act(action) => action,
         };
-        walker.met(rule.id, Some(action));
-        match action {
-            Action::Accept => return Ending::Accept,
-            Action::Drop => return Ending::Drop(rule.id),
-            Action::Reject(how) => return Ending::Reject(rule.id, how),
-            Action::Dnat(destination) => return Ending::Dnat(destination),
-            Action::Snat(source) => return Ending::Snat(source),
+        walker.met(rule.id, Some(*action));
+        match *action {
             Action::Return => (line, listed) = (&[], None),
             Action::Goto(target) => (line, listed) = rules(policy, target, walker),
             // The compiler refuses deeper nesting; a table that has it all the same lets nothing pass.
             Action::Jump(target) if callers.push((line, listed)).is_ok() => {
                 (line, listed) = rules(policy, target, walker);
             }
-            Action::Jump(_) => return Ending::Drop(rule.id),
+            Action::Jump(_) => return Ending::Verdict(rule.id, &Action::Drop),
+            _ => return Ending::Verdict(rule.id, action),
         }
     }
 }
