@@ -17,6 +17,7 @@ pub mod forward;
 pub mod hosts;
 pub mod memory;
 pub mod object;
+pub mod opening;
 pub mod policy;
 pub mod residue;
 pub mod site;

@@ -11,6 +11,7 @@ use crate::code::Code;
 use crate::forward::Forward;
 use crate::memory::{Memory, Numbers};
 use crate::object::{Count, CountId, DynamicSet, Limit, Log, LogId, Quota};
+use crate::opening::Openings;
 use crate::residue::Residue;
 use crate::table::{Action, Base, Chain, CounterId, Kind, Location, RuleId, Stage};
 use crate::translation::{DestinationChoice, SourceChoice, SourceNat};
@@ -27,6 +28,8 @@ pub struct Policy {
     pub hooks: [&'static [Base]; 5],
     /// The rules of every chain, base or not.
     pub chains: &'static [Chain],
+    /// The chains that first packets meet in place of base chains.
+    pub openings: Openings,
     /// What the rules consist of.
     pub code: Code,
     /// The files of the policy, with the numbers of their first lines among all lines, from 1.
@@ -158,6 +161,7 @@ impl Policy {
     pub const EMPTY: Self = Self {
         hooks: [&[]; 5],
         chains: &[],
+        openings: Openings::NONE,
         code: Code::EMPTY,
         files: &[],
         lines: &[],
@@ -222,7 +226,8 @@ impl Policy {
                 continue;
             }
             tally.met(Met::Base { id: base.id, kind: base.kind });
-            let (rule, action) = match walk::walk(self, base.chain, &mut Seen { candidate, tally }) {
+            let chain = self.openings.chain(base, candidate);
+            let (rule, action) = match walk::walk(self, chain, &mut Seen { candidate, tally }) {
                 Ending::Verdict(rule, action) => (rule, action),
                 Ending::Policy => {
                     tally.met(Met::Policy { id: base.id, accepts: base.accepts });

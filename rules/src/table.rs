@@ -41,10 +41,18 @@ pub struct Base {
     pub stage: Stage,
     /// Its rules: an index into [`Policy::chains`](crate::Policy::chains).
     pub chain: u16,
+    /// Where its chains for first packets begin in [`Openings::chains`](crate::opening::Openings::chains);
+    /// [`Base::NO_OPENINGS`] if it has none.
+    pub openings: u32,
     /// Whether a packet that meets no verdict passes.
     pub accepts: bool,
     /// Names the chain's policy in a drop.
     pub id: RuleId,
+}
+
+impl Base {
+    /// First packets meet the chain itself.
+    pub const NO_OPENINGS: u32 = u32::MAX;
 }
 
 /// What has become of a packet when a chain runs.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rules::code::Code;
 use rules::object::{DynamicSet, Limit, Log, Quota};
+use rules::opening::Openings;
 use rules::policy::Policy;
 use rules::site::{Client, Nat, Site, Timeouts, UdpShort, Uplink};
 use rules::table::{Action, Chain, Effect, KEY_MAX, Lookup};
@@ -155,7 +156,6 @@ pub(crate) fn octets(program: &Program, packed: &Packed) -> usize {
         + program.quotas.len() * size_of::<Quota>()
         + program.logs.iter().map(|log| size_of::<Log>() + log.prefix.len()).sum::<usize>()
         + program.dynamic_sets.iter().map(octets_of_set).sum::<usize>()
-        + program.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<rules::table::Base>()
 }
 
 fn octets_of_set(set: &program::DynamicSet) -> usize {
@@ -197,8 +197,13 @@ fn leak_client(client: crate::plan::Client) -> Client {
 fn leak_program(program: Program, packed: Packed) -> Policy {
     let files = program.files.into_iter().map(|(first, file)| (first, &*file.leak()));
     Policy {
-        hooks: program.hooks.map(|bases| &*bases.leak()),
+        hooks: packed.hooks.map(|bases| &*bases.leak()),
         chains: packed.chains.into_iter().map(leak_chain).collect::<Vec<_>>().leak(),
+        openings: Openings {
+            ports: packed.openings.ports.leak(),
+            classes: packed.openings.classes,
+            chains: packed.openings.chains.leak(),
+        },
         code: leak_code(packed.words, &packed.sets, packed.lookups, packed.effects, packed.actions),
         files: files.collect::<Vec<_>>().leak(),
         lines: program.locations.leak(),

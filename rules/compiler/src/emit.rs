@@ -15,6 +15,7 @@ use rules::tree::Node;
 use rules::{Forward, SourceNat};
 
 use crate::compiled::Compiled;
+use crate::opening::Openings;
 use crate::pack::Packed;
 use crate::plan::{Client, Plan, UdpShort};
 use crate::program::{Lookup, Program};
@@ -40,10 +41,14 @@ macro_rules! line {
 }
 
 fn program(out: &mut String, program: &Program, packed: &Packed) {
-    for (name, bases) in HOOKS.iter().zip(&program.hooks) {
+    for (name, bases) in HOOKS.iter().zip(&packed.hooks) {
         line!(out, "static {name}: [::rules::table::Base; {}] = [{}];", bases.len(), joined(bases, base));
     }
     code(out, packed);
+    let Openings { ports, classes, chains, .. } = &packed.openings;
+    line!(out, "const OPENINGS: ::rules::opening::Openings = ::rules::opening::Openings {{");
+    line!(out, "    ports: &{ports:?}, classes: {classes}, chains: &{chains:?},");
+    line!(out, "}};");
     line!(out, "static FILES: [(u32, &str); {}] = {:?};", program.files.len(), program.files);
     for (name, lines) in [("LINES", &program.locations), ("COUNTER_LINES", &program.counters)] {
         line!(out, "static {name}: [u32; {}] = {lines:?};", lines.len());
@@ -147,7 +152,7 @@ fn plan(out: &mut String, plan: &Plan) {
     let hooks = HOOKS.map(|name| format!("&{name}")).join(", ");
     line!(
         out,
-        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS, reads_other_ports: READS_OTHER_PORTS, untracks: UNTRACKS }},"
+        "    policy: ::rules::policy::Policy {{ hooks: [{hooks}], chains: &CHAINS, openings: OPENINGS, code: CODE, files: &FILES, lines: &LINES, counter_lines: &COUNTER_LINES, forwards: &FORWARDS, limits: &LIMITS, quotas: &QUOTAS, logs: &LOGS, dynamic_sets: &DYNAMIC_SETS, counts: &COUNTS, marks_connections: MARKS_CONNECTIONS, reads_other_ports: READS_OTHER_PORTS, untracks: UNTRACKS }},"
     );
     line!(out, "}};");
 }
@@ -206,8 +211,8 @@ fn timeouts(t: &Timeouts, udp_short: Option<&UdpShort>) -> String {
 
 fn base(base: &Base) -> String {
     format!(
-        "::rules::table::Base {{ kind: ::rules::table::Kind::{:?}, stage: ::rules::table::Stage::{:?}, chain: {}, accepts: {}, id: ::rules::RuleId({}) }}",
-        base.kind, base.stage, base.chain, base.accepts, base.id.0,
+        "::rules::table::Base {{ kind: ::rules::table::Kind::{:?}, stage: ::rules::table::Stage::{:?}, chain: {}, openings: {}, accepts: {}, id: ::rules::RuleId({}) }}",
+        base.kind, base.stage, base.chain, base.openings, base.accepts, base.id.0,
     )
 }
 

@@ -13,6 +13,7 @@ mod explain;
 mod include;
 mod lower;
 mod names;
+mod opening;
 mod pack;
 mod plan;
 mod program;

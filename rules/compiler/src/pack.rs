@@ -5,15 +5,18 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use rules::code::{Reference, Word, comparison, reference};
-use rules::table::{Action, Effect, Field, Rule};
+use rules::table::{Action, Base, Effect, Field, Rule};
 
 use crate::compiled::shared;
+use crate::opening::Openings;
 use crate::program::{self, Lookup, Program, Step, Test};
 use crate::trees::Forest;
 
 /// The words, and what they refer to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Packed {
+    pub hooks: [Vec<Base>; 5],
+    pub openings: Openings,
     pub words: Vec<u32>,
     pub chains: Vec<Chain>,
     pub sets: Vec<Arc<[(u32, u32)]>>,
@@ -61,12 +64,29 @@ impl Packed {
         let sets: Vec<_> = shared(program).into_iter().cloned().collect();
         let numbers = sets.iter().zip(0..=u16::MAX).map(|(set, number)| (Arc::as_ptr(set), number));
         let mut places = Places { sets: numbers.collect(), ..Places::default() };
-        let mut packed = Self { sets, ..Self::default() };
+        let mut hooks = program.hooks.clone();
+        let openings = Openings::new(program, &mut hooks);
+        let mut packed = Self { hooks, sets, ..Self::default() };
         let forests = program.forests.iter().cloned().chain(std::iter::repeat(None));
         for (rules, trees) in program.chains.iter().zip(forests) {
             let rules = rules.iter().map(|rule| packed.rule(rule, &mut places)).collect::<Option<_>>()?;
             packed.chains.push(Chain { rules, trees });
         }
+        // Many of them have the same rules.
+        let mut known = HashMap::new();
+        for rules in &openings.short {
+            let rules = rules.iter().map(|rule| {
+                let shown = format!("{:?}", rule.steps);
+                let Rule { start, length, .. } = match known.get(&shown) {
+                    Some(same) => *same,
+                    None => *known.entry(shown).or_insert(packed.rule(rule, &mut places)?),
+                };
+                Some(Rule { start, length, id: rule.id })
+            });
+            let rules = rules.collect::<Option<_>>()?;
+            packed.chains.push(Chain { rules, trees: None });
+        }
+        packed.openings = openings;
         Some(packed)
     }
 
@@ -110,6 +130,9 @@ impl Packed {
     pub fn octets(&self) -> usize {
         let trees = self.chains.iter().filter_map(|chain| chain.trees.as_ref());
         self.words.len() * size_of::<u32>()
+            + self.hooks.iter().map(Vec::len).sum::<usize>() * size_of::<Base>()
+            + self.openings.chains.len() * size_of::<u16>()
+            + self.openings.ports.len()
             + self.chains.iter().map(|chain| chain.rules.len()).sum::<usize>() * size_of::<Rule>()
             + self.chains.len() * size_of::<rules::table::Chain>()
             + self.sets.len() * size_of::<&[(u32, u32)]>()

@@ -144,3 +144,19 @@ pub(crate) enum Test {
         value: u32,
     },
 }
+
+impl Match {
+    /// Whether a value passes.
+    pub fn holds(&self, value: u32) -> bool {
+        let holds = match &self.test {
+            Test::Equal(wanted) => value == *wanted,
+            Test::Range(first, last) => (*first..=*last).contains(&value),
+            Test::Masked { mask, value: wanted } => value & mask == *wanted,
+            Test::In(ranges) => {
+                let after = ranges.partition_point(|&(first, _)| first <= value);
+                after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|&(_, last)| value <= last)
+            }
+        };
+        holds != self.negated
+    }
+}

@@ -157,20 +157,7 @@ fn what_is_said_ahead_holds_for_every_packet() {
     assert!(settled > 150 && unsettled > 150, "{settled} settled, {unsettled} not, {refused} refused");
 }
 
-/// Numbers that look like chance (splitmix64).
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (((z >> 32) * u64::from(bound)) >> 32) as u32
-    }
-
-    fn of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len() as u32) as usize]
-    }
-
     fn candidate(&mut self) -> Candidate {
         let protocol = self.of(&[6, 17, 1, 132]);
         let has_ports = protocol != 1;

@@ -5,24 +5,12 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::*;
+use rules::opening::Openings;
 use rules::table::Chain;
 use rules::{Candidate, Hook, Policy, State};
 use rules_compiler::compile_text;
 
-/// Numbers that look like chance (splitmix64).
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (((z >> 32) * u64::from(bound)) >> 32) as u32
-    }
-
-    fn of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len() as u32) as usize]
-    }
-
     /// An address of few, so that packets meet rules.
     fn address(&mut self) -> Ipv4Addr {
         let [a, b] = self.of(&[[10, 0], [10, 137], [198, 51], [203, 0]]);
@@ -108,10 +96,10 @@ impl Random {
     }
 }
 
-/// The policy without its trees.
+/// The policy without its trees, and without chains for first packets.
 fn plain(policy: &Policy) -> Policy {
     let chains: Vec<Chain> = policy.chains.iter().map(|chain| Chain { trees: None, ..*chain }).collect();
-    Policy { chains: chains.leak(), ..*policy }
+    Policy { chains: chains.leak(), openings: Openings::NONE, ..*policy }
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Lowering<'_> {
         external: &[Ipv4Addr],
         rule: RuleId,
     ) -> Option<bool> {
-        let lets = |value: u32| holds(&wanted.test, value) != wanted.negated;
+        let lets = |value: u32| wanted.holds(value);
         match wanted.field {
             Field::InputPort => return Some(lets(0)),
             Field::Protocol => {
@@ -316,18 +316,5 @@ impl Lowering<'_> {
         shown.sort_unstable();
         shown.dedup();
         shown
-    }
-}
-
-/// Whether a value passes a test.
-fn holds(test: &Test, value: u32) -> bool {
-    match test {
-        Test::Equal(wanted) => value == *wanted,
-        Test::Range(first, last) => (*first..=*last).contains(&value),
-        Test::Masked { mask, value: wanted } => value & mask == *wanted,
-        Test::In(ranges) => {
-            let after = ranges.partition_point(|&(first, _)| first <= value);
-            after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|&(_, last)| value <= last)
-        }
     }
 }

@@ -69,7 +69,14 @@ impl Lowering<'_> {
             };
             let (kind, accepts) = (spec.kind, chain.policy.unwrap_or(true));
             // Where it stands among the others is told when they are sorted.
-            let base = Base { kind, stage: Stage::Translated, chain: index, accepts, id };
+            let base = Base {
+                kind,
+                stage: Stage::Translated,
+                chain: index,
+                openings: Base::NO_OPENINGS,
+                accepts,
+                id,
+            };
             self.program.priorities.push((id, spec.priority));
             bases.push((spec, base));
         }

@@ -168,3 +168,18 @@ pub fn refuses_files(cases: &[(&str, &[&str])]) {
         assert_eq!(lines(&diagnostics), told, "{rules}");
     }
 }
+
+/// Numbers that look like chance (splitmix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (((z >> 32) * u64::from(bound)) >> 32) as u32
+    }
+
+    pub fn of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len() as u32) as usize]
+    }
+}
