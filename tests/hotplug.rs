@@ -43,7 +43,7 @@ fn is_up(stats: &Stats, name: &str) -> bool {
 #[test]
 fn a_known_nic_is_its_client_an_unknown_one_gets_a_place_and_one_too_many_is_refused() {
     let _machine = busy();
-    for way in [Way::Native, Way::Acpi, Way::Pc] {
+    for way in [Way::Native, Way::Acpi, Way::Pc, Way::Bridge] {
         let mut world = Plugged::boot(way);
         for name in ["work", "vif1", "vif2"] {
             assert!(world.vm.console().text().contains(&format!("name={name} waits for a NIC")), "{name}");
@@ -136,7 +136,7 @@ fn a_slot_that_was_left_takes_the_next_nic_though_nothing_happens_meanwhile() {
             world.uplink = outside(link);
         }
     }
-    for way in [Way::Native, Way::Acpi, Way::Pc] {
+    for way in [Way::Native, Way::Acpi, Way::Pc, Way::Bridge] {
         let mut world = Plugged::boot(way);
         for _ in 0..3 {
             let _guest = world.plug("guest", 1, nic(1), "vif1", "10.137.0.20/24");
@@ -354,4 +354,5 @@ fn cycles_by_way_of_acpi_leave_nothing_behind() {
     let _machine = quiet();
     cycles(Way::Acpi, count().div_ceil(5));
     cycles(Way::Pc, count().div_ceil(5));
+    cycles(Way::Bridge, count().div_ceil(10));
 }

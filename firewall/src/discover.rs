@@ -8,7 +8,7 @@ use firewall::assign::{NoUplink, Places};
 use firewall::held_frames;
 use firewall::route::UPLINK;
 use firewall::services::console::Mac;
-use netback::pci::{self, Message, PciTransport, Slot};
+use netback::pci::{self, Message, PciTransport, SharedBus, Slot};
 use netback::port::{Settings, StartError, buffers_for};
 use netback::{AnyTransport, Pool};
 use rules::site::Site;
@@ -19,7 +19,7 @@ use virtio_drivers::transport::pci::bus::DeviceFunction;
 
 use crate::hotplug::Hotplug;
 use crate::machine::dma::Dma;
-use crate::machine::{self, Machine, apic, interrupts::Vector, mmio, paging};
+use crate::machine::{self, Machine, acpi_slots, apic, interrupts::Vector, mmio, paging};
 
 /// A device, on whichever bus.
 pub type Device = AnyTransport<Dma>;
@@ -50,7 +50,7 @@ impl fmt::Display for Failure {
 /// The ports of the site, the uplink first, each with memory for a device; those whose device is there are started. And
 /// what watches for the others.
 pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<(Vec<Port>, Hotplug), Failure> {
-    let mut devices = on_pci(machine);
+    let (mut devices, shared) = on_pci(machine);
     devices.extend(in_memory(machine).into_iter().map(|device| (None, device)));
     let macs: Vec<_> = devices.iter().map(|(_, device)| mac(device)).collect();
     let mut places = Places::new(site);
@@ -80,7 +80,7 @@ pub fn ports(machine: &mut Machine, site: &'static Site) -> Result<(Vec<Port>, H
         }
         held.extend(place.map(|place| (place, mac, taken)));
     }
-    Ok((ports, Hotplug::new(machine, places, &held)))
+    Ok((ports, Hotplug::new(machine, places, shared, &held)))
 }
 
 /// The ports of the site without devices.
@@ -140,9 +140,9 @@ pub fn transport(access: &mut machine::pci::Ports, place: DeviceFunction) -> Opt
     }
 }
 
-/// The network devices of all PCI buses, in bus order.
-fn on_pci(machine: &mut Machine) -> Vec<(Option<DeviceFunction>, Device)> {
-    let Some(access) = &mut machine.pci else { return Vec::new() };
+/// The network devices of all PCI buses, in bus order, and the buses that more may come to by way of ACPI.
+fn on_pci(machine: &mut Machine) -> (Vec<(Option<DeviceFunction>, Device)>, Vec<SharedBus>) {
+    let Some(access) = &mut machine.pci else { return Default::default() };
     let places = pci::discover(access);
     // Some firmware, such as qboot, leaves addresses to the kernel.
     let is_bare = |place: &&DeviceFunction| place.bus == 0 && pci::lacks_addresses(access, **place);
@@ -150,7 +150,9 @@ fn on_pci(machine: &mut Machine) -> Vec<(Option<DeviceFunction>, Device)> {
     for slot in Slot::on_root(access, bare, machine.low_memory_end) {
         slot.configure(access);
     }
-    places.into_iter().filter_map(|place| Some((Some(place), transport(access, place)?))).collect()
+    let shared = if acpi_slots::are_there() { SharedBus::all(access) } else { Vec::new() };
+    let devices = places.into_iter().filter_map(|place| Some((Some(place), transport(access, place)?)));
+    (devices.collect(), shared)
 }
 
 /// The network devices in memory that the host names, in its order.

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use firewall::Datapath;
 use firewall::assign::Places;
 use firewall::services::console::Mac;
-use netback::pci::Slot;
+use netback::pci::{SharedBus, Slot};
 use netback::{AnyTransport, Link};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
@@ -37,6 +37,8 @@ const RETRY: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often it gets the processor then.
 const REST: Duration = Duration::from_millis(5);
+/// Slots of shared buses that are watched once something has come there.
+const LATER: usize = 32;
 
 /// What is in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,9 @@ struct Watched {
 /// The slots of the machine, and the places for what comes.
 pub struct Hotplug {
     access: Option<pci::Ports>,
+    /// Of shared buses only those where something was once: there is room for some more.
     slots: Vec<Watched>,
+    shared: Vec<SharedBus>,
     places: Places,
     /// All slots send interrupts.
     is_notified: bool,
@@ -77,11 +81,13 @@ impl Hotplug {
     pub fn new(
         machine: &Machine,
         places: Places,
+        shared: Vec<SharedBus>,
         held: &[(DeviceFunction, EthernetAddress, Option<usize>)],
     ) -> Self {
         let mut this = Self {
             access: machine.pci,
             slots: Vec::new(),
+            shared,
             places,
             is_notified: true,
             polled: Instant::ZERO,
@@ -93,6 +99,11 @@ impl Hotplug {
         // Ports keep their registers for show when ACPI has the slots.
         let mut slots = Slot::all(access, !acpi_slots::are_there());
         slots.extend(Slot::on_root(access, acpi_slots::root_devices(), machine.low_memory_end));
+        for (place, ..) in held.iter().filter(|(place, ..)| place.function == 0) {
+            slots.extend(on_shared(&this.shared, place.bus).map(|bus| bus.slot(place.device)));
+        }
+        let later = if this.shared.is_empty() { 0 } else { LATER };
+        this.slots.reserve_exact(slots.len() + later);
         for slot in slots {
             // What was before is known by now.
             slot.take_events(access);
@@ -122,7 +133,7 @@ impl Hotplug {
             (false, false) => POLL,
             (false, true) => return None,
         };
-        (!self.slots.is_empty()).then(|| self.polled + wanted)
+        self.watches().then(|| self.polled + wanted)
     }
 
     /// Whether the processor is to rest for an instant though there is work: a device was let go of a moment ago.
@@ -137,13 +148,13 @@ impl Hotplug {
     /// Looks at the slots if it is time to, or if one has sent an interrupt.
     pub fn poll(&mut self, datapath: &mut Datapath<Port>, now: Instant, is_called: bool) {
         let wait = if self.is_pending { RETRY } else { POLL_BUSY };
-        if self.slots.is_empty() || !is_called && now - self.polled < wait {
+        if !self.watches() || !is_called && now - self.polled < wait {
             return;
         }
         self.polled = now;
         self.is_pending = false;
         let Some(mut access) = self.access else { return };
-        if self.slots.iter().any(|watched| !watched.slot.is_native()) {
+        if !self.shared.is_empty() || self.slots.iter().any(|watched| !watched.slot.is_native()) {
             self.obey_acpi(&mut access, datapath);
         }
         for index in 0..self.slots.len() {
@@ -151,16 +162,28 @@ impl Hotplug {
         }
     }
 
+    /// Whether anything can come or go.
+    fn watches(&self) -> bool {
+        !self.slots.is_empty() || !self.shared.is_empty()
+    }
+
     /// What ACPI's ports say: devices that are to go are let go of.
     fn obey_acpi(&mut self, access: &mut pci::Ports, datapath: &mut Datapath<Port>) {
-        let is_bus = |watched: &&Watched| !watched.slot.is_native() && watched.slot.function().bus != 0;
-        let buses = self.slots.iter().filter(is_bus).count() as u32 + 2;
+        let shared = &self.shared;
+        let is_bus = |watched: &&Watched| {
+            let Watched { slot, .. } = watched;
+            !slot.is_native() && slot.function().bus != 0 && on_shared(shared, slot.function().bus).is_none()
+        };
+        let buses = (self.slots.iter().filter(is_bus).count() + shared.len()) as u32 + 2;
         let mut came = None;
         for bus in 0..buses {
             let Some(seen) = acpi_slots::look(bus) else { return };
             if seen.up != 0 {
                 // With several at once nobody knows which is which.
                 came = if came.is_none() { Some(bus) } else { Some(u32::MAX) };
+            }
+            for device in (0..32).filter(|device| seen.up & 1 << device != 0) {
+                self.watch_shared(device, access);
             }
             for device in (0..32).filter(|device| seen.down & 1 << device != 0) {
                 let meant = self.meant(bus, device);
@@ -187,19 +210,34 @@ impl Hotplug {
         }
     }
 
+    /// A device of this number has come to some bus: if it is a NIC on a shared one, its slot is watched from now on.
+    fn watch_shared(&mut self, device: u8, access: &pci::Ports) {
+        let Self { slots, shared, .. } = self;
+        for slot in shared.iter().map(|bus| bus.slot(device)) {
+            let is_watched = slots.iter().any(|watched| watched.slot.function() == slot.function());
+            if is_watched || !slot.has_nic(access) {
+                continue;
+            }
+            if slots.len() == slots.capacity() {
+                log::warn!(target: "port", "not watched slot={}: too many others were used", slot.function());
+                return;
+            }
+            slots.push(Watched { slot, content: Content::Empty, acpi_bus: None });
+        }
+    }
+
     /// The slot that a device of a bus of ACPI's ports stands for, if that is known: otherwise the device is ejected at
     /// once, and found missing.
     fn meant(&self, bus: u32, device: u8) -> Option<usize> {
-        let is_held = |watched: &Watched| {
-            !watched.slot.is_native() && !matches!(watched.content, Content::Empty | Content::Off)
+        let is_left = |watched: &Watched| {
+            let is_held = !matches!(watched.content, Content::Empty | Content::Off);
+            is_held && !watched.slot.is_native() && watched.slot.function().device == device
         };
-        let is_it = |watched: &Watched| {
-            watched.acpi_bus == Some(bus) && watched.slot.function().device == device && is_held(watched)
-        };
-        let known = self.slots.iter().position(is_it);
-        let mut held = self.slots.iter().enumerate().filter(|(_, watched)| is_held(watched));
-        match (known, held.next(), held.next()) {
-            (None, Some((only, watched)), None) if watched.acpi_bus.is_none() => Some(only),
+        let known = self.slots.iter().position(|watched| watched.acpi_bus == Some(bus) && is_left(watched));
+        let is_unknown = |watched: &Watched| watched.acpi_bus.is_none() && is_left(watched);
+        let mut unknown = self.slots.iter().enumerate().filter(|(_, watched)| is_unknown(watched));
+        match (known, unknown.next(), unknown.next()) {
+            (None, Some((only, _)), None) => Some(only),
             _ => known,
         }
     }
@@ -392,4 +430,9 @@ impl Hotplug {
 /// Whether a port can have a device again; one that is no client's always can.
 fn restore(port: usize, datapath: &mut Datapath<Port>) -> bool {
     port == firewall::route::UPLINK || datapath.restore_client(port)
+}
+
+/// The shared bus of a number, if it is one.
+fn on_shared(shared: &[SharedBus], bus: u8) -> Option<&SharedBus> {
+    shared.iter().find(|shared| shared.number() == bus)
 }

@@ -5,6 +5,7 @@
 
 mod bar;
 mod discover;
+mod shared;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use discover::{Layout, Structure};
 pub use discover::{Missing, discover, interrupt_line, lacks_addresses};
+pub use shared::SharedBus;
 pub use slot::{Events, Slot};
 
 /// What an MSI-X vector writes, and where: the local APIC's address and a vector number.

@@ -60,6 +60,8 @@ pub enum Way {
     Acpi,
     /// By those of a PC of the old kind, whose slots are those of its only bus.
     Pc,
+    /// By the same ports on a newer one, for a bus of the old kind behind bridges, as Proxmox VE has it.
+    Bridge,
 }
 
 /// The appliance with a wire at its uplink, and slots.
@@ -128,8 +130,17 @@ impl Plugged {
         match way {
             Way::Pc => config.machine = Machine::Pc,
             Way::Native | Way::Acpi => config.slots = SLOTS,
+            Way::Bridge => {
+                let bridges = [
+                    "i82801b11-bridge,id=dmi,bus=pcie.0,addr=1e.0",
+                    "pci-bridge,id=bridge,bus=dmi,chassis_nr=1",
+                ];
+                config
+                    .extra
+                    .extend(bridges.into_iter().flat_map(|bridge| ["-device".to_owned(), bridge.to_owned()]));
+            }
         }
-        if way == Way::Acpi {
+        if matches!(way, Way::Acpi | Way::Bridge) {
             // What is said last counts.
             let bridges = "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on";
             config.extra.extend(["-global".to_owned(), bridges.to_owned()]);
@@ -147,7 +158,11 @@ impl Plugged {
     /// If QEMU does not.
     pub fn wire(&mut self, id: &str, slot: usize, mac: EthernetAddress) -> (Link, Listener) {
         let listener = Listener::new().expect("a socket");
-        let bus = if self.way == Way::Pc { "pci.0".to_owned() } else { format!("slot{slot}") };
+        let bus = match self.way {
+            Way::Native | Way::Acpi => format!("slot{slot}"),
+            Way::Pc => "pci.0".to_owned(),
+            Way::Bridge => "bridge".to_owned(),
+        };
         self.qmp.plug(id, &bus, &mac_text(mac), listener.path()).unwrap_or_else(|error| panic!("{error}"));
         let link = self.vm.connect(&listener, SOON).unwrap_or_else(|error| panic!("{error}"));
         (link, listener)

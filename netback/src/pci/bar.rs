@@ -2,7 +2,7 @@
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
-use super::discover::{self, BAR};
+use super::discover::{self, BAR, COMMAND_STATUS};
 
 const MEMORY_WINDOW: u8 = 0x20;
 const PREFETCHABLE_WINDOW: u8 = 0x24;
@@ -15,7 +15,7 @@ const TYPE: u32 = 0b11 << 1;
 const IS_PREFETCHABLE: u32 = 1 << 3;
 
 /// Addresses that devices may have, such as a bridge passes on: what is left of them, `[next, end)`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     next: u64,
     end: u64,
@@ -42,6 +42,26 @@ impl Window {
             u64::from(word & 0xfff0) << 16 | upper(PREFETCHABLE_BASE_UPPER),
             u64::from(word & 0xfff0_0000) | upper(PREFETCHABLE_LIMIT_UPPER),
         )
+    }
+
+    /// One of `count` shares of the same size, a power of two; empty if there is no room for it.
+    pub(super) fn share(self, number: u8, count: u8) -> Self {
+        let size = (self.end.saturating_sub(self.next) / u64::from(count.max(1))).checked_ilog2();
+        let place = size.and_then(|size| {
+            let size = 1 << size;
+            let start = self.next.checked_next_multiple_of(size)?.checked_add(size * u64::from(number))?;
+            Some((start, start.checked_add(size).filter(|&end| end <= self.end)?))
+        });
+        let (next, end) = place.unwrap_or((self.end, self.end));
+        Self { next, end }
+    }
+
+    /// What is behind these addresses, if any of them are inside.
+    fn behind(self, start: u64, end: u64) -> Self {
+        match start < self.end && end > self.next {
+            true => Self { next: end.min(self.end), ..self },
+            false => self,
+        }
     }
 
     /// The next `size` octets, a power of two, aligned to it; below 4 GiB unless `is_long`.
@@ -91,6 +111,40 @@ impl Bar {
 /// What a bridge passes on: its window for registers, and the one for what may be prefetched.
 pub(super) fn windows<C: ConfigurationAccess>(access: &C, bridge: DeviceFunction) -> [Window; 2] {
     [Window::memory(access, bridge), Window::prefetchable(access, bridge)]
+}
+
+/// What is behind all that the devices of a bus have of the windows of its bridge. Each is off while it is asked.
+pub(super) fn left<C: ConfigurationAccess>(access: &mut C, bridge: DeviceFunction, bus: u8) -> [Window; 2] {
+    let mut left = windows(access, bridge);
+    for function in discover::functions(access, bus) {
+        let mut taken = |start, end| left = left.map(|window: Window| window.behind(start, end));
+        let is_bridge = discover::is_bridge(access, function);
+        if is_bridge {
+            windows(access, function).into_iter().for_each(|window| taken(window.next, window.end));
+        }
+        let command = access.read_word(function, COMMAND_STATUS) & 0xffff;
+        discover::disable(access, function);
+        let mut number = 0;
+        while number < if is_bridge { 2 } else { 6 } {
+            let register = BAR + 4 * number;
+            let (low, high) =
+                (access.read_word(function, register), access.read_word(function, register + 4));
+            let is_long = low & (IS_IO | TYPE) == IS_LONG && number < 5;
+            if low & IS_IO == 0
+                && let Some(bar) = Bar::read(access, function, number)
+            {
+                let start = u64::from(if is_long { high } else { 0 }) << 32 | u64::from(low & !0xf);
+                taken(start, start.saturating_add(bar.size));
+            }
+            access.write_word(function, register, low);
+            if is_long {
+                access.write_word(function, register + 4, high);
+            }
+            number += if is_long { 2 } else { 1 };
+        }
+        access.write_word(function, COMMAND_STATUS, command);
+    }
+    left
 }
 
 /// One window of this place and size for everything.

@@ -11,7 +11,7 @@ use virtio_drivers::{
 use super::{Message, Region, write_table};
 
 /// Registers of configuration space (PCI 3.0, 6.1).
-const COMMAND_STATUS: u8 = 0x04;
+pub(super) const COMMAND_STATUS: u8 = 0x04;
 const HEADER_TYPE: u8 = 0x0c;
 pub(super) const BAR: u8 = 0x10;
 pub(super) const BUS_NUMBERS: u8 = 0x18;
@@ -204,7 +204,15 @@ pub(super) fn is_bridge<C: ConfigurationAccess>(access: &C, function: DeviceFunc
     access.read_word(function, HEADER_TYPE) >> 16 & 0x7f == 1
 }
 
-fn is_virtio_net(identity: u32) -> bool {
+/// Whether many devices may be behind a bridge: it is of old PCI, or leads there from PCI Express.
+pub(super) fn has_shared_bus<C: ConfigurationAccess>(access: &C, bridge: DeviceFunction) -> bool {
+    const EXPRESS: u8 = 0x10;
+    const TO_PCI: u32 = 7;
+    let express = capabilities(access, bridge).find(|(_, header)| *header as u8 == EXPRESS);
+    express.is_none_or(|(_, header)| header >> 20 & 0xf == TO_PCI)
+}
+
+pub(super) fn is_virtio_net(identity: u32) -> bool {
     identity as u16 == VENDOR_VIRTIO && DEVICE_NET.contains(&((identity >> 16) as u16))
 }
 

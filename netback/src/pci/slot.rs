@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
 use super::{
-    Message, bar,
+    Message,
+    bar::{self, Window},
     discover::{self, BUS_NUMBERS},
 };
 
@@ -71,6 +72,8 @@ enum Memory {
     Port(DeviceFunction),
     /// In one MiB from here on.
     From(u32),
+    /// In these.
+    Within([Window; 2]),
 }
 
 /// Slot Control and Slot Status: a register of a port.
@@ -122,6 +125,11 @@ impl Slot {
         let bridges = discover::bridges(access);
         let may_go = |slot: &Self| is_free && !bridges.contains(&slot.function);
         (0..32).filter(|device| devices & 1 << device != 0).map(slot).filter(may_go).collect()
+    }
+
+    /// One whose device has its registers within these windows, and that tells of nothing itself.
+    pub(super) fn within(function: DeviceFunction, windows: [Window; 2]) -> Self {
+        Self { function, memory: Memory::Within(windows), registers: None }
     }
 
     /// The place of the device in the slot: a slot has one device.
@@ -179,6 +187,11 @@ impl Slot {
         access.read_word(self.function(), 0) as u16 != u16::MAX
     }
 
+    /// Whether a virtio network device answers in the slot.
+    pub fn has_nic<C: ConfigurationAccess>(&self, access: &C) -> bool {
+        discover::is_virtio_net(access.read_word(self.function(), 0))
+    }
+
     /// Whether the device in the slot is the one that was switched on: one that comes is not.
     pub fn is_enabled<C: ConfigurationAccess>(&self, access: &C) -> bool {
         discover::is_enabled(access, self.function())
@@ -215,6 +228,7 @@ impl Slot {
                 bar::windows(access, port)
             }
             Memory::From(start) => bar::only(start.into(), MIB.into()),
+            Memory::Within(windows) => windows,
         };
         bar::assign(access, windows, self.function)
     }

@@ -146,3 +146,65 @@ fn devices_that_firmware_left_without_addresses_have_them_below_the_interrupt_co
     assert_eq!(buses.read_word(at(0, 5, 0), 0x14), 0xfcc0_0000 + (5 << 20));
     assert!(!lacks_addresses(&buses, at(0, 5, 0)));
 }
+
+/// A bridge of old PCI at 0:3.0 with bus 7, where devices 1 and 2 have their registers at the begin of both windows.
+fn shared() -> Buses {
+    let mut buses = Buses::default();
+    buses.bridge(at(0, 3, 0), 7);
+    buses.set(at(0, 3, 0), &[(0x20, 0xfea0_fea0), (0x24, 0x0001_0001), (0x28, 0x41), (0x2c, 0x41)]);
+    for (device, place) in [(1, 0), (2, 1)] {
+        let bars = [
+            (0x10, 0xc001),
+            (0x14, 0xfea0_0000 + place * 0x1000),
+            (0x20, 0xc + place * 0x4000),
+            (0x24, 0x41),
+        ];
+        buses.set(at(7, device, 0), &[(0, 0x1041_1af4), (4, 0x0010_0007)]);
+        buses.set(at(7, device, 0), &bars);
+    }
+    buses
+}
+
+#[test]
+fn devices_that_come_to_a_shared_bus_have_places_of_their_own_behind_those_that_are_there() {
+    let mut buses = Sized(shared());
+    let found = SharedBus::all(&mut buses);
+    assert_eq!(found.iter().map(SharedBus::number).collect::<Vec<_>>(), [7]);
+    for device in [1, 2] {
+        let before = shared();
+        for register in [0x04, 0x10, 0x14, 0x20, 0x24] {
+            let [is, was] = [&buses.0, &before].map(|it| it.read_word(at(7, device, 0), register));
+            assert_eq!(is, was, "{device} {register:#x} is as it was");
+        }
+    }
+    let mut taken = Vec::new();
+    for device in 0..32 {
+        let (slot, place) = (found[0].slot(device), at(7, device, 0));
+        assert_eq!((slot.function(), slot.is_native()), (place, false));
+        buses.0.set(place, &[(0, 0x1041_1af4), (4, 0x0010_0000), (0x10, 0), (0x14, 0), (0x20, 0), (0x24, 0)]);
+        assert!(slot.has_nic(&buses) && slot.configure(&mut buses), "{device}");
+        let [registers, low, high] = [0x14, 0x20, 0x24].map(|register| buses.read_word(place, register));
+        assert!((0xfea0_2000..=0xfeaf_f000).contains(&registers) && high == 0x41, "{registers:#x}");
+        assert!((0x8000..=0xf_c000).contains(&(low & !0xf)), "{low:#x}");
+        taken.push((registers, low));
+    }
+    taken.sort();
+    taken.dedup_by(|a, b| a.0 == b.0 || a.1 == b.1);
+    assert_eq!(taken.len(), 32, "no two share a place");
+}
+
+#[test]
+fn a_bus_is_not_shared_behind_a_port_of_pci_express_and_one_without_room_takes_nobody() {
+    let (_registers, mut buses) = device();
+    slot(&mut buses, CAPABLE);
+    assert!(SharedBus::all(&mut buses).is_empty());
+    // A bridge from PCI Express to PCI is no port.
+    buses.set(at(0, 3, 0), &[(0x54, 0x0072_0010)]);
+    assert_eq!(SharedBus::all(&mut buses).len(), 1);
+    let mut buses = shared();
+    buses.set(at(0, 3, 0), &[(0x20, 0x0000_fff0), (0x24, 0x0000_fff0)]);
+    let mut buses = Sized(buses);
+    let slot = SharedBus::all(&mut buses)[0].slot(5);
+    buses.0.set(at(7, 5, 0), &[(0, 0x1041_1af4), (4, 0x0010_0000)]);
+    assert!(!slot.configure(&mut buses));
+}
