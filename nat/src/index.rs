@@ -71,6 +71,13 @@ const fn distance(entry: u32) -> u32 {
     entry >> KEY_BITS
 }
 
+/// How many of the first places from a home on have entries that are no nearer to theirs; there are
+/// none behind one that is.
+#[inline]
+fn further(near: [u32; NEAR]) -> usize {
+    near.into_iter().zip(1..).filter(|&(entry, steps)| entry >= steps << KEY_BITS).count()
+}
+
 const ONE_FURTHER: u32 = 1 << KEY_BITS;
 /// No entry below can be moved on.
 const FURTHEST: u32 = DISTANCE_MAX << KEY_BITS;
@@ -120,10 +127,13 @@ impl Index {
     #[inline]
     pub(crate) fn search(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Found {
         let (home, tag) = (self.home(hash), self.tag(hash));
-        // How many are no nearer to their homes; none behind one that is.
-        let (mut further, mut is_like) = (0, false);
-        for (entry, steps) in self.near(home).into_iter().zip(1..) {
-            further += usize::from(entry >= steps << KEY_BITS);
+        let near = self.near(home);
+        if near[0] == 0 {
+            return Found { item: None, place: home, steps: 1 };
+        }
+        let further = further(near);
+        let mut is_like = false;
+        for (entry, steps) in near.into_iter().zip(1..) {
             is_like |= self.item(entry, steps, tag).is_some();
         }
         if !is_like && further < NEAR {
@@ -201,28 +211,38 @@ impl Index {
     /// within reach of its home.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u32, item: u32) -> bool {
-        self.insert_at(self.new_spot(hash), item)
+        self.put(hash, self.new_place(hash), item)
     }
 
-    /// The spot for an item whose key is not there yet: behind all that have its home or an earlier
+    /// The place for an item whose key is not there yet: behind all that have its home or an earlier
     /// one.
     #[inline]
-    fn new_spot(&self, hash: u32) -> Spot {
-        Spot { hash, place: self.search(hash, |_| false).place as u32, changes: self.changes }
+    fn new_place(&self, hash: u32) -> usize {
+        let home = self.home(hash);
+        match further(self.near(home)) {
+            NEAR => self.search_on(home, 0, |_| false).place,
+            further => home + further,
+        }
     }
 
     /// As [`Index::insert`], where the key was searched for in vain.
     #[inline]
-    pub(crate) fn insert_at(&mut self, mut spot: Spot, item: u32) -> bool {
-        if !self.is_current(&spot) {
-            spot = self.new_spot(spot.hash);
-        }
-        let (at, key) = (spot.place as usize, self.tag(spot.hash) | item);
-        let steps = (at - self.home(spot.hash)) as u32 + 1;
+    pub(crate) fn insert_at(&mut self, spot: Spot, item: u32) -> bool {
+        let place = match self.is_current(&spot) {
+            true => spot.place as usize,
+            false => self.new_place(spot.hash),
+        };
+        self.put(spot.hash, place, item)
+    }
+
+    /// Puts an item with this hash in its place.
+    #[inline]
+    fn put(&mut self, hash: u32, at: usize, item: u32) -> bool {
+        let steps = (at - self.home(hash)) as u32 + 1;
         if steps > DISTANCE_MAX {
             return false;
         }
-        let entry = steps << KEY_BITS | key;
+        let entry = steps << KEY_BITS | self.tag(hash) | item;
         let is_in = match self.places.get_mut(at) {
             Some(place @ 0) => {
                 *place = entry;

@@ -229,13 +229,6 @@ impl Session {
         }
     }
 
-    /// The class of a TCP session follows its history.
-    pub(crate) const fn classify(&mut self) {
-        if self.protocol == protocol::TCP {
-            self.class = self.history.class();
-        }
-    }
-
     /// Decides whose packets refresh it: the internal side's (RFC 4787 REQ-6), TCP's judge
     /// themselves.
     pub(crate) const fn set_refreshed(&mut self, by_all: bool) {

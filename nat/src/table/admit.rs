@@ -169,10 +169,13 @@ impl Nat {
     /// The first packet came in the reply direction, and the session ends then.
     #[cold]
     fn answered_until(&mut self, id: u32, end: u32) {
-        if end != self.sessions.get(id).expires {
-            self.refresh(id, end);
+        match self.sessions.get_mut(id) {
+            Some(session) if end == session.expires && session.is_snat() => session.flags |= REPLIED,
+            _ => {
+                self.refresh(id, end);
+                self.answered(id);
+            }
         }
-        self.answered(id);
     }
 
     /// The first packet came in the reply direction.

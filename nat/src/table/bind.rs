@@ -33,8 +33,7 @@ impl Nat {
     /// [`Refusal`], and nothing is changed but that sessions which had expired, were closed, or
     /// were never answered may be gone, and mappings at rest.
     pub fn bind_for(&mut self, client: u8, binding: Binding, packet: &Packet) -> Result<Hit, Refusal> {
-        let is_other = packet.tuple().is_none() && packet.tuple_with(self.options.other_protocols).is_some();
-        if !packet.opens() && !is_other && !self.may_pick_up(packet) {
+        if !packet.opens() && !self.opens_unasked(packet) {
             return Err(Unbound::NotOpening.into());
         }
         if self.sessions.live() == 0 {
@@ -50,6 +49,13 @@ impl Nat {
             self.hold(addressed, &binding, bound.ok());
         }
         bound
+    }
+
+    /// Whether a packet may open a session though it begins nothing, or has no ports.
+    #[cold]
+    fn opens_unasked(&self, packet: &Packet) -> bool {
+        let is_other = packet.tuple().is_none() && packet.tuple_with(self.options.other_protocols).is_some();
+        is_other || self.may_pick_up(packet)
     }
 
     /// The mapping that a packet came through is used by its session from now on; without one it
@@ -125,16 +131,15 @@ impl Nat {
         if self.lacks_room(client) {
             self.make_room(client, binding)?;
         }
-        let vain = match self.seek_again(&binding.original) {
-            Ok(item) => self.vacate(item, &binding.original)?,
-            Err(vain) => vain,
-        };
-        let (source, mapped) = self.source(client, binding, vain.is_mapped)?;
+        if !self.has_missed(&binding.original) {
+            self.seek_in_vain(&binding.original)?;
+        }
+        let (source, mapped) = self.source(client, binding)?;
         let reply = Tuple::new(binding.original.protocol(), binding.destination, source);
         // Who speaks to itself: its two directions could not be told apart.
         let bound = match reply == binding.original {
             true => Err(Unbound::Conflict),
-            false => self.place(client, binding, packet, &reply, (mapped, vain.spot)),
+            false => self.place(client, binding, packet, &reply, mapped),
         };
         match bound {
             Ok(id) => self.begin(id, packet),
@@ -146,6 +151,17 @@ impl Nat {
     /// Whether a packet may open a session though it begins nothing.
     pub fn may_pick_up(&self, packet: &Packet) -> bool {
         self.options.pickup && packet.tcp().is_some_and(|segment| segment.is_usual())
+    }
+
+    /// Makes sure that no session has the tuple: one that has expired goes.
+    #[cold]
+    fn seek_in_vain(&mut self, tuple: &Tuple) -> Result<(), Unbound> {
+        let vain = match self.seek(tuple) {
+            Ok(item) => self.vacate(item, tuple)?,
+            Err(vain) => vain,
+        };
+        self.missed = (*tuple, vain);
+        Ok(())
     }
 
     /// The session of this item, which has the tuple, goes if it has expired: then none has it.
@@ -166,7 +182,6 @@ impl Nat {
         let is_snat = binding.source != SourceNat::None;
         let mut session = Session {
             protocol: original.protocol(),
-            class: self.options.class(&original),
             flags: if is_dnat { DNAT } else { 0 } | if is_snat { SNAT } else { 0 },
             changes: change.changes(),
             residue: binding.residue,
@@ -180,7 +195,10 @@ impl Nat {
         };
         session.set_ends(original.ends(), reply.ends());
         session.set_refreshed(self.inbound_refresh);
-        session.classify();
+        session.class = match packet.tcp() {
+            Some(_) => session.history.class(),
+            None => self.options.class(&original),
+        };
         session.expires = self.lifetimes.end(session.class, self.wheel.present());
         session
     }
@@ -192,12 +210,12 @@ impl Nat {
         binding: &Binding,
         packet: &Packet,
         reply: &Tuple,
-        (mapped, internal): (Mapped, Spot),
+        mapped: Mapped,
     ) -> Result<u32, Unbound> {
         let session = self.session_to_be(client, binding, reply, packet);
         self.is_crossed |= self.may_be_mapped(&binding.original);
         match mapped {
-            Mapped::Anew => self.place_anew(session, reply, internal),
+            Mapped::Anew => self.place_anew(session, reply),
             Mapped::By(mapping) => self.place_by(mapping, session, &binding.original, reply),
             Mapped::Not => self.place_alone(session, &binding.original, reply),
         }
@@ -205,12 +223,12 @@ impl Nat {
 
     /// A session that a new mapping lives with. Its port was free: nothing has the mapping's hash.
     #[inline(always)]
-    fn place_anew(&mut self, mut session: Session, reply: &Tuple, internal: Spot) -> Result<u32, Unbound> {
+    fn place_anew(&mut self, mut session: Session, reply: &Tuple) -> Result<u32, Unbound> {
         if self.is_crossed {
             self.vacate_reply(reply)?;
         }
         session.begin_mapping();
-        let id = self.place_at(session, internal, self.external_hash(reply))?;
+        let id = self.place_at(session, self.missed.1.spot, self.external_hash(reply))?;
         self.mappings.begin();
         Ok(id)
     }
@@ -298,7 +316,8 @@ impl Nat {
         }
         self.wheel.link(&mut self.sessions, id);
         let session = self.sessions.get(id);
-        self.expendable.set(id, session.is_expendable());
+        // Nothing begins over.
+        self.expendable.set(id, !session.is_assured());
         let mapping = session.mapping(id);
         if mapping != NONE {
             self.contacts.add(mapping, session.peer());

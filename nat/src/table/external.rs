@@ -63,13 +63,37 @@ impl Nat {
         external: Ipv4Addr,
         ports: &RangeInclusive<u16>,
     ) -> Option<u32> {
-        let (protocol, internal) = (tuple.protocol(), tuple.source());
-        let found = self.index.find(self.internal_hash(tuple), |item| {
-            let host = self.sessions.get(item >> 1);
-            let found = host.external();
-            host.maps(protocol, internal) && found.address == external && ports.contains(&found.port)
-        });
-        found.map(|item| item >> 1)
+        let is_it = |item: u32| self.is_mapping_of(item >> 1, tuple, external, ports);
+        self.index.find(self.internal_hash(tuple), is_it).map(|item| item >> 1)
+    }
+
+    /// The same for the tuple that was sought in vain: most often the search has seen it.
+    pub(super) fn mapping_seen(
+        &self,
+        tuple: &Tuple,
+        external: Ipv4Addr,
+        ports: &RangeInclusive<u16>,
+    ) -> Option<u32> {
+        let seen = self.missed.1.mapping;
+        match self.is_mapping_of(seen, tuple, external, ports) {
+            true => Some(seen),
+            false => self.mapping_of(tuple, external, ports),
+        }
+    }
+
+    #[inline]
+    fn is_mapping_of(
+        &self,
+        place: u32,
+        tuple: &Tuple,
+        external: Ipv4Addr,
+        ports: &RangeInclusive<u16>,
+    ) -> bool {
+        let host = self.sessions.get(place);
+        let found = host.external();
+        host.maps(tuple.protocol(), tuple.source())
+            && found.address == external
+            && ports.contains(&found.port)
     }
 
     /// The internal endpoint behind an external one, if a mapping is in force.

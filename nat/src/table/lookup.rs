@@ -25,11 +25,13 @@ pub(super) struct Vain {
     pub(super) spot: Spot,
     /// Whether the source may have a mapping already.
     pub(super) is_mapped: bool,
+    /// The first one that was seen.
+    pub(super) mapping: u32,
 }
 
 impl Vain {
     /// One that tells nothing.
-    pub(super) const STALE: Self = Self { spot: Spot::of(0), is_mapped: true };
+    pub(super) const STALE: Self = Self { spot: Spot::of(0), is_mapped: true, mapping: NONE };
 }
 
 /// Where a session probably is: good for a packet or none, and for as long as a lookup finds it so.
@@ -93,16 +95,22 @@ impl Nat {
     /// every session has one, then none has its tuple.
     #[inline(always)]
     fn seek_from_inside(&self, tuple: &Tuple, hash: u32) -> Result<u32, Vain> {
-        let mut is_mapped = false;
+        let mut mapping = NONE;
         let found = self.index.find_or_spot(hash, |item| {
             let session = self.sessions.get(item >> 1);
-            is_mapped |= session.maps(tuple.protocol(), tuple.source());
+            if mapping == NONE && session.maps(tuple.protocol(), tuple.source()) {
+                mapping = item >> 1;
+            }
             session.has(tuple, direction(item))
         });
-        found.or_else(|spot| {
-            let own = (is_mapped || self.unmapped > 0).then(|| self.seek_own(tuple));
-            own.flatten().ok_or(Vain { spot, is_mapped })
-        })
+        let is_mapped = mapping != NONE;
+        match found {
+            Err(spot) if is_mapped || self.unmapped > 0 => {
+                self.seek_own(tuple).ok_or(Vain { spot, is_mapped, mapping })
+            }
+            Err(spot) => Err(Vain { spot, is_mapped, mapping }),
+            Ok(item) => Ok(item),
+        }
     }
 
     /// The same for a packet that may go to a mapping.
@@ -113,7 +121,7 @@ impl Nat {
         let found = self.index.find(self.external_hash(tuple), is_it);
         let crossed = || self.is_crossed.then(|| self.index.find(hash, is_it)).flatten();
         let found = found.or_else(crossed).or_else(|| self.seek_own(tuple));
-        found.ok_or(Vain { spot: Spot::of(hash), is_mapped: true })
+        found.ok_or(Vain { spot: Spot::of(hash), ..Vain::STALE })
     }
 
     /// The item of a session that no mapping lives with.
@@ -122,13 +130,11 @@ impl Nat {
         self.index.find(self.hash(tuple), |item| self.is_it(item, tuple))
     }
 
-    /// As [`Nat::seek`], which may have been done by the last lookup.
-    #[inline]
-    pub(super) fn seek_again(&self, tuple: &Tuple) -> Result<u32, Vain> {
-        match &self.missed {
-            (missed, vain) if self.index.is_current(&vain.spot) && missed == tuple => Err(*vain),
-            _ => self.seek(tuple),
-        }
+    /// Whether the last lookup sought this tuple in vain, and nothing changed since.
+    #[inline(always)]
+    pub(super) fn has_missed(&self, tuple: &Tuple) -> bool {
+        let (missed, vain) = &self.missed;
+        self.index.is_current(&vain.spot) && missed == tuple
     }
 
     /// The session that a packet with this tuple belongs to; one that expired is none.
@@ -154,8 +160,17 @@ impl Nat {
     #[inline(never)]
     fn lookup_beside(&mut self, tuple: &Tuple) -> Option<Hit> {
         let hash = self.hash(tuple);
-        let own = self.found_away(tuple, hash, 0).or_else(|| self.found_away(tuple, hash, 1));
-        own.or_else(|| self.lookup(tuple))
+        match self.found_away(tuple, hash, 0) {
+            Some(hit) => Some(hit),
+            None => self.lookup_beside_away(tuple, hash),
+        }
+    }
+
+    /// The same for one whose own item, with this hash, does not stand at home.
+    #[inline(never)]
+    fn lookup_beside_away(&mut self, tuple: &Tuple, hash: u32) -> Option<Hit> {
+        let own = self.found_away(tuple, hash, 1);
+        own.or_else(|| self.lookup_away(*tuple, self.likely_hash(tuple)))
     }
 
     /// Whether an item is a session's that has this tuple and did not expire.
@@ -175,17 +190,35 @@ impl Nat {
     /// The same for one whose item does not stand at home, if anywhere.
     #[inline(never)]
     fn lookup_away(&mut self, tuple: Tuple, hash: u32) -> Option<Hit> {
-        let found = match self.may_be_mapped(&tuple) {
-            true => self.seek_from_outside(&tuple),
-            false => self.seek_from_inside(&tuple, hash),
-        };
-        match found {
-            Ok(item) => Some(hit(item)).filter(|hit| !self.is_expired(hit.session)),
+        if self.may_be_mapped(&tuple) {
+            return self.lookup_from_outside(&tuple);
+        }
+        match self.seek_from_inside(&tuple, hash) {
+            Ok(item) => self.unexpired(item),
             Err(vain) => {
                 self.missed = (tuple, vain);
                 None
             }
         }
+    }
+
+    /// The same for a packet that may go to a mapping.
+    #[inline(never)]
+    fn lookup_from_outside(&mut self, tuple: &Tuple) -> Option<Hit> {
+        match self.seek_from_outside(tuple) {
+            Ok(item) => self.unexpired(item),
+            Err(vain) => {
+                self.missed = (*tuple, vain);
+                None
+            }
+        }
+    }
+
+    /// The hit that an item stands for, if its session did not expire.
+    #[inline]
+    fn unexpired(&self, item: u32) -> Option<Hit> {
+        let hit = hit(item);
+        (!self.is_expired(hit.session)).then_some(hit)
     }
 
     /// Where the session of an IPv4 packet probably is. What its lookup will read is loaded, so that

@@ -43,13 +43,8 @@ impl Nat {
         host.is_some_and(|host| !host.is_live() && host.client == client)
     }
 
-    /// The source behind us, and its mapping; the tuple was sought in vain.
-    pub(super) fn source(
-        &mut self,
-        client: u8,
-        binding: &Binding,
-        is_mapped: bool,
-    ) -> Result<(Endpoint, Mapped), Refusal> {
+    /// The source behind us, and its mapping; the tuple was sought in vain, which was taken note of.
+    pub(super) fn source(&mut self, client: u8, binding: &Binding) -> Result<(Endpoint, Mapped), Refusal> {
         let (protocol, internal) = (binding.original.protocol(), binding.original.source());
         let Some((address, named)) = binding.source.pool() else {
             return Ok(match binding.source {
@@ -65,8 +60,9 @@ impl Nat {
             };
         }
         let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
-        if is_mapped
-            && let Some(mapping) = self.mapping_of(&binding.original, address, named.as_ref().unwrap_or(&ANY))
+        if self.missed.1.is_mapped
+            && let Some(mapping) =
+                self.mapping_seen(&binding.original, address, named.as_ref().unwrap_or(&ANY))
         {
             return self.known(client, mapping);
         }
