@@ -119,9 +119,9 @@ impl Ports {
         pool_of(protocol).is_some() && self.addresses.iter().any(|at| at.is_open && at.address == address)
     }
 
-    /// The place of an address that has ports of this protocol to give.
-    pub(crate) fn place(&self, protocol: u8, address: Ipv4Addr) -> Option<usize> {
-        pool_of(protocol)?;
+    /// The place of an address that has ports to give.
+    #[inline]
+    pub(crate) fn place(&self, address: Ipv4Addr) -> Option<usize> {
         self.addresses.iter().position(|at| at.is_open && at.address == address)
     }
 
@@ -206,7 +206,8 @@ impl Ports {
     /// Takes a free port for an internal endpoint's port.
     #[cfg(test)]
     fn allocate(&mut self, protocol: u8, address: Ipv4Addr, preferred: u16) -> Option<Allocation> {
-        let (place, class) = (self.place(protocol, address)?, self.class(protocol, preferred));
+        pool_of(protocol)?;
+        let (place, class) = (self.place(address)?, self.class(protocol, preferred));
         self.allocate_in(Self::kind_at(place, protocol, *class.start()), &class, preferred)
     }
 

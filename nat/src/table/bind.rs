@@ -307,6 +307,7 @@ impl Nat {
     }
 
     /// A session that has its place gets its timer, and its share of what is counted.
+    #[inline(never)]
     fn begin(&mut self, id: u32, packet: &Packet) {
         if let Some((segment, windows)) = packet.tcp().zip(self.windows.get_mut(id as usize)) {
             *windows = match segment.opens() {

@@ -52,14 +52,11 @@ impl Nat {
                 _ => (internal, self.mapped_already(binding)),
             });
         };
+        let place = self.ports.place(address).ok_or(Unbound::NotExternal)?;
         if !matches!(protocol, protocol::ICMP | protocol::TCP | protocol::UDP) {
             // Without ports the first client to a peer has the address; a second is a conflict.
-            return match self.ports.has(protocol::UDP, address) {
-                true => Ok((Endpoint::new(address, 0), Mapped::Not)),
-                false => Err(Unbound::NotExternal.into()),
-            };
+            return Ok((Endpoint::new(address, 0), Mapped::Not));
         }
-        let place = self.ports.place(protocol, address).ok_or(Unbound::NotExternal)?;
         if self.missed.1.is_mapped
             && let Some(mapping) =
                 self.mapping_seen(&binding.original, address, named.as_ref().unwrap_or(&ANY))
