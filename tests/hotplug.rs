@@ -122,7 +122,7 @@ fn an_uplink_that_goes_and_comes_back_goes_on_with_its_sessions() {
 #[test]
 fn a_slot_that_was_left_takes_the_next_nic_though_nothing_happens_meanwhile() {
     let _machine = busy();
-    for way in [Way::Native, Way::Acpi] {
+    for way in [Way::Native, Way::Acpi, Way::Bridge] {
         let mut world = Plugged::boot_in_slots(way);
         let _work = world.plug("work", 0, WORK, "work", "10.0.1.2/24");
         for (device, next) in [("uplink", "second"), ("second", "third")] {

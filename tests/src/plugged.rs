@@ -115,7 +115,8 @@ impl Plugged {
     /// # Panics
     /// If it does not boot; with the end of its console.
     pub fn boot_in_slots(way: Way) -> Self {
-        Self::boot_with(way, &["id=uplink".to_owned(), format!("bus=slot{UPLINK_SLOT}")])
+        let bus = if way == Way::Bridge { "bus=bridge".to_owned() } else { format!("bus=slot{UPLINK_SLOT}") };
+        Self::boot_with(way, &["id=uplink".to_owned(), bus])
     }
 
     /// `properties` are the uplink's.
@@ -144,6 +145,15 @@ impl Plugged {
             // What is said last counts.
             let bridges = "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on";
             config.extra.extend(["-global".to_owned(), bridges.to_owned()]);
+        }
+        if properties.iter().any(|property| property == "bus=bridge") {
+            // What is put into a bridge comes behind it on the command line.
+            config.ports.clear();
+            let path = listener.path().display();
+            let netdev = format!("stream,id=w,server=off,addr.type=unix,addr.path={path}");
+            let (mac, more) = (mac_text(uplink_mac()), properties.join(","));
+            let device = format!("virtio-net-pci,netdev=w,mac={mac},romfile=,{more}");
+            config.extra.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
         }
         let vm = Vm::start(&config).unwrap_or_else(|error| panic!("{error}"));
         let link = vm.connect(&listener, SOON).unwrap_or_else(|error| panic!("{error}"));
