@@ -28,11 +28,11 @@ impl Nat {
         let Some(session) = self.sessions.get_mut(hit.session.0) else {
             return Ok(Admitted::NOTHING);
         };
-        let end = self.lifetimes.end(session.class, self.wheel.present());
         if hit.direction == Direction::Reply && !session.has_reply() {
-            self.answered_until(hit.session.0, end);
+            self.answered_first(hit.session.0);
             return Ok(Admitted { first_reply: true });
         }
+        let end = self.lifetimes.end(session.class, self.wheel.present());
         // RFC 4787 REQ-6: an outsider cannot keep a session alive.
         if end != session.expires && session.is_refreshed_by(hit.direction) {
             self.refresh(hit.session.0, end);
@@ -166,15 +166,16 @@ impl Nat {
         }
     }
 
-    /// The first packet came in the reply direction, and the session ends then.
+    /// The first packet came in the reply direction, and leaves.
     #[cold]
-    fn answered_until(&mut self, id: u32, end: u32) {
-        match self.sessions.get_mut(id) {
-            Some(session) if end == session.expires && session.is_snat() => session.flags |= REPLIED,
-            _ => {
-                self.refresh(id, end);
-                self.answered(id);
-            }
+    fn answered_first(&mut self, id: u32) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let end = self.lifetimes.end(session.class, self.wheel.present());
+        if end == session.expires && session.is_snat() {
+            session.flags |= REPLIED;
+        } else {
+            self.refresh(id, end);
+            self.answered(id);
         }
     }
 
