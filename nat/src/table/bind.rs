@@ -241,9 +241,13 @@ impl Nat {
         original: &Tuple,
         reply: &Tuple,
     ) -> Result<u32, Unbound> {
-        self.vacate_reply(reply)?;
+        let is_snat = session.is_snat();
+        match is_snat && !self.is_crossed {
+            true => self.vacate_reply_to(mapping, reply)?,
+            false => self.vacate_reply(reply)?,
+        }
         session.mapping = mapping;
-        let (host, is_snat) = (self.sessions.get(mapping), session.is_snat());
+        let host = self.sessions.get(mapping);
         if is_snat && !host.is_live() {
             session.take_mapping(host);
             self.place_with_mapping(mapping, session);
@@ -270,6 +274,16 @@ impl Nat {
         match self.seek(reply) {
             Ok(item) => self.vacate(item, reply).map(|_| ()),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// The same for answers that go to a mapping: it is known where that is.
+    fn vacate_reply_to(&mut self, mapping: u32, reply: &Tuple) -> Result<(), Unbound> {
+        let answers = mapping << 1 | 1;
+        let found = if self.is_it(answers, reply) { Some(answers) } else { self.seek_own(reply) };
+        match found {
+            Some(item) => self.vacate(item, reply).map(|_| ()),
+            None => Ok(()),
         }
     }
 

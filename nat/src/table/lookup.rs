@@ -78,7 +78,7 @@ impl Nat {
     }
 
     #[inline]
-    fn is_it(&self, item: u32, tuple: &Tuple) -> bool {
+    pub(super) fn is_it(&self, item: u32, tuple: &Tuple) -> bool {
         self.sessions.get(item >> 1).has(tuple, direction(item))
     }
 
