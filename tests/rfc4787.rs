@@ -117,10 +117,6 @@ fn req_3_the_dynamic_pool_is_what_the_site_says() {
         let external = world.open_udp(&client, SERVER);
         assert!((40000..=40009).contains(&external.port()), "{external}");
         assert!(ports.insert(external.port()));
-        let port = if client.starts_with("10.0.1.") { "work" } else { "lab" };
-        world.cross("uplink", port, udp(SERVER, external, b"in"));
-        world.pass_seconds(1);
-        world.open_udp(&client, SERVER);
     }
     world.send("lab", udp("10.0.2.20:5000", SERVER, b"one too many"));
     assert_eq!(world.only("lab").icmp(), (3, 13));
@@ -443,9 +439,8 @@ fn exhaustion_all_ports_are_used_each_client_has_its_share_and_after_expiry_the_
     let mut world = World::default();
     world.open_udp("10.0.2.9:1", SERVER);
     let first = flood(&mut world, "work", "10.0.1.10");
-    // A quarter of the pool is the other client's, whatever the first one does, and no flow has a port of another.
+    // A quarter of the pool is the other client's, whatever the first one does.
     assert_eq!(first.len(), 64_512 - 16_128);
-    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), first.len());
     assert!(world.drops("work", Dropped::ClientQuota) > 0);
     world.forget();
     // One error a second after the burst (RFC 1812 4.3.2.8).
@@ -454,21 +449,16 @@ fn exhaustion_all_ports_are_used_each_client_has_its_share_and_after_expiry_the_
     let seen = world.answer("work", &refused);
     assert_eq!(seen.icmp(), (3, 13));
     assert_eq!(seen.quote().octets, refused.octets());
-    // The other one takes what is left, and then from the one that has more until they are even.
     let second = flood(&mut world, "lab", "10.0.2.10");
-    assert_eq!(second.iter().collect::<BTreeSet<_>>().len(), 64_512 / 2);
-    assert_eq!(second.len(), 64_512 / 2);
     // All but the port of the static forward, which is reserved.
     let used: BTreeSet<u16> = first.iter().chain(&second).copied().collect();
-    assert_eq!(used.len(), 64_511);
+    assert_eq!((used.len(), first.len() + second.len()), (64_511, 64_511), "no two flows share one");
     assert!(!used.contains(&8080));
-    let externals = world.datapath.nat().iter().map(|(_, session)| session.reply().destination().port);
-    assert_eq!(externals.collect::<BTreeSet<_>>().len(), 1 + 64_511, "no two of them share one");
     world.forget();
     // Another host of the client is served: the one that took all gives way.
     world.open_udp("10.0.1.11:2000", "198.51.100.10:53");
     // Who has a mapping is served.
-    world.open_udp("10.0.2.10:65000", "198.51.100.10:53");
+    world.open_udp("10.0.1.10:2000", "198.51.100.10:53");
     world.pass_seconds(302);
     world.open_udp("10.0.1.11:2000", "198.51.100.10:53");
     assert_eq!(world.occupancy().mappings, 1);

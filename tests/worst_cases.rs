@@ -74,21 +74,12 @@ fn fairness_ports_too_are_kept_for_each_client() {
     let mut got = BTreeSet::new();
     for port in 2048..2400u16 {
         world.send("work", udp(("10.0.1.7", port), SERVER, b"x"));
-        let external = world.sent("uplink").first().map(|seen| seen.from());
+        got.extend(world.sent("uplink").iter().map(|seen| seen.from()));
         world.forget();
-        if let Some(external) = external {
-            world.cross("uplink", "work", udp(SERVER, external, b"in"));
-            world.pass_seconds(1);
-            world.cross("work", "uplink", udp(("10.0.1.7", port), SERVER, b"x"));
-            got.insert(external);
-        }
     }
     assert_eq!(got.len(), 96);
     for port in 2048..2080u16 {
         let external = world.open_udp(&format!("10.0.2.9:{port}"), SERVER);
-        world.cross("uplink", "lab", udp(SERVER, external, b"in"));
-        world.pass_seconds(1);
-        world.open_udp(&format!("10.0.2.9:{port}"), SERVER);
         assert!((2048..=2175).contains(&external.port()));
         assert!(got.insert(external), "{external} is used twice");
     }

@@ -286,7 +286,9 @@ impl<L: Link> Datapath<L> {
         if port.is_removed {
             return Err(Dropped::PortDown);
         }
-        let (ethernet, payload) = ethernet::strip(octets).map_err(|_| Dropped::Runt)?;
+        // A copy: what is kept is what was looked at, whatever the device does meanwhile.
+        let front: [u8; ETHERNET_HEADER] = *octets.first_chunk().ok_or(Dropped::Runt)?;
+        let (ethernet, _) = ethernet::strip(&front).map_err(|_| Dropped::Runt)?;
         let sender = ethernet.source;
         if !sender.is_unicast() || sender == UNRESOLVED || sender == port.mac {
             return Err(Dropped::BadStation);
@@ -295,11 +297,12 @@ impl<L: Link> Datapath<L> {
         match (ethernet.ethertype, ethernet.destination(port.mac)) {
             (_, Destination::Other) => Err(Dropped::OtherStation),
             (EthernetProtocol::Arp, _) => {
+                let payload = octets.get(ETHERNET_HEADER..).unwrap_or_default();
                 let claim = neighbor::parse(payload).ok_or(Dropped::Arp)?;
                 self.hear(input, claim, now).map(|()| false)
             }
             (EthernetProtocol::Ipv4, Destination::Own) => {
-                (port.front, port.heard) = (octets.first_chunk().copied(), now);
+                (port.front, port.heard) = (Some(front), now);
                 Ok(true)
             }
             // RFC 1122 3.3.6: a packet for one host has no business in a frame for many.

@@ -37,8 +37,10 @@ const RETRY: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often it gets the processor then.
 const REST: Duration = Duration::from_millis(5);
-/// Slots of shared buses that are watched once something has come there.
-const LATER: usize = 32;
+/// Slots of a shared bus.
+const SHARED: usize = 32;
+/// Those of all shared buses that are watched at most, from when something has come there.
+const LATER: usize = 4 * SHARED;
 
 /// What is in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +86,14 @@ impl Hotplug {
         shared: Vec<SharedBus>,
         held: &[(DeviceFunction, EthernetAddress, Option<usize>)],
     ) -> Self {
+        // Of shared buses nothing else tells.
+        let is_notified = shared.is_empty() || machine.power.hears_slots();
         let mut this = Self {
             access: machine.pci,
             slots: Vec::new(),
             shared,
             places,
-            is_notified: true,
+            is_notified,
             polled: Instant::ZERO,
             is_pending: false,
             settled: Instant::ZERO,
@@ -102,7 +106,7 @@ impl Hotplug {
         for (place, ..) in held.iter().filter(|(place, ..)| place.function == 0) {
             slots.extend(on_shared(&this.shared, place.bus).map(|bus| bus.slot(place.device)));
         }
-        let later = if this.shared.is_empty() { 0 } else { LATER };
+        let later = LATER.min(SHARED * this.shared.len());
         this.slots.reserve_exact(slots.len() + later);
         for slot in slots {
             // What was before is known by now.
@@ -123,7 +127,8 @@ impl Hotplug {
 
     /// How many slots there are.
     pub fn slots(&self) -> usize {
-        self.slots.len()
+        let on_shared = |watched: &&Watched| on_shared(&self.shared, watched.slot.function().bus).is_some();
+        self.slots.len() - self.slots.iter().filter(on_shared).count() + SHARED * self.shared.len()
     }
 
     /// When [`poll`](Self::poll) is wanted without an interrupt.
@@ -226,15 +231,18 @@ impl Hotplug {
         }
     }
 
-    /// The slot that a device of a bus of ACPI's ports stands for, if that is known: otherwise the device is ejected at
-    /// once, and found missing.
+    /// The slot that a device of a bus of ACPI's ports stands for, if that is known, or as good as: otherwise the device
+    /// is ejected at once, and found missing. Of shared buses nothing is guessed: others than NICs are there, too.
     fn meant(&self, bus: u32, device: u8) -> Option<usize> {
         let is_left = |watched: &Watched| {
             let is_held = !matches!(watched.content, Content::Empty | Content::Off);
             is_held && !watched.slot.is_native() && watched.slot.function().device == device
         };
         let known = self.slots.iter().position(|watched| watched.acpi_bus == Some(bus) && is_left(watched));
-        let is_unknown = |watched: &Watched| watched.acpi_bus.is_none() && is_left(watched);
+        let is_unknown = |watched: &Watched| {
+            let is_shared = on_shared(&self.shared, watched.slot.function().bus).is_some();
+            watched.acpi_bus.is_none() && !is_shared && is_left(watched)
+        };
         let mut unknown = self.slots.iter().enumerate().filter(|(_, watched)| is_unknown(watched));
         match (known, unknown.next(), unknown.next()) {
             (None, Some((only, _)), None) => Some(only),

@@ -32,7 +32,7 @@ impl Offer {
         self.0 & 15 != Self::UNSCALED
     }
 
-    /// In octets, rounded up; nobody asks before the SYN is answered.
+    /// In octets, rounded up. Before the SYN is answered it says nothing, and nobody heeds it.
     #[inline(always)]
     fn octets(self) -> u32 {
         u32::from(self.0 | 15) << (self.0 & 15)

@@ -292,7 +292,7 @@ impl<H: Hal> Sender<H> {
         // SAFETY: the buffers are owned by `outgoing`, and then parked in `slots[first]`, until the device has given the
         // chain back or has confirmed a reset; nobody looks at them meanwhile.
         match outgoing.whole() {
-            Some(octets) => unsafe { self.ring.write_out(last, octets, false, following) },
+            Some(whole) => unsafe { self.ring.write_out(last, whole, false, following) },
             None => {
                 let mut left = descriptors;
                 for part in outgoing.parts() {

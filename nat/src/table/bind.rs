@@ -103,7 +103,7 @@ impl Nat {
         }
         let quota = &self.session_quota;
         if self.is_full() || !quota.admits(client) && quota.is_below_ceiling(client) {
-            self.let_go(client, Wanted::Place);
+            self.let_go(client);
         }
         if self.is_full() {
             self.let_go_over(None, Wanted::Place);

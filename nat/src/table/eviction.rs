@@ -2,8 +2,11 @@
 //!
 //! What is over goes before what is not, a large user before a small one, and where nobody else has to, a host's own
 //! half-open flows, and those of which no more is known than a question and its answer, go for its new ones, as a rule
-//! the oldest first: a scan stops nothing, not even who scans. Ports are another matter: a host that has taken them all
-//! is refused, as what comes to a port for one of its flows must not reach another.
+//! the oldest first: a scan stops nothing, not even who scans.
+//!
+//! Ports are another matter, as what still comes to one would reach whoever has it next: a client has its share of them,
+//! and takes none from another one. Among hosts of one client the one that has most gives way to others there, not to
+//! itself.
 
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
@@ -34,23 +37,19 @@ pub(super) enum Wanted<'a> {
 impl Nat {
     /// Lets go of a session that is over, or of an unassured one of the client that has most for another, or else of
     /// any client that has more than this one. An established one stays.
-    pub(super) fn let_go(&mut self, client: u8, wanted: Wanted<'_>) -> bool {
+    pub(super) fn let_go(&mut self, client: u8) -> bool {
         if self.expendable.is_empty() {
             return false;
         }
-        let Self { sessions, ports, expendable, session_quota, mapping_quotas, .. } = self;
-        let quota = match wanted {
-            Wanted::Place => Some(&*session_quota),
-            Wanted::Mapping(kind) | Wanted::Port(kind, _) => mapping_quotas.get(kind),
-        };
-        let Some((quota, largest)) = quota.map(|quota| (quota, quota.largest())) else { return false };
+        let Self { sessions, expendable, session_quota: quota, .. } = self;
+        let largest = quota.largest();
         if !quota.has_more(largest, client) {
             return false;
         }
         let mut of_larger = None;
         let found = expendable.next(LOOK, |id| {
             let session = sessions.get(id);
-            if !frees(sessions, ports, id, wanted) {
+            if !sessions.ends_with_session(id) {
                 return false;
             }
             if of_larger.is_none() && quota.has_more(session.client, client) {
@@ -58,7 +57,7 @@ impl Nat {
             }
             session.is_over() || session.client == largest
         });
-        found.or(of_larger).is_some_and(|id| self.evict(id, wanted))
+        found.or(of_larger).is_some_and(|id| self.evict(id, Wanted::Place))
     }
 
     /// Lets go of a session that is over, so that something is free; only one of this client, if one is named.
@@ -93,15 +92,8 @@ impl Nat {
     /// # Errors
     /// [`Refusal::Quota`]: it may not, and nothing of it may go, see [`Nat::make_way`].
     pub(super) fn share(&mut self, client: u8, internal: Endpoint, kind: usize) -> Result<(), Refusal> {
-        let admits = |nat: &Self| nat.mapping_quotas.get(kind).is_none_or(|quota| quota.admits(client));
-        if admits(self) {
-            return Ok(());
-        }
-        let wanted = Wanted::Mapping(kind);
-        let is_below = self.mapping_quotas.get(kind).is_some_and(|quota| quota.is_below_ceiling(client));
-        match is_below && self.let_go(client, wanted) && admits(self)
-            || self.make_way(client, internal.address, wanted)
-        {
+        let admits = self.mapping_quotas.get(kind).is_none_or(|quota| quota.admits(client));
+        match admits || self.make_way(client, internal.address, Wanted::Mapping(kind)) {
             true => Ok(()),
             false => Err(Refusal::Quota),
         }
@@ -109,7 +101,7 @@ impl Nat {
 
     /// A host finds that its client has taken what it may have: a session of the client that is over goes. Is there
     /// none, the host that has most loses an unassured one; if that is this host itself, one of its oldest, for a place
-    /// only: a port goes to no other flow of its host while its mapping may be in use (RFC 4787 REQ-3, REQ-5).
+    /// only: a port goes to no other flow of its host while its mapping may be in use (RFC 4787 REQ-5).
     pub(super) fn make_way(&mut self, client: u8, host: Ipv4Addr, wanted: Wanted<'_>) -> bool {
         if self.expendable.is_empty() {
             return false;

@@ -244,7 +244,6 @@ impl Nat {
             None if evicts => {
                 let _ = over.is_some_and(|id| self.evict(id, wanted))
                     || self.let_go_over(None, wanted)
-                    || self.let_go(client, wanted)
                     || self.make_way(client, internal, wanted);
             }
             None => {}

@@ -9,6 +9,11 @@ const PREFETCHABLE_WINDOW: u8 = 0x24;
 const PREFETCHABLE_BASE_UPPER: u8 = 0x28;
 const PREFETCHABLE_LIMIT_UPPER: u8 = 0x2c;
 
+/// Expansion ROM: of devices, and of bridges.
+const ROM: u8 = 0x30;
+const BRIDGE_ROM: u8 = 0x38;
+const ROM_ENABLE: u32 = 1 << 0;
+
 const IS_IO: u32 = 1 << 0;
 const IS_LONG: u32 = 0b10 << 1;
 const TYPE: u32 = 0b11 << 1;
@@ -113,7 +118,8 @@ pub(super) fn windows<C: ConfigurationAccess>(access: &C, bridge: DeviceFunction
     [Window::memory(access, bridge), Window::prefetchable(access, bridge)]
 }
 
-/// What is behind all that the devices of a bus have of the windows of its bridge. Each is off while it is asked.
+/// What is behind all that the devices of a bus have of the windows of its bridge. Each is off while it is asked; ROMs
+/// have no place any more, and are switched off.
 pub(super) fn left<C: ConfigurationAccess>(access: &mut C, bridge: DeviceFunction, bus: u8) -> [Window; 2] {
     let mut left = windows(access, bridge);
     for function in discover::functions(access, bus) {
@@ -142,6 +148,9 @@ pub(super) fn left<C: ConfigurationAccess>(access: &mut C, bridge: DeviceFunctio
             }
             number += if is_long { 2 } else { 1 };
         }
+        let rom = if is_bridge { BRIDGE_ROM } else { ROM };
+        let address = access.read_word(function, rom);
+        access.write_word(function, rom, address & !ROM_ENABLE);
         access.write_word(function, COMMAND_STATUS, command);
     }
     left

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use rules::State;
 use rules::opening::PROTOCOLS;
-use rules::table::{Action, Base, Effect, Field, NO_PORT};
+use rules::table::{Action, Base, Field, NO_PORT};
+use rules::{Stage, State};
 
 use crate::program::{Match, Program, Rule, Step};
 
@@ -30,6 +30,8 @@ pub(crate) struct Openings {
 
 /// What is known of a packet: the values that a field may have.
 type Facts<'a> = [(Field, &'a [u32]); 4];
+/// What is left of a chain: the places of rules, and of their steps.
+type Left = Vec<(usize, Vec<usize>)>;
 
 impl Openings {
     /// The short chains of the base chains of these hooks, which are told where theirs begin.
@@ -57,9 +59,8 @@ impl Openings {
         base: &mut Base,
         rules: &[Rule],
         classes: &[Vec<u32>],
-        (known, before): (&mut HashMap<String, u16>, usize),
+        (known, before): (&mut HashMap<(u16, Left), u16>, usize),
     ) {
-        let whole = format!("{rules:?}");
         let mut row = Vec::new();
         for (input, output) in classes.iter().flat_map(|one| classes.iter().map(move |other| (one, other))) {
             for protocols in &protocols() {
@@ -69,13 +70,12 @@ impl Openings {
                     (Field::OutputPort, output),
                     (Field::Protocol, protocols),
                 ];
-                let short = left(rules, &facts);
-                let shown = format!("{short:?}");
-                let chain = match known.get(&shown) {
+                let left = (base.chain, left(rules, &facts));
+                let chain = match known.get(&left) {
                     Some(&chain) => Some(chain),
-                    None if shown == whole || short.len() > RULES_MAX => None,
-                    None => self.keep(short, before).inspect(|&chain| {
-                        known.insert(shown, chain);
+                    None if left.1.len() > RULES_MAX || is_whole(rules, &left.1) => None,
+                    None => self.keep(short(rules, &left.1), before).inspect(|&chain| {
+                        known.insert(left, chain);
                     }),
                 };
                 row.push(chain.unwrap_or(base.chain));
@@ -108,9 +108,8 @@ fn protocols() -> [Vec<u32>; PROTOCOLS] {
 /// The rules of a base chain that may have short chains.
 fn chain<'a>(program: &'a Program, base: &Base) -> Option<&'a [Rule]> {
     let rules = program.chains.get(usize::from(base.chain))?;
-    // Behind it the state is another.
-    let untracks = rules.iter().flat_map(|rule| &rule.steps).any(|step| *step == Step::Act(Effect::Untrack));
-    Some(rules.as_slice()).filter(|rules| !untracks && rules.len() <= CHAIN_MAX)
+    // Ahead of tracking no packet is a new session's yet.
+    Some(rules.as_slice()).filter(|rules| base.stage != Stage::Untracked && rules.len() <= CHAIN_MAX)
 }
 
 /// Ports in classes of those that no rule of the chains tells apart.
@@ -133,24 +132,41 @@ fn classes(program: &Program, hooks: &[Vec<Base>; 5], ports: &[u32]) -> Vec<Vec<
 }
 
 /// The rules that packets of which this is known may meet, without the matches that then hold.
-fn left(rules: &[Rule], facts: &Facts) -> Vec<Rule> {
+fn left(rules: &[Rule], facts: &Facts) -> Left {
     let mut left = Vec::new();
-    for rule in rules {
+    for (place, rule) in rules.iter().enumerate() {
         let premises = rule.steps.iter().take_while(|step| matches!(step, Step::Match(_) | Step::Lookup(_)));
-        let premises: Vec<_> = premises.map(|step| (step, told(step, facts))).collect();
-        if premises.iter().any(|(_, told)| *told == Some(false)) {
+        let premises: Vec<_> = premises.map(|step| told(step, facts)).collect();
+        if premises.contains(&Some(false)) {
             continue;
         }
-        let behind = &rule.steps[premises.len()..];
-        let open = premises.into_iter().filter(|(_, told)| told.is_none()).map(|(step, _)| step);
-        let steps: Vec<_> = open.chain(behind).cloned().collect();
-        let is_last = matches!(steps[..], [Step::Do(action)] if !matches!(action, Action::Jump(_)));
-        left.push(Rule { id: rule.id, steps });
+        let is_open = |step: &usize| premises.get(*step).is_none_or(Option::is_none);
+        let steps: Vec<usize> = (0..rule.steps.len()).filter(is_open).collect();
+        let is_last = match steps[..] {
+            [only] => matches!(rule.steps[only], Step::Do(action) if !matches!(action, Action::Jump(_))),
+            _ => false,
+        };
+        left.push((place, steps));
         if is_last {
             break;
         }
     }
     left
+}
+
+/// Whether all of a chain is left.
+fn is_whole(rules: &[Rule], left: &Left) -> bool {
+    let is_all = |(rule, (_, steps)): (&Rule, &(usize, Vec<usize>))| rule.steps.len() == steps.len();
+    rules.len() == left.len() && rules.iter().zip(left).all(is_all)
+}
+
+/// What is left of a chain.
+fn short(rules: &[Rule], left: &Left) -> Vec<Rule> {
+    let rule = |(place, steps): &(usize, Vec<usize>)| {
+        let Rule { id, steps: all } = &rules[*place];
+        Rule { id: *id, steps: steps.iter().map(|&step| all[step].clone()).collect() }
+    };
+    left.iter().map(rule).collect()
 }
 
 /// Whether a premise holds, if what is known tells.

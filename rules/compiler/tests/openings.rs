@@ -141,7 +141,7 @@ fn many_kinds_of_ports_and_long_chains_have_no_short_ones() {
 
 #[test]
 fn short_chains_take_a_bounded_part_of_the_image() {
-    // Eleven kinds of ports, each with rules of its own in many chains.
+    // Five kinds of ports, each with rules of its own in many chains.
     let chains: String = (0..40)
         .map(|chain| {
             let rules: String = ["uplink", "work", "lab", "vif1", "vif2"]
@@ -329,13 +329,14 @@ fn a_packet_meets_the_same_with_short_chains_and_without() {
         };
         let policy = &compiled.leak().policy;
         let plain = Policy { openings: Openings::NONE, ..*policy };
-        with += usize::from(!policy.openings.chains.is_empty());
+        let is_short = !policy.openings.chains.is_empty();
+        with += usize::from(is_short);
         for _ in 0..40 {
             let candidate = random.packet();
             let (ours, theirs) = (met(policy, &candidate), met(&plain, &candidate));
             assert_eq!(ours, theirs, "round {round}: {candidate:?}\n{rules}");
-            short += usize::from(candidate.state == State::New);
+            short += usize::from(is_short && candidate.state == State::New);
         }
     }
-    assert!(with > 150 && short > 5000, "{with} with short chains, {short} packets, {refused} refused");
+    assert!(with > 150 && short > 2000, "{with} with short chains, {short} new packets, {refused} refused");
 }

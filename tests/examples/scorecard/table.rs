@@ -34,7 +34,7 @@ pub const ROWS: &[Row] = &[
         "4787 REQ-3",
         "no port overloading; class below 1024 kept; ports of forwards reserved",
         "yes",
-        &["sources::req_3_", "properties::"],
+        &["sources::req_3_", "properties::", "limits::req_3_"],
     ),
     row("4787 REQ-4", "port preservation, then parity", "yes", &[]),
     row("4787 REQ-5", "UDP idle time", "300 s, never under 120 s", &[]),
