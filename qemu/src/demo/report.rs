@@ -212,9 +212,9 @@ mod tests {
 
     #[test]
     fn figures_name_ports_drops_and_rules() {
-        let line = r#"{"uptime_ms":1500,"sessions":3,"mappings":2,"ports":[{"name":"work","rx_frames":10,"rx_octets":1000,"tx_frames":9,"tx_octets":900,"drops":{"policy":2,"ttl":0}}],"rules":[{"at":"rules.nft:9","packets":4,"octets":1},{"at":"rules.nft:10","packets":0,"octets":0}]}"#;
+        let line = r#"{"uptime_ms":1500,"sessions":3,"mappings":2,"evicted":1,"ports":[{"name":"work","rx_frames":10,"rx_octets":1000,"tx_frames":9,"tx_octets":900,"drops":{"policy":2,"ttl":0}}],"rules":[{"at":"rules.nft:9","packets":4,"octets":1},{"at":"rules.nft:10","packets":0,"octets":0}]}"#;
         let lines = figures(&serde_json::from_str(line).unwrap());
-        assert!(lines[0].contains("up 1.5 s, 3 sessions, 2 mappings"), "{lines:?}");
+        assert!(lines[0].contains("up 1.5 s, 3 sessions (1 evicted), 2 mappings"), "{lines:?}");
         assert!(lines[2].starts_with("work  10") && lines[2].ends_with("policy 2"), "{lines:?}");
         assert_eq!(lines[3], "rules that counted: rules.nft:9 4 packets");
     }
